@@ -1,0 +1,231 @@
+//! Label tests.
+
+use std::fmt;
+
+use regex::{Regex, RegexBuilder};
+
+use crate::Labels;
+
+/// How a [`Matcher`] compares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MatchOp {
+    /// `=`
+    Equal,
+    /// `!=`
+    NotEqual,
+    /// `=~`
+    Regex,
+    /// `!~`
+    NotRegex,
+}
+
+impl MatchOp {
+    /// The operator as PromQL writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Equal => "=",
+            Self::NotEqual => "!=",
+            Self::Regex => "=~",
+            Self::NotRegex => "!~",
+        }
+    }
+}
+
+/// One label test (`=`, `!=`, `=~`, `!~`). A label that a series lacks counts as one with an empty
+/// value; regular expressions are anchored at both ends and `.` matches line feeds, as in
+/// Prometheus.
+#[derive(Clone, Debug)]
+pub struct Matcher {
+    name: String,
+    op: MatchOp,
+    value: String,
+    regex: Option<Regex>,
+}
+
+impl Matcher {
+    /// Longest pattern taken, in bytes.
+    pub const MAX_PATTERN_BYTES: usize = 1024;
+    /// Most memory that a compiled pattern may take, in bytes.
+    pub const MAX_PROGRAM_BYTES: usize = 1 << 20;
+
+    /// A test of the label `name`.
+    ///
+    /// # Errors
+    ///
+    /// A regular expression that does not parse, or is over one of the two bounds.
+    pub fn new(
+        name: impl Into<String>,
+        op: MatchOp,
+        value: impl Into<String>,
+    ) -> Result<Self, MatcherError> {
+        let value = value.into();
+        let regex = match op {
+            MatchOp::Equal | MatchOp::NotEqual => None,
+            MatchOp::Regex | MatchOp::NotRegex => Some(compile(&value)?),
+        };
+        Ok(Self {
+            name: name.into(),
+            op,
+            value,
+            regex,
+        })
+    }
+
+    /// The test `name="value"`.
+    #[must_use]
+    pub fn equal(name: impl Into<String>, value: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            op: MatchOp::Equal,
+            value: value.into(),
+            regex: None,
+        }
+    }
+
+    /// The label that is tested.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How it is tested.
+    #[must_use]
+    pub fn op(&self) -> MatchOp {
+        self.op
+    }
+
+    /// The value or pattern that it is tested against, as written.
+    #[must_use]
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+
+    /// Whether a label with this value passes; `""` stands for a label that is not there.
+    #[must_use]
+    pub fn matches(&self, value: &str) -> bool {
+        match (self.op, &self.regex) {
+            (MatchOp::Equal, _) => value == self.value,
+            (MatchOp::NotEqual, _) => value != self.value,
+            (MatchOp::Regex, Some(regex)) => regex.is_match(value),
+            (MatchOp::NotRegex, Some(regex)) => !regex.is_match(value),
+            (MatchOp::Regex | MatchOp::NotRegex, None) => {
+                unreachable!("a regex matcher is built with its regex")
+            }
+        }
+    }
+
+    /// Whether a series without the label passes. Such a matcher cannot be answered from the
+    /// label's postings alone.
+    #[must_use]
+    pub fn matches_empty(&self) -> bool {
+        self.matches("")
+    }
+
+    /// Whether a series with these labels passes.
+    #[must_use]
+    pub fn matches_labels(&self, labels: &Labels) -> bool {
+        self.matches(labels.get(&self.name).unwrap_or_default())
+    }
+}
+
+fn compile(pattern: &str) -> Result<Regex, MatcherError> {
+    if pattern.len() > Matcher::MAX_PATTERN_BYTES {
+        return Err(MatcherError::PatternTooLong {
+            bytes: pattern.len(),
+        });
+    }
+    RegexBuilder::new(&format!("^(?s:{pattern})$"))
+        .size_limit(Matcher::MAX_PROGRAM_BYTES)
+        .dfa_size_limit(Matcher::MAX_PROGRAM_BYTES)
+        .build()
+        .map_err(|error| match error {
+            regex::Error::CompiledTooBig(_) => MatcherError::ProgramTooBig {
+                pattern: pattern.to_owned(),
+            },
+            error => MatcherError::Syntax {
+                pattern: pattern.to_owned(),
+                reason: last_line(&error.to_string()),
+            },
+        })
+}
+
+/// The crate draws the pattern with a marker over several lines; its last line says what is wrong.
+fn last_line(text: &str) -> String {
+    let line = text.lines().last().unwrap_or_default();
+    line.strip_prefix("error: ").unwrap_or(line).to_owned()
+}
+
+/// As PromQL writes it.
+impl fmt::Display for Matcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}{:?}", self.name, self.op.as_str(), self.value)
+    }
+}
+
+/// Why a pattern is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MatcherError {
+    /// It is no regular expression.
+    #[error("error parsing regexp: {reason}: `{pattern}`")]
+    Syntax {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// It is too long.
+    #[error("regular expression of {bytes} bytes, the limit is {max}", max = Matcher::MAX_PATTERN_BYTES)]
+    PatternTooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// It needs too much memory.
+    #[error(
+        "regular expression `{pattern}` compiles to more than {max} bytes",
+        max = Matcher::MAX_PROGRAM_BYTES
+    )]
+    ProgramTooBig {
+        /// The pattern.
+        pattern: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(op: MatchOp, pattern: &str, value: &str, expect: bool) {
+        let matcher = Matcher::new("l", op, pattern).unwrap();
+        assert_eq!(matcher.matches(value), expect, "{matcher} on {value:?}");
+    }
+
+    #[test]
+    fn patterns_are_anchored_and_alternatives_grouped() {
+        check(MatchOp::Regex, "a|b", "a", true);
+        check(MatchOp::Regex, "a|b", "ab", false);
+        check(MatchOp::Regex, "a.*", "a\nb", true);
+        check(MatchOp::NotRegex, "a.*", "ba", true);
+        check(MatchOp::Equal, "", "", true);
+        check(MatchOp::NotEqual, "", "", false);
+        check(MatchOp::Regex, ".*", "", true);
+    }
+
+    #[test]
+    fn bad_and_huge_patterns_are_refused() {
+        let of = |p: &str| Matcher::new("l", MatchOp::Regex, p).unwrap_err();
+        assert!(
+            matches!(of("a("), MatcherError::Syntax { .. }),
+            "{}",
+            of("a(")
+        );
+        assert!(matches!(
+            of(&"x".repeat(1025)),
+            MatcherError::PatternTooLong { bytes: 1025 }
+        ));
+        assert!(matches!(
+            of("(a{1000}){1000}"),
+            MatcherError::ProgramTooBig { .. }
+        ));
+    }
+}

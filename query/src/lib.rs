@@ -1,0 +1,14 @@
+//! PromQL and the Prometheus HTTP API over any [`SeriesSource`].
+//!
+//! **Invariant:** [`SeriesSource`] is the only door to storage; this crate knows neither store nor
+//! queue. Clients expect the shapes and words of Prometheus; where a doubt is, Prometheus's own
+//! behaviour is the specification (<https://prometheus.io/docs/prometheus/latest/querying/api/>).
+
+mod result;
+mod source;
+
+pub use result::{
+    CancelFlag, MatrixSeries, QueryError, QueryOutcome, QueryRequest, QueryStats, QueryTime,
+    QueryValue, VectorSample,
+};
+pub use source::{LabelRequest, SampleColumns, Select, SeriesSource, SourceError, StoredSeries};

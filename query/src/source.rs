@@ -1,0 +1,152 @@
+//! The only door to storage. The query engine owns this trait; a local store, a remote shard and a
+//! test's table of samples implement it alike.
+
+use std::fmt;
+
+use millrace_model::{Labels, Matcher, MetricMetadata, TenantId, TimeRange};
+
+/// Series and samples, as the engine wants them. Called from the engine's own threads; calls may
+/// block on disk or network.
+pub trait SeriesSource: Send + Sync + fmt::Debug {
+    /// The series that pass all matchers and may have samples in the range; in no special order.
+    /// Each series comes once, whatever it is stored in.
+    ///
+    /// # Errors
+    ///
+    /// See [`SourceError`].
+    fn select(&self, request: &Select<'_>) -> Result<Vec<Box<dyn StoredSeries>>, SourceError>;
+
+    /// The label sets of such series, sorted, answered from the index where it can.
+    ///
+    /// # Errors
+    ///
+    /// See [`SourceError`].
+    fn series(&self, request: &Select<'_>) -> Result<Vec<Labels>, SourceError>;
+
+    /// The label names of series that pass at least one of `matcher_sets` (all series if there is
+    /// none), sorted.
+    ///
+    /// # Errors
+    ///
+    /// See [`SourceError`].
+    fn label_names(&self, request: &LabelRequest<'_>) -> Result<Vec<String>, SourceError>;
+
+    /// The values of the label `name` of such series, sorted.
+    ///
+    /// # Errors
+    ///
+    /// See [`SourceError`].
+    fn label_values(
+        &self,
+        name: &str,
+        request: &LabelRequest<'_>,
+    ) -> Result<Vec<String>, SourceError>;
+
+    /// The metadata of one metric, or of all, in order of the metric's name.
+    ///
+    /// # Errors
+    ///
+    /// See [`SourceError`].
+    fn metadata(
+        &self,
+        tenant: &TenantId,
+        metric: Option<&str>,
+    ) -> Result<Vec<MetricMetadata>, SourceError>;
+}
+
+/// Which series, and which time.
+#[derive(Clone, Copy, Debug)]
+pub struct Select<'a> {
+    /// Whose.
+    pub tenant: &'a TenantId,
+    /// All must pass.
+    pub matchers: &'a [Matcher],
+    /// Samples outside are not needed. Both ends inside.
+    pub range: TimeRange,
+}
+
+/// Which series' labels.
+#[derive(Clone, Copy, Debug)]
+pub struct LabelRequest<'a> {
+    /// Whose.
+    pub tenant: &'a TenantId,
+    /// A series counts if it passes all matchers of one of the sets, or if there is no set.
+    pub matcher_sets: &'a [Vec<Matcher>],
+    /// Series without samples in the range may be left out. Both ends inside.
+    pub range: TimeRange,
+}
+
+/// One selected series. Reading is lazy, so that series can be decoded in parallel and dropped one
+/// by one.
+pub trait StoredSeries: Send + Sync {
+    /// Its labels.
+    fn labels(&self) -> &Labels;
+
+    /// Appends its samples inside the selected range to `out`: timestamps strictly growing, each
+    /// once, staleness markers among them.
+    ///
+    /// # Errors
+    ///
+    /// See [`SourceError`]. `out` is then of no use.
+    fn read(&self, out: &mut SampleColumns) -> Result<(), SourceError>;
+}
+
+/// Samples of one series as two columns of equal length.
+#[derive(Clone, Debug, Default)]
+pub struct SampleColumns {
+    /// Milliseconds since the epoch, strictly growing.
+    pub timestamps: Vec<i64>,
+    /// The values, bit for bit as they were sent.
+    pub values: Vec<f64>,
+}
+
+impl SampleColumns {
+    /// Forgets the samples, keeps the memory.
+    pub fn clear(&mut self) {
+        self.timestamps.clear();
+        self.values.clear();
+    }
+
+    /// Number of samples.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.timestamps.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.timestamps.is_empty()
+    }
+
+    /// Adds one sample.
+    pub fn push(&mut self, timestamp: i64, value: f64) {
+        self.timestamps.push(timestamp);
+        self.values.push(value);
+    }
+}
+
+/// Why the source cannot answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SourceError {
+    /// Data in the range are damaged. An error rather than a shorter answer.
+    #[error("data unavailable: {reason}")]
+    DataUnavailable {
+        /// Which block, which time, what is wrong.
+        reason: String,
+    },
+    /// A bound was reached.
+    #[error("{what} over the limit of {limit}")]
+    Limit {
+        /// What there is too much of.
+        what: &'static str,
+        /// The bound.
+        limit: u64,
+    },
+    /// The store is starting, stopping or out of reach.
+    #[error("store not ready: {reason}")]
+    NotReady {
+        /// What it is waiting for.
+        reason: String,
+    },
+}

@@ -1,0 +1,263 @@
+//! What ingest and store see of any queue.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use millrace_model::{Offset, PartitionId, QueueId, ShardKey, TimestampMs};
+
+/// What a queue is, fixed when it is created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueIdentity {
+    /// Random; positions carry it.
+    pub id: QueueId,
+    /// Number of partitions, at least 1.
+    pub partitions: u32,
+    /// By which labels series are spread over them.
+    pub shard_key: ShardKey,
+}
+
+/// What an acknowledged append survives (`docs/durability.md`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Durability {
+    /// Death of the process, not of the machine.
+    Process,
+    /// Power loss, on a device that honours flush.
+    Disk,
+    /// Loss of a machine with its disk.
+    Replicated,
+}
+
+impl Durability {
+    /// The word in the `Millrace-Durability` header.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Disk => "disk",
+            Self::Replicated => "replicated",
+        }
+    }
+}
+
+/// Told once how an append ended: the offsets of its records in order, or why not.
+pub type AppendDone = Box<dyn FnOnce(Result<Range<Offset>, AppendError>) + Send>;
+
+/// The writing side of a queue.
+pub trait Producer: Send + Sync + fmt::Debug {
+    /// What queue this is.
+    fn identity(&self) -> &QueueIdentity;
+
+    /// What an acknowledged append survives.
+    fn durability(&self) -> Durability;
+
+    /// Appends batches to one partition, in order, and calls `done` when they are durable or have
+    /// failed. A backend may do all of it on the calling thread (the embedded one does), so it is
+    /// called from a thread of its own, one per partition; what arrives meanwhile waits and shares
+    /// the next append.
+    fn append(&self, partition: PartitionId, batches: Vec<Bytes>, done: AppendDone);
+
+    /// Longest batch that is taken, in bytes.
+    fn max_batch_bytes(&self) -> usize;
+}
+
+/// Why an append failed. The outcome is always *unknown* to the client: the record may be there.
+/// Sending again is safe, since a sample is identified by tenant, series and timestamp.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The queue is shutting down.
+    #[error("the queue is shutting down")]
+    Closed,
+    /// The disk or the broker failed; this partition takes no more appends until a restart.
+    #[error("partition {partition}: {reason}")]
+    Failed {
+        /// Which partition.
+        partition: PartitionId,
+        /// What the backend said.
+        reason: String,
+    },
+}
+
+/// One record as it is consumed.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Its position in the partition.
+    pub offset: Offset,
+    /// When the queue took it.
+    pub appended_at: TimestampMs,
+    /// The batch.
+    pub payload: Bytes,
+}
+
+/// The reading side of one partition. Synchronous: the shard's own thread pulls.
+pub trait Consumer: Send + fmt::Debug {
+    /// Which partition.
+    fn partition(&self) -> PartitionId;
+
+    /// Appends records from the current position on to `out`, at most about `max_bytes` (but at
+    /// least one record if there is one), and moves the position behind them. Waits up to `wait`
+    /// if there is none; none then is no error.
+    ///
+    /// # Errors
+    ///
+    /// See [`ConsumeError`]; the position stays where it was.
+    fn poll(
+        &mut self,
+        max_bytes: usize,
+        wait: Duration,
+        out: &mut Vec<Record>,
+    ) -> Result<(), ConsumeError>;
+
+    /// Moves the position. The next poll yields records at or behind `next`.
+    fn seek(&mut self, next: Offset);
+
+    /// The offset that the next durable record will have; the position's distance to it is the lag.
+    ///
+    /// # Errors
+    ///
+    /// If the queue cannot be asked.
+    fn end(&self) -> Result<Offset, ConsumeError>;
+
+    /// Tells the queue that everything below `sealed` is safe in blocks: retention may remove it.
+    ///
+    /// # Errors
+    ///
+    /// If the queue could not note it. Harmless: retention then keeps more.
+    fn release(&mut self, sealed: Offset) -> Result<(), ConsumeError>;
+}
+
+/// Why records could not be had.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ConsumeError {
+    /// The position is older than what the queue still has.
+    #[error("partition {partition}: offset {wanted} was asked for, the queue begins at {first}")]
+    TooOld {
+        /// Which partition.
+        partition: PartitionId,
+        /// The position.
+        wanted: Offset,
+        /// The oldest record there is.
+        first: Offset,
+    },
+    /// The position is beyond the end: the queue has lost records, or is not the one that the
+    /// store was fed from.
+    #[error("partition {partition}: offset {wanted} was asked for, the queue ends at {end}")]
+    BeyondEnd {
+        /// Which partition.
+        partition: PartitionId,
+        /// The position.
+        wanted: Offset,
+        /// Where the queue ends.
+        end: Offset,
+    },
+    /// A record fails its checksum.
+    #[error("partition {partition}: {reason}")]
+    Damaged {
+        /// Which partition.
+        partition: PartitionId,
+        /// File, offset and what is wrong.
+        reason: String,
+    },
+    /// The queue cannot be read now.
+    #[error("partition {partition}: {reason}")]
+    Unavailable {
+        /// Which partition.
+        partition: PartitionId,
+        /// What the backend said.
+        reason: String,
+    },
+    /// The queue is shutting down.
+    #[error("the queue is shutting down")]
+    Closed,
+}
+
+/// Where in a queue something stands: for each partition concerned the offset *behind* it.
+///
+/// Its text is what clients see in `Millrace-Position` and send back in `Millrace-Read-After`:
+/// the queue's identity, then `partition:offset` pairs (`0…2a/0:17,3:5`). Opaque to them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The queue it is a position of.
+    pub queue: QueueId,
+    /// Next offset by partition.
+    pub next: BTreeMap<PartitionId, Offset>,
+}
+
+impl Position {
+    /// The position before everything.
+    #[must_use]
+    pub fn new(queue: QueueId) -> Self {
+        Self {
+            queue,
+            next: BTreeMap::new(),
+        }
+    }
+
+    /// Moves one partition's offset forward to `next`, never back.
+    pub fn advance(&mut self, partition: PartitionId, next: Offset) {
+        let entry = self.next.entry(partition).or_insert(next);
+        *entry = (*entry).max(next);
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/", self.queue)?;
+        for (i, (partition, offset)) in self.next.iter().enumerate() {
+            let comma = if i == 0 { "" } else { "," };
+            write!(f, "{comma}{partition}:{offset}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Text that is no [`Position`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a queue position: {text:?}")]
+pub struct PositionError {
+    /// The refused text, cut to a readable length.
+    pub text: String,
+}
+
+impl FromStr for Position {
+    type Err = PositionError;
+
+    fn from_str(text: &str) -> Result<Self, PositionError> {
+        let parse = || -> Option<Self> {
+            let (queue, pairs) = text.split_once('/')?;
+            let mut position = Self::new(queue.parse().ok()?);
+            for pair in pairs.split(',').filter(|p| !p.is_empty()) {
+                let (partition, offset) = pair.split_once(':')?;
+                position.advance(
+                    PartitionId(partition.parse().ok()?),
+                    Offset(offset.parse().ok()?),
+                );
+            }
+            Some(position)
+        };
+        parse().ok_or_else(|| PositionError {
+            text: text.chars().take(80).collect(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_survive_text() {
+        let mut position = Position::new(QueueId(42));
+        position.advance(PartitionId(3), Offset(5));
+        position.advance(PartitionId(0), Offset(17));
+        position.advance(PartitionId(0), Offset(9));
+        assert_eq!(position.to_string(), format!("{:032x}/0:17,3:5", 42));
+        assert_eq!(position.to_string().parse(), Ok(position));
+        for bad in ["", "x/", "2a/0", "2a/0:x", "2a"] {
+            assert!(bad.parse::<Position>().is_err(), "{bad:?}");
+        }
+    }
+}
