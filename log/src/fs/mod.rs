@@ -14,6 +14,8 @@ use std::fmt::Debug;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::planted::{self, Bug};
+
 mod os;
 #[cfg(feature = "sim")]
 pub mod sim;
@@ -68,6 +70,10 @@ pub trait Fs: Send + Sync + Debug {
 
     /// Space on the file system that holds `path`.
     fn space(&self, path: &Path) -> io::Result<Space>;
+
+    /// A number that no one was given before: from the system's random source, or counted in a
+    /// simulation. Salts checksums and names new queues; no secret.
+    fn unique_id(&self) -> io::Result<u128>;
 }
 
 /// An open file. All positions are in bytes from its start.
@@ -155,6 +161,19 @@ pub struct Space {
 /// Of the file system. The temporary file (`<name>.tmp`) may then be left over; whoever opens the
 /// directory removes such files.
 pub fn publish(fs: &dyn Fs, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    publish_with(fs, path, |file| file.write_all_at(bytes, 0)).map(drop)
+}
+
+/// As [`publish`], for a file that `fill` writes; returns it, still open for reading and writing.
+///
+/// # Errors
+///
+/// Those of `fill` and of the file system, as for [`publish`].
+pub fn publish_with(
+    fs: &dyn Fs,
+    path: &Path,
+    fill: impl FnOnce(&dyn FsFile) -> io::Result<()>,
+) -> io::Result<Box<dyn FsFile>> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(TEMPORARY_SUFFIX);
     let temporary = PathBuf::from(temporary);
@@ -162,12 +181,20 @@ pub fn publish(fs: &dyn Fs, path: &Path, bytes: &[u8]) -> io::Result<()> {
         fs.unlink(&temporary)?;
     }
     let file = fs.create_new(&temporary)?;
-    file.write_all_at(bytes, 0)?;
+    fill(&*file)?;
     // IMPORTANT: the bytes before the name. The other way round, a crash leaves an empty file
     // under the final name.
-    file.sync_data()?;
+    if !planted::active(Bug::RENAME_BEFORE_SYNC) {
+        file.sync_data()?;
+    }
     fs.rename(&temporary, path)?;
-    fs.sync_dir(parent(path))
+    if planted::active(Bug::RENAME_BEFORE_SYNC) {
+        file.sync_data()?;
+    }
+    if !planted::active(Bug::PUBLISH_WITHOUT_DIR_SYNC) {
+        fs.sync_dir(parent(path))?;
+    }
+    Ok(file)
 }
 
 /// Ends the names of files that are not complete yet.
