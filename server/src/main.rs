@@ -1,2 +1,82 @@
-//! The `millrace` binary.
-fn main() {}
+//! The `millrace` binary: command line, configuration, wiring and the life of the process.
+//!
+//! **Invariants:**
+//! - only this crate reads the environment, parses flags and installs a logger;
+//! - a start holds the data directory's lock before it opens anything in it, and listens before it
+//!   recovers, so that `/-/ready` can tell how far it is;
+//! - the end goes the way of a sample: requests, queue, store. What was acknowledged is durable
+//!   before any of it.
+
+mod banner;
+mod cli;
+mod config;
+mod demo;
+mod failure;
+mod http;
+mod lock;
+mod logging;
+mod process;
+mod query;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use millrace_log::fs::OsFs;
+
+use crate::cli::{Cli, Command};
+use crate::failure::Failure;
+
+/// The system's allocator keeps what a burst took for ever; jemalloc gives it back, and is quicker
+/// where many threads free what others allocated, as decoders and lanes do.
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("millrace: {failure}");
+            ExitCode::from(&failure)
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        None | Some(Command::Run) => {
+            let c = configuration(&cli.config)?;
+            logging::install(&c.log);
+            print(&banner::text(c.top.listen, &c.top.data_dir))
+        }
+        Some(Command::Config { reference: true }) => print(&config::reference()),
+        Some(Command::Config { reference: false }) => {
+            print(&config::effective(&configuration(&cli.config)?))
+        }
+        Some(Command::Demo(args)) => demo::run(&args),
+        Some(Command::Query(args)) => query::run(&args),
+        Some(Command::Version) => print(concat!("millrace ", env!("CARGO_PKG_VERSION"), "\n")),
+    }
+}
+
+fn configuration(args: &cli::ConfigArgs) -> Result<config::Config, Failure> {
+    // A variable that is not UTF-8 is none of ours.
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let layers = args.layers(environment)?;
+    Ok(config::load(&OsFs, &layers)?)
+}
+
+/// Writes to standard output. A reader that has left (`| head`) is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(source) if source.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::System {
+            what: "standard output cannot be written",
+            source,
+        }),
+        _ => Ok(()),
+    }
+}

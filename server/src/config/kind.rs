@@ -1,0 +1,424 @@
+//! What a setting's value may be: one trait, one implementation per type.
+//!
+//! **Invariant:** what [`Kind::to_toml`] writes, [`Kind::read`] reads back to the same value, so
+//! the output of `millrace config` is itself a config file.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A value as it was written, before its setting's type is known.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Raw {
+    /// A TOML string, or the text of an environment variable or flag.
+    Text(String),
+    /// A TOML integer.
+    Int(i64),
+    /// A TOML float.
+    Float(f64),
+    /// A TOML boolean.
+    Bool(bool),
+    /// A TOML array.
+    List(Vec<Raw>),
+}
+
+impl fmt::Display for Raw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => write!(f, "{text:?}"),
+            Self::Int(int) => int.fmt(f),
+            Self::Float(float) => float.fmt(f),
+            Self::Bool(bool) => bool.fmt(f),
+            Self::List(items) => {
+                let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+                write!(f, "[{}]", items.join(", "))
+            }
+        }
+    }
+}
+
+/// The type of a setting.
+pub trait Kind: Sized {
+    /// What the reference page calls it.
+    const NAME: &'static str;
+    /// Whether the value must never be printed.
+    const SECRET: bool = false;
+
+    /// Takes a value as it was written.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, as the end of a sentence.
+    fn read(raw: &Raw) -> Result<Self, String>;
+
+    /// The value as TOML.
+    fn to_toml(&self) -> String;
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+fn text(raw: &Raw, example: &str) -> Result<String, String> {
+    match raw {
+        Raw::Text(text) => Ok(text.clone()),
+        Raw::Int(_) | Raw::Float(_) | Raw::Bool(_) | Raw::List(_) => {
+            Err(format!("must be a text such as {example:?}"))
+        }
+    }
+}
+
+impl Kind for bool {
+    const NAME: &'static str = "true or false";
+
+    fn read(raw: &Raw) -> Result<Self, String> {
+        match raw {
+            Raw::Bool(value) => Ok(*value),
+            Raw::Text(text) if text == "true" => Ok(true),
+            Raw::Text(text) if text == "false" => Ok(false),
+            Raw::Text(_) | Raw::Int(_) | Raw::Float(_) | Raw::List(_) => {
+                Err("must be true or false".to_owned())
+            }
+        }
+    }
+
+    fn to_toml(&self) -> String {
+        self.to_string()
+    }
+}
+
+macro_rules! whole_number {
+    ($($ty:ty),*) => {$(
+        impl Kind for $ty {
+            const NAME: &'static str = "whole number";
+
+            fn read(raw: &Raw) -> Result<Self, String> {
+                let value = match raw {
+                    Raw::Int(int) => Self::try_from(*int).ok(),
+                    Raw::Text(text) => text.replace('_', "").parse().ok(),
+                    Raw::Float(_) | Raw::Bool(_) | Raw::List(_) => None,
+                };
+                value.ok_or_else(|| format!("must be a whole number from 0 to {}", Self::MAX))
+            }
+
+            fn to_toml(&self) -> String {
+                self.to_string()
+            }
+        }
+    )*};
+}
+whole_number!(u32, usize);
+
+impl Kind for SocketAddr {
+    const NAME: &'static str = "address:port";
+
+    fn read(raw: &Raw) -> Result<Self, String> {
+        const EXAMPLE: &str = "127.0.0.1:9009";
+        let text = text(raw, EXAMPLE)?;
+        // The one name that everybody tries, and that needs no resolver.
+        let address = match text.strip_prefix("localhost:") {
+            Some(port) => format!("127.0.0.1:{port}"),
+            None => text,
+        };
+        address
+            .parse()
+            .map_err(|_| format!("must be an IP address and a port such as {EXAMPLE:?}"))
+    }
+
+    fn to_toml(&self) -> String {
+        quoted(&self.to_string())
+    }
+}
+
+impl Kind for PathBuf {
+    const NAME: &'static str = "path";
+
+    fn read(raw: &Raw) -> Result<Self, String> {
+        let text = text(raw, "./data")?;
+        if text.is_empty() {
+            return Err("must not be empty".to_owned());
+        }
+        Ok(text.into())
+    }
+
+    fn to_toml(&self) -> String {
+        quoted(&self.to_string_lossy())
+    }
+}
+
+impl Kind for Vec<String> {
+    const NAME: &'static str = "list of texts";
+
+    fn read(raw: &Raw) -> Result<Self, String> {
+        match raw {
+            Raw::List(items) => items.iter().map(|item| text(item, "device")).collect(),
+            Raw::Text(text) => Ok(text
+                .split(',')
+                .map(str::trim)
+                .filter(|item| !item.is_empty())
+                .map(str::to_owned)
+                .collect()),
+            Raw::Int(_) | Raw::Float(_) | Raw::Bool(_) => {
+                Err("must be a list such as [\"instance\", \"device\"]".to_owned())
+            }
+        }
+    }
+
+    fn to_toml(&self) -> String {
+        let items: Vec<String> = self.iter().map(|item| quoted(item)).collect();
+        format!("[{}]", items.join(", "))
+    }
+}
+
+/// A number of bytes: `64MiB`, `1.5GiB`, `500kB`, or a bare number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Bytes(pub u64);
+
+impl Bytes {
+    /// The number as a length in memory.
+    #[must_use]
+    pub fn as_usize(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+const BYTE_UNITS: [(&str, u64); 9] = [
+    ("TiB", 1 << 40),
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("TB", 1_000_000_000_000),
+    ("GB", 1_000_000_000),
+    ("MB", 1_000_000),
+    ("kB", 1_000),
+    ("B", 1),
+];
+
+fn parse_bytes(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.' && c != '_');
+    let (number, unit) = text.split_at(digits.unwrap_or(text.len()));
+    let unit = unit.trim();
+    let factor = match unit {
+        "" => 1,
+        unit => {
+            BYTE_UNITS
+                .iter()
+                .find(|(name, _)| name.eq_ignore_ascii_case(unit))?
+                .1
+        }
+    };
+    let number = number.replace('_', "");
+    match number.split_once('.') {
+        None => number.parse::<u64>().ok()?.checked_mul(factor),
+        Some(_) => {
+            let bytes = number.parse::<f64>().ok()? * factor as f64;
+            // 2^53: beyond it a float no longer names a byte.
+            (bytes.fract() == 0.0 && bytes < 9_007_199_254_740_992.0).then_some(bytes as u64)
+        }
+    }
+}
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let binary = BYTE_UNITS[..4]
+            .iter()
+            .find(|(_, factor)| self.0 > 0 && self.0.is_multiple_of(*factor));
+        match binary {
+            Some((unit, factor)) => write!(f, "{}{unit}", self.0 / factor),
+            None => write!(f, "{}B", self.0),
+        }
+    }
+}
+
+impl Kind for Bytes {
+    const NAME: &'static str = "size";
+
+    fn read(raw: &Raw) -> Result<Self, String> {
+        let value = match raw {
+            Raw::Int(int) => u64::try_from(*int).ok(),
+            Raw::Text(text) => parse_bytes(text),
+            Raw::Float(_) | Raw::Bool(_) | Raw::List(_) => None,
+        };
+        value
+            .map(Self)
+            .ok_or_else(|| "must be a size such as \"64MiB\" or \"500kB\"".to_owned())
+    }
+
+    fn to_toml(&self) -> String {
+        quoted(&self.to_string())
+    }
+}
+
+const TIME_UNITS: [(&str, u64); 7] = [
+    ("y", 365 * 86_400_000),
+    ("w", 7 * 86_400_000),
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("ms", 1),
+    ("m", 60_000),
+    ("s", 1_000),
+];
+
+/// Prometheus's grammar: `30d`, `1h30m`, `500ms`; units from large to small, each once.
+fn parse_duration(text: &str) -> Option<Duration> {
+    const ORDER: [&str; 7] = ["y", "w", "d", "h", "m", "s", "ms"];
+    let mut rest = text.trim();
+    if rest == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut total = 0_u64;
+    let mut next = 0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let (number, tail) = rest.split_at(digits);
+        let (unit, factor) = TIME_UNITS
+            .iter()
+            .filter(|(unit, _)| tail.starts_with(unit))
+            .max_by_key(|(unit, _)| unit.len())?;
+        let place = ORDER.iter().position(|o| o == unit)?;
+        if place < next {
+            return None;
+        }
+        next = place + 1;
+        total = total.checked_add(number.parse::<u64>().ok()?.checked_mul(*factor)?)?;
+        rest = &tail[unit.len()..];
+    }
+    (next > 0).then(|| Duration::from_millis(total))
+}
+
+fn show_duration(duration: Duration) -> String {
+    let mut ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    if ms == 0 {
+        return "0s".to_owned();
+    }
+    let mut text = String::new();
+    // Weeks and years read worse than days: "30d", not "4w2d".
+    for (unit, factor) in [
+        ("d", 86_400_000),
+        ("h", 3_600_000),
+        ("m", 60_000),
+        ("s", 1_000),
+        ("ms", 1),
+    ] {
+        if ms >= factor {
+            text.push_str(&format!("{}{unit}", ms / factor));
+            ms %= factor;
+        }
+    }
+    text
+}
+
+const DURATION_EXAMPLE: &str = "\"30s\", \"10m\", \"1h30m\" or \"30d\"";
+
+impl Kind for Duration {
+    const NAME: &'static str = "duration";
+
+    fn read(raw: &Raw) -> Result<Self, String> {
+        let value = match raw {
+            Raw::Text(text) => parse_duration(text),
+            Raw::Int(_) | Raw::Float(_) | Raw::Bool(_) | Raw::List(_) => None,
+        };
+        value.ok_or_else(|| format!("must be a duration with its unit, such as {DURATION_EXAMPLE}"))
+    }
+
+    fn to_toml(&self) -> String {
+        quoted(&show_duration(*self))
+    }
+}
+
+impl Kind for Option<Duration> {
+    const NAME: &'static str = "duration or \"none\"";
+
+    fn read(raw: &Raw) -> Result<Self, String> {
+        match raw {
+            Raw::Text(text) if text == "none" => Ok(None),
+            raw => Duration::read(raw)
+                .map(Some)
+                .map_err(|reason| format!("{reason}, or \"none\"")),
+        }
+    }
+
+    fn to_toml(&self) -> String {
+        self.as_ref().map_or_else(|| quoted("none"), Kind::to_toml)
+    }
+}
+
+impl Kind for Option<Bytes> {
+    const NAME: &'static str = "size or \"none\"";
+
+    fn read(raw: &Raw) -> Result<Self, String> {
+        match raw {
+            Raw::Text(text) if text == "none" => Ok(None),
+            raw => Bytes::read(raw)
+                .map(Some)
+                .map_err(|reason| format!("{reason}, or \"none\"")),
+        }
+    }
+
+    fn to_toml(&self) -> String {
+        self.as_ref().map_or_else(|| quoted("none"), Kind::to_toml)
+    }
+}
+
+/// Which log events are written: a level, or levels by part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFilter(pub String);
+
+impl Kind for LogFilter {
+    const NAME: &'static str = "log filter";
+
+    fn read(raw: &Raw) -> Result<Self, String> {
+        let text = text(raw, "info")?;
+        tracing_subscriber::EnvFilter::builder()
+            .parse(&text)
+            .map_err(|_| {
+                "must be error, warn, info, debug or trace, or a list such as \
+                 \"info,millrace_store=debug\""
+                    .to_owned()
+            })?;
+        Ok(Self(text))
+    }
+
+    fn to_toml(&self) -> String {
+        quoted(&self.0)
+    }
+}
+
+/// A closed set of words as a setting.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident = $list:literal { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$vdoc])* $variant),+ }
+
+        impl Kind for $name {
+            const NAME: &'static str = $list;
+
+            fn read(raw: &Raw) -> Result<Self, String> {
+                match raw {
+                    $(Raw::Text(text) if text == $word => Ok(Self::$variant),)+
+                    _ => Err(concat!("must be ", $list).to_owned()),
+                }
+            }
+
+            fn to_toml(&self) -> String {
+                quoted(match self { $(Self::$variant => $word),+ })
+            }
+        }
+    };
+}
+
+words! {
+    /// How a log event is written.
+    LogFormat = "\"text\" or \"json\"" {
+        /// For people.
+        Text = "text",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,18 @@
+//! The configuration: one TOML file, the environment over it, flags over both.
+//!
+//! **Invariants:**
+//! - [`SETTINGS`](settings::SETTINGS) is the only list of settings;
+//! - every value remembers its [`Origin`], and every error names it;
+//! - a [`Config`] has passed the rules between settings; only it starts a server.
+
+mod error;
+mod file;
+pub mod kind;
+mod load;
+mod page;
+mod rules;
+pub mod settings;
+
+pub use error::{ConfigError, Origin};
+pub use load::{Config, Layers, load};
+pub use page::{effective, reference};

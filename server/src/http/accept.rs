@@ -1,0 +1,264 @@
+//! The accept loop, and the end of it.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tower::ServiceExt as _;
+use tracing::{debug, warn};
+
+use super::body::{PacedBody, TrackedBody};
+use super::limits::{HttpLimits, MAX_BUFFER_BYTES, MAX_HEADERS};
+use super::metrics::HttpMetrics;
+use super::stream::{ConnectionState, TimedStream};
+
+/// After a failed accept that no closing connection will cure.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What the accept loop works with.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    /// Answers the requests.
+    pub router: Router,
+    /// Bounds.
+    pub limits: HttpLimits,
+    /// Figures.
+    pub metrics: HttpMetrics,
+}
+
+/// How the connections ended after the loop stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// All requests in flight were answered.
+    All,
+    /// This many connections were cut with a request in flight.
+    Cut(usize),
+}
+
+/// Serves until `stop` turns true, then lets requests in flight end for at most `grace`.
+pub async fn serve(
+    listener: TcpListener,
+    serving: Serving,
+    mut stop: watch::Receiver<bool>,
+    grace: Duration,
+) -> Drained {
+    let permits = Arc::new(Semaphore::new(serving.limits.connections));
+    let peers = Peers::default();
+    let mut connections = JoinSet::new();
+    let stopped = stop.clone();
+    let stopping = wait_for_stop(&mut stop);
+    tokio::pin!(stopping);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut stopping => break,
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+            accepted = accept(&listener, &permits) => accepted,
+        };
+        match accepted {
+            Ok((stream, peer, permit)) => {
+                let Some(place) = peers.enter(peer.ip(), serving.limits.connections_per_peer)
+                else {
+                    serving.metrics.refused.with_label_values(&["peer"]).inc();
+                    continue;
+                };
+                serving.metrics.accepted.inc();
+                let serving = serving.clone();
+                let stopped = stopped.clone();
+                connections.spawn(async move {
+                    serving.metrics.connections.inc();
+                    connection(stream, peer, &serving, stopped).await;
+                    serving.metrics.connections.dec();
+                    drop((place, permit));
+                });
+            }
+            Err(error) => after_failed_accept(&error, &serving.metrics).await,
+        }
+    }
+    drop(listener);
+    drain(connections, grace).await
+}
+
+async fn drain(mut connections: JoinSet<()>, grace: Duration) -> Drained {
+    let all = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(grace, all).await.is_ok() {
+        return Drained::All;
+    }
+    let cut = connections.len();
+    connections.shutdown().await;
+    Drained::Cut(cut)
+}
+
+async fn wait_for_stop(stop: &mut watch::Receiver<bool>) {
+    // An error means that the sender is gone: nobody could stop the loop any more.
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        debug!("whoever stops the server is gone, so it stops");
+    }
+}
+
+/// The permit comes before the connection: what has none stays in the system's backlog.
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let permit = permits
+        .clone()
+        .acquire_owned()
+        .await
+        .expect("the semaphore is never closed");
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, peer, permit))
+}
+
+async fn after_failed_accept(error: &io::Error, metrics: &HttpMetrics) {
+    let peer_left = matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    );
+    if peer_left {
+        return;
+    }
+    metrics.refused.with_label_values(&["accept"]).inc();
+    warn!(%error, "a connection could not be accepted");
+    // Out of files or memory: an immediate retry would only spin.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the system does not say when files are free again"
+    )]
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    serving: &Serving,
+    mut stop: watch::Receiver<bool>,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(%peer, %error, "the connection was gone at once");
+        return;
+    }
+    let (stream, state) = TimedStream::new(stream, serving.limits);
+    let service = service_fn(|request| answer(request, serving.clone(), state.clone()));
+    let connection = http1::Builder::new()
+        // The stream has timers of its own: hyper's would count the time between two requests
+        // as part of the next head.
+        .header_read_timeout(None)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_BUFFER_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        // The stop first, so that an answer that is ready at that moment says `connection: close`.
+        biased;
+        () = wait_for_stop(&mut stop) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+        ended = &mut connection => ended,
+    };
+    if let Err(error) = ended {
+        let reason = reason(&error);
+        serving.metrics.failed.with_label_values(&[reason]).inc();
+        debug!(%peer, %error, reason, "a connection ended early");
+    }
+}
+
+fn reason(error: &hyper::Error) -> &'static str {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        let timed_out = error
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::TimedOut);
+        if timed_out {
+            return "timeout";
+        }
+        cause = error.source();
+    }
+    if error.is_parse() {
+        "malformed"
+    } else {
+        "peer"
+    }
+}
+
+fn answer(
+    request: Request<Incoming>,
+    serving: Serving,
+    state: Arc<ConnectionState>,
+) -> impl Future<Output = Result<Response<TrackedBody>, Infallible>> {
+    state.request_begins();
+    let limits = serving.limits;
+    let request = request.map(|body| Body::new(PacedBody::new(body, limits)));
+    async move {
+        let response = serving
+            .router
+            .oneshot(request)
+            .await
+            .unwrap_or_else(|infallible| match infallible {});
+        serving
+            .metrics
+            .requests
+            .with_label_values(&[response.status().as_str()])
+            .inc();
+        Ok(response.map(|body| TrackedBody::new(body, state, limits)))
+    }
+}
+
+/// How many connections each address has.
+#[derive(Clone, Debug, Default)]
+struct Peers(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+impl Peers {
+    fn enter(&self, peer: IpAddr, limit: usize) -> Option<Place> {
+        let mut counts = self.0.lock();
+        let count = counts.entry(peer).or_insert(0);
+        if *count >= limit {
+            return None;
+        }
+        *count += 1;
+        Some(Place {
+            peers: self.clone(),
+            peer,
+        })
+    }
+}
+
+/// One connection's place among its peer's.
+#[derive(Debug)]
+struct Place {
+    peers: Peers,
+    peer: IpAddr,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.peers.0.lock();
+        if let Some(count) = counts.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.peer);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
