@@ -4,6 +4,7 @@
 //! queue. Clients expect the shapes and words of Prometheus; where a doubt is, Prometheus's own
 //! behaviour is the specification (<https://prometheus.io/docs/prometheus/latest/querying/api/>).
 
+pub mod api;
 mod result;
 mod source;
 

@@ -1,0 +1,301 @@
+//! The Prometheus HTTP API, so that Grafana's own Prometheus data source and every other client of
+//! that API works unchanged. `docs/query-api.md` is its page.
+//!
+//! ```text
+//! request ── form ── Read-After ── handler ── pool thread: evaluate, first pieces ── response
+//!                                                   └─ later pieces when the client has read
+//! ```
+//!
+//! **Invariants**
+//! - Nothing here evaluates, reads storage or waits for freshness on a thread of the runtime: all
+//!   of that runs on the threads of a pool, whose size and waiting room are bounded.
+//! - No answer is ever one string in memory: it is written in pieces of about 64 KiB, and a piece
+//!   is made only once the client has taken the one before. A slow reader holds its own answer,
+//!   never a thread.
+//! - An answer is never silently shorter: what cannot be read is an error, what `limit` cut off is
+//!   a warning.
+//! - Whose data a request sees is decided in one place, `tenant_of`.
+
+mod answer;
+mod body;
+mod error;
+mod expression;
+mod freshness;
+mod json;
+mod labels;
+mod metrics;
+mod numbers;
+mod options;
+mod params;
+mod pool;
+mod query;
+mod selector;
+mod status;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use millrace_model::{Clock, TenantId, TimestampMs};
+use promql_parser::parser::Expr;
+
+use crate::{CancelFlag, QueryError, QueryOutcome, QueryRequest, SeriesSource};
+
+pub use freshness::{AlwaysFresh, Freshness, FreshnessError};
+pub use metrics::ApiMetrics;
+pub use options::{ApiOptions, BuildInfo};
+
+use answer::Answer;
+use error::ApiError;
+use pool::Pool;
+
+/// A request with this header is answered only once everything up to the position in it can be
+/// seen; an ingest answer's `Millrace-Position` is such a position.
+pub const READ_AFTER: HeaderName = HeaderName::from_static("millrace-read-after");
+
+/// How fresh an answer is: a position up to which everything was there to be seen.
+pub const AS_OF: HeaderName = HeaderName::from_static("millrace-as-of");
+
+/// What answers queries. The engine does; a cache or a distributor in front of it would.
+pub trait Evaluate: Send + Sync + fmt::Debug {
+    /// Evaluates one query. Blocks; called on the threads of the API's pool.
+    ///
+    /// # Errors
+    ///
+    /// See [`QueryError`].
+    fn query(&self, request: &QueryRequest) -> Result<QueryOutcome, QueryError>;
+
+    /// Reads an expression without evaluating it, within the engine's bounds on length, tokens and
+    /// depth.
+    ///
+    /// # Errors
+    ///
+    /// [`QueryError::BadData`] with the position of what is wrong.
+    fn parse(&self, text: &str) -> Result<Expr, QueryError>;
+}
+
+/// What the API is made of.
+#[derive(Clone, Debug)]
+pub struct Api {
+    /// Answers expressions.
+    pub engine: Arc<dyn Evaluate>,
+    /// Answers questions about series, labels and metadata.
+    pub source: Arc<dyn SeriesSource>,
+    /// "Now", for queries that name no time.
+    pub clock: Arc<dyn Clock>,
+    /// Knows how far the data are applied.
+    pub freshness: Arc<dyn Freshness>,
+    /// Bounds.
+    pub options: ApiOptions,
+    /// Counts.
+    pub metrics: ApiMetrics,
+}
+
+/// What every handler shares.
+#[derive(Debug)]
+struct App {
+    api: Api,
+    started: TimestampMs,
+    queries: Pool,
+    waiters: Pool,
+}
+
+/// Bytes of stack of a query thread. Expressions nest up to the engine's bound on depth, and
+/// evaluation recurses with them.
+const QUERY_STACK_BYTES: usize = 8 << 20;
+/// A thread that waits for freshness calls nothing deep.
+const WAITER_STACK_BYTES: usize = 256 << 10;
+
+/// The routes under `/api/v1` that read. They can be merged with others under the same prefix;
+/// what nobody else serves there is answered with 404 in the API's own error shape.
+///
+/// # Panics
+///
+/// If the system refuses the threads of the pools.
+pub fn router(api: Api) -> Router {
+    let options = &api.options;
+    let queries = Pool::start(
+        "query",
+        options.max_running,
+        options.max_waiting,
+        options.max_wait,
+        QUERY_STACK_BYTES,
+        Some(api.metrics.clone()),
+    );
+    let waiters = Pool::start(
+        "read-after",
+        options.read_after_waiters,
+        options.max_waiting,
+        options.read_after_timeout,
+        WAITER_STACK_BYTES,
+        None,
+    );
+    let app = Arc::new(App {
+        started: api.clock.now(),
+        queries,
+        waiters,
+        api,
+    });
+    Router::new()
+        .route("/api/v1/query", get(query::instant).post(query::instant))
+        .route("/api/v1/query_range", get(query::range).post(query::range))
+        .route(
+            "/api/v1/query_exemplars",
+            get(expression::exemplars).post(expression::exemplars),
+        )
+        .route(
+            "/api/v1/format_query",
+            get(expression::format).post(expression::format),
+        )
+        .route(
+            "/api/v1/parse_query",
+            get(expression::parse).post(expression::parse),
+        )
+        .route("/api/v1/series", get(labels::series).post(labels::series))
+        .route("/api/v1/labels", get(labels::names).post(labels::names))
+        .route("/api/v1/label/{name}/values", get(labels::values))
+        .route("/api/v1/metadata", get(labels::metadata))
+        .route("/api/v1/rules", get(status::rules))
+        .route("/api/v1/alerts", get(status::alerts))
+        .route("/api/v1/alertmanagers", get(status::alertmanagers))
+        .route("/api/v1/targets", get(status::targets))
+        .route("/api/v1/targets/metadata", get(status::targets_metadata))
+        .route("/api/v1/scrape_pools", get(status::scrape_pools))
+        .route("/api/v1/status/buildinfo", get(status::build_info))
+        .route("/api/v1/status/runtimeinfo", get(status::runtime_info))
+        .route("/api/v1/status/flags", get(status::flags))
+        .route("/api/v1/{*path}", any(unknown_path))
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(app.clone(), observe))
+        .with_state(app)
+}
+
+async fn unknown_path(uri: Uri) -> ApiError {
+    ApiError::not_found(format!("no such path: {}", uri.path()))
+}
+
+async fn wrong_method(method: http::Method, uri: Uri) -> ApiError {
+    ApiError::wrong_method(format!("{} does not take {method}", uri.path()))
+}
+
+/// Around every request: counts it, waits for the position that it wants to read after, and says
+/// how fresh the answer is.
+async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let metrics = &app.api.metrics;
+    let endpoint = endpoint_of(request.extensions().get::<MatchedPath>());
+    let _in_flight = metrics.enter();
+    let start = app.api.clock.monotonic();
+    // IMPORTANT: taken before anything is read, so that it never promises what the answer lacks.
+    let (mut response, as_of) = match app.wait_until_fresh(request.headers()).await {
+        Ok(()) => {
+            let as_of = app.api.freshness.as_of();
+            (next.run(request).await, as_of)
+        }
+        Err(error) => (error.into_response(), app.api.freshness.as_of()),
+    };
+    let elapsed = app.api.clock.monotonic().saturating_sub(start);
+    metrics.answered(&endpoint, response.status(), elapsed);
+    if let Some(value) = as_of.and_then(|text| HeaderValue::try_from(text).ok()) {
+        response.headers_mut().insert(AS_OF, value);
+    }
+    response.headers_mut().insert(
+        http::header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    response
+}
+
+/// The route's pattern without the prefix: a bounded set of names for metrics.
+fn endpoint_of(path: Option<&MatchedPath>) -> String {
+    let path = path.map_or("", MatchedPath::as_str);
+    match path.strip_prefix("/api/v1/").unwrap_or(path) {
+        "{*path}" | "" => "unknown".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+/// Whose data the request may see. Everything is the anonymous tenant's until requests carry
+/// tokens; no handler asks anything else.
+fn tenant_of(_headers: &HeaderMap) -> TenantId {
+    TenantId::anonymous()
+}
+
+impl App {
+    /// Waits until the position in the request's [`READ_AFTER`] header can be seen.
+    async fn wait_until_fresh(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        let Some(value) = headers.get(READ_AFTER) else {
+            return Ok(());
+        };
+        let position = value
+            .to_str()
+            .map_err(|_| FreshnessError::Malformed {
+                reason: "it is not ASCII text".to_owned(),
+            })?
+            .to_owned();
+        // Ordinarily the store is there already, and no thread is needed to find out.
+        match self.api.freshness.wait(&position, Duration::ZERO) {
+            Err(FreshnessError::NotReached { .. }) => {}
+            settled => return Ok(settled?),
+        }
+        let freshness = self.api.freshness.clone();
+        let timeout = self.api.options.read_after_timeout;
+        let result = self
+            .waiters
+            .run(move || freshness.wait(&position, timeout))
+            .await?;
+        Ok(result?)
+    }
+
+    /// Runs `work` on a query thread and sends what it answers, piece by piece. If the client
+    /// leaves before, the flag that `work` is given is set.
+    async fn answer<F>(&self, work: F) -> Result<Response, ApiError>
+    where
+        F: FnOnce(&CancelFlag, Duration) -> Result<Answer, ApiError> + Send + 'static,
+    {
+        let cancel = CancelFlag::default();
+        let guard = CancelOnDrop {
+            cancel: cancel.clone(),
+            metrics: &self.api.metrics,
+            armed: true,
+        };
+        let clock = self.api.clock.clone();
+        let submitted = clock.monotonic();
+        let result = self
+            .queries
+            .run(move || {
+                let waited = clock.monotonic().saturating_sub(submitted);
+                work(&cancel, waited).map(body::first_pieces)
+            })
+            .await;
+        guard.disarm();
+        Ok(body::respond(result??, &self.queries))
+    }
+}
+
+/// Tells a running query that its client has left: the handler's future is dropped then.
+struct CancelOnDrop<'a> {
+    cancel: CancelFlag,
+    metrics: &'a ApiMetrics,
+    armed: bool,
+}
+
+impl CancelOnDrop<'_> {
+    fn disarm(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for CancelOnDrop<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.cancel.cancel();
+            self.metrics.cancelled();
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! An answer that is being written, piece by piece.
+//!
+//! **Invariant:** the pieces together are one JSON document, with `resultType` before `result`
+//! (Grafana reads it as a stream), lists never `null`, and `warnings` and `infos` only where there
+//! are some. A series is dropped as soon as it is written.
+
+use std::iter::Peekable;
+use std::time::Duration;
+use std::vec::IntoIter;
+
+use bytes::Bytes;
+use millrace_model::{Labels, MetricMetadata};
+
+use super::json;
+use crate::{MatrixSeries, QueryOutcome, QueryStats, QueryValue, VectorSample};
+
+/// Bytes of a piece, about: enough to amortise a write, little enough to hold a few.
+pub(super) const PIECE_BYTES: usize = 64 << 10;
+
+/// Room for the element with which a piece passes [`PIECE_BYTES`].
+const PIECE_SLACK_BYTES: usize = 4 << 10;
+
+/// Points of a series between two looks at the piece's length.
+const POINTS_AT_ONCE: usize = 128;
+
+/// Prometheus's warning where `limit` cut something off.
+const TRUNCATED: &str = "results truncated due to limit";
+
+/// An answer, and how far it is written.
+#[derive(Debug)]
+pub(super) struct Answer {
+    data: Data,
+    /// Asked for by `stats`.
+    times: Option<Times>,
+    warnings: Vec<String>,
+    infos: Vec<String>,
+    next: Part,
+    /// Whether the next element of the list is its first.
+    first: bool,
+}
+
+/// The part of the document that comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Head,
+    Elements,
+    Tail,
+    Nothing,
+}
+
+/// What is not written yet.
+#[derive(Debug)]
+enum Data {
+    Document(Vec<u8>),
+    Scalar(i64, f64),
+    String(i64, String),
+    Vector(IntoIter<VectorSample>),
+    Matrix {
+        series: IntoIter<MatrixSeries>,
+        /// The series that is being written, and its first point that is not.
+        open: Option<(MatrixSeries, usize)>,
+    },
+    Strings(IntoIter<String>),
+    Series(IntoIter<Labels>),
+    Metadata(Peekable<IntoIter<MetricMetadata>>),
+}
+
+/// How long a query took.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    /// For a thread.
+    pub(super) waited: Duration,
+    /// In the engine.
+    pub(super) engine: QueryStats,
+}
+
+impl Answer {
+    fn new(data: Data) -> Self {
+        Self {
+            data,
+            times: None,
+            warnings: Vec::new(),
+            infos: Vec::new(),
+            next: Part::Head,
+            first: true,
+        }
+    }
+
+    /// `json` is all of `data`.
+    pub(super) fn document(json: Vec<u8>) -> Self {
+        Self::new(Data::Document(json))
+    }
+
+    /// A list of strings, at most `limit` of them.
+    pub(super) fn strings(mut texts: Vec<String>, limit: Option<usize>) -> Self {
+        let cut = truncate(&mut texts, limit);
+        Self::new(Data::Strings(texts.into_iter())).warn_if(cut)
+    }
+
+    /// A list of label sets, at most `limit` of them.
+    pub(super) fn series(mut series: Vec<Labels>, limit: Option<usize>) -> Self {
+        let cut = truncate(&mut series, limit);
+        Self::new(Data::Series(series.into_iter())).warn_if(cut)
+    }
+
+    /// An object from metric to metadata. They come in order of the metrics' names; entries of one
+    /// metric follow each other.
+    pub(super) fn metadata(entries: Vec<MetricMetadata>) -> Self {
+        Self::new(Data::Metadata(entries.into_iter().peekable()))
+    }
+
+    /// A query's value, at most `limit` series of it.
+    pub(super) fn query(
+        outcome: QueryOutcome,
+        limit: Option<usize>,
+        waited: Option<Duration>,
+    ) -> Self {
+        let mut cut = false;
+        let data = match outcome.value {
+            QueryValue::Scalar { timestamp, value } => Data::Scalar(timestamp.0, value),
+            QueryValue::String { timestamp, value } => Data::String(timestamp.0, value),
+            QueryValue::Vector(mut samples) => {
+                cut = truncate(&mut samples, limit);
+                Data::Vector(samples.into_iter())
+            }
+            QueryValue::Matrix(mut series) => {
+                cut = truncate(&mut series, limit);
+                Data::Matrix {
+                    series: series.into_iter(),
+                    open: None,
+                }
+            }
+        };
+        Self {
+            times: waited.map(|waited| Times {
+                waited,
+                engine: outcome.stats,
+            }),
+            warnings: outcome.warnings,
+            infos: outcome.infos,
+            ..Self::new(data)
+        }
+        .warn_if(cut)
+    }
+
+    fn warn_if(mut self, cut: bool) -> Self {
+        if cut {
+            self.warnings.push(TRUNCATED.to_owned());
+        }
+        self
+    }
+
+    /// Whether all is written.
+    pub(super) fn is_done(&self) -> bool {
+        self.next == Part::Nothing
+    }
+
+    /// Writes the next piece; `None` after the last.
+    pub(super) fn next_piece(&mut self) -> Option<Bytes> {
+        if self.is_done() {
+            return None;
+        }
+        let mut out = Vec::with_capacity(match self.data {
+            Data::Document(ref json) => json.len() + 256,
+            Data::Scalar(..) | Data::String(..) => 256,
+            _ => PIECE_BYTES + PIECE_SLACK_BYTES,
+        });
+        if self.next == Part::Head {
+            out.extend_from_slice(b"{\"status\":\"success\",\"data\":");
+            out.extend_from_slice(self.data.opening());
+            self.next = Part::Elements;
+        }
+        while self.next == Part::Elements && out.len() < PIECE_BYTES {
+            if !self.data.write_some(&mut out, &mut self.first) {
+                self.next = Part::Tail;
+            }
+        }
+        if self.next == Part::Tail {
+            self.write_tail(&mut out);
+            self.next = Part::Nothing;
+        }
+        out.shrink_to(out.len());
+        Some(Bytes::from(out))
+    }
+
+    fn write_tail(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.data.closing());
+        if self.data.is_query() {
+            if let Some(times) = &self.times {
+                times.write(out);
+            }
+            out.push(b'}');
+        }
+        for (name, texts) in [("warnings", &self.warnings), ("infos", &self.infos)] {
+            if !texts.is_empty() {
+                json::put(out, format_args!(",\"{name}\":"));
+                json::strings(out, texts.iter().map(String::as_str));
+            }
+        }
+        out.push(b'}');
+    }
+}
+
+fn truncate<T>(list: &mut Vec<T>, limit: Option<usize>) -> bool {
+    let cut = limit.is_some_and(|limit| list.len() > limit);
+    if let Some(limit) = limit {
+        list.truncate(limit);
+    }
+    cut
+}
+
+impl Data {
+    fn is_query(&self) -> bool {
+        match self {
+            Self::Scalar(..) | Self::String(..) | Self::Vector(_) | Self::Matrix { .. } => true,
+            Self::Document(_) | Self::Strings(_) | Self::Series(_) | Self::Metadata(_) => false,
+        }
+    }
+
+    fn opening(&self) -> &'static [u8] {
+        match self {
+            Self::Document(_) => b"",
+            Self::Scalar(..) => b"{\"resultType\":\"scalar\",\"result\":",
+            Self::String(..) => b"{\"resultType\":\"string\",\"result\":",
+            Self::Vector(_) => b"{\"resultType\":\"vector\",\"result\":[",
+            Self::Matrix { .. } => b"{\"resultType\":\"matrix\",\"result\":[",
+            Self::Strings(_) | Self::Series(_) => b"[",
+            Self::Metadata(_) => b"{",
+        }
+    }
+
+    fn closing(&self) -> &'static [u8] {
+        match self {
+            Self::Document(_) | Self::Scalar(..) | Self::String(..) => b"",
+            Self::Vector(_) | Self::Matrix { .. } | Self::Strings(_) | Self::Series(_) => b"]",
+            Self::Metadata(_) => b"}",
+        }
+    }
+
+    /// Writes an element, or a part of a large one; `false` when there was none left.
+    fn write_some(&mut self, out: &mut Vec<u8>, first: &mut bool) -> bool {
+        match self {
+            Self::Document(json) => {
+                out.append(json);
+                false
+            }
+            Self::Scalar(timestamp, value) => {
+                json::point(out, *timestamp, *value);
+                false
+            }
+            Self::String(timestamp, text) => {
+                out.push(b'[');
+                json::seconds(out, *timestamp);
+                out.push(b',');
+                json::string(out, text);
+                out.push(b']');
+                false
+            }
+            Self::Vector(samples) => match samples.next() {
+                Some(sample) => {
+                    comma(out, first);
+                    out.extend_from_slice(b"{\"metric\":");
+                    json::labels(out, &sample.labels);
+                    out.extend_from_slice(b",\"value\":");
+                    json::point(out, sample.timestamp.0, sample.value);
+                    out.push(b'}');
+                    true
+                }
+                None => false,
+            },
+            Self::Matrix { series, open } => write_points(series, open, out, first),
+            Self::Strings(texts) => match texts.next() {
+                Some(text) => {
+                    comma(out, first);
+                    json::string(out, &text);
+                    true
+                }
+                None => false,
+            },
+            Self::Series(series) => match series.next() {
+                Some(labels) => {
+                    comma(out, first);
+                    json::labels(out, &labels);
+                    true
+                }
+                None => false,
+            },
+            Self::Metadata(entries) => write_metric(entries, out, first),
+        }
+    }
+}
+
+fn comma(out: &mut Vec<u8>, first: &mut bool) {
+    if !*first {
+        out.push(b',');
+    }
+    *first = false;
+}
+
+fn write_points(
+    series: &mut IntoIter<MatrixSeries>,
+    open: &mut Option<(MatrixSeries, usize)>,
+    out: &mut Vec<u8>,
+    first: &mut bool,
+) -> bool {
+    let (current, from) = match open.take() {
+        Some(open) => open,
+        None => match series.next() {
+            Some(next) => {
+                comma(out, first);
+                out.extend_from_slice(b"{\"metric\":");
+                json::labels(out, &next.labels);
+                out.extend_from_slice(b",\"values\":[");
+                (next, 0)
+            }
+            None => return false,
+        },
+    };
+    let to = current.timestamps.len().min(from + POINTS_AT_ONCE);
+    let points = current.timestamps[from..to]
+        .iter()
+        .zip(&current.values[from..to]);
+    for (i, (&timestamp, &value)) in points.enumerate() {
+        if from + i > 0 {
+            out.push(b',');
+        }
+        json::point(out, timestamp, value);
+    }
+    if to < current.timestamps.len() {
+        *open = Some((current, to));
+    } else {
+        out.extend_from_slice(b"]}");
+    }
+    true
+}
+
+fn write_metric(
+    entries: &mut Peekable<IntoIter<MetricMetadata>>,
+    out: &mut Vec<u8>,
+    first: &mut bool,
+) -> bool {
+    let Some(entry) = entries.next() else {
+        return false;
+    };
+    comma(out, first);
+    json::string(out, &entry.metric);
+    out.extend_from_slice(b":[");
+    write_metadata(out, &entry);
+    while let Some(more) = entries.next_if(|next| next.metric == entry.metric) {
+        out.push(b',');
+        write_metadata(out, &more);
+    }
+    out.push(b']');
+    true
+}
+
+fn write_metadata(out: &mut Vec<u8>, entry: &MetricMetadata) {
+    out.extend_from_slice(b"{\"type\":");
+    json::string(out, entry.metric_type.as_str());
+    out.extend_from_slice(b",\"help\":");
+    json::string(out, &entry.help);
+    out.extend_from_slice(b",\"unit\":");
+    json::string(out, &entry.unit);
+    out.push(b'}');
+}
+
+impl Times {
+    /// Prometheus's layout as far as its fields mean the same here, and our own counts under a name
+    /// of their own. (Its `totalQueryableSamples` counts a sample once for each step that sees it,
+    /// and ours once; so the one is not passed off as the other.)
+    fn write(&self, out: &mut Vec<u8>) {
+        let eval = self.engine.elapsed.as_secs_f64();
+        let queue = self.waited.as_secs_f64();
+        let total = (self.engine.elapsed + self.waited).as_secs_f64();
+        json::put(
+            out,
+            format_args!(
+                ",\"stats\":{{\"timings\":{{\"evalTotalTime\":{eval},\"execQueueTime\":{queue},\
+                 \"execTotalTime\":{total}}},\"millrace\":{{\"series\":{},\"samplesRead\":{}}}}}",
+                self.engine.series, self.engine.samples_read
+            ),
+        );
+    }
+}

@@ -1,0 +1,202 @@
+//! JSON by hand: the answer's shapes are few, its numbers many.
+
+use std::io::Write as _;
+
+use http::HeaderValue;
+use millrace_model::Labels;
+
+/// The content type of every answer.
+pub(super) const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/json");
+
+/// A string with its quotes.
+pub(super) fn string(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    let bytes = text.as_bytes();
+    let mut plain = 0;
+    for (i, &byte) in bytes.iter().enumerate() {
+        let escape: &[u8] = match byte {
+            b'"' => b"\\\"",
+            b'\\' => b"\\\\",
+            b'\n' => b"\\n",
+            b'\r' => b"\\r",
+            b'\t' => b"\\t",
+            // A page that puts an answer into a script element must not be left by a label value;
+            // Prometheus escapes these three for the same reason.
+            b'<' => b"\\u003c",
+            b'>' => b"\\u003e",
+            b'&' => b"\\u0026",
+            0..=0x1f => b"",
+            _ => continue,
+        };
+        out.extend_from_slice(&bytes[plain..i]);
+        plain = i + 1;
+        if escape.is_empty() {
+            put(out, format_args!("\\u{byte:04x}"));
+        } else {
+            out.extend_from_slice(escape);
+        }
+    }
+    out.extend_from_slice(&bytes[plain..]);
+    out.push(b'"');
+}
+
+/// A label set as an object.
+pub(super) fn labels(out: &mut Vec<u8>, labels: &Labels) {
+    out.push(b'{');
+    for (i, (name, value)) in labels.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        string(out, name);
+        out.push(b':');
+        string(out, value);
+    }
+    out.push(b'}');
+}
+
+/// A list of strings.
+pub(super) fn strings<'a>(out: &mut Vec<u8>, texts: impl IntoIterator<Item = &'a str>) {
+    out.push(b'[');
+    for (i, text) in texts.into_iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        string(out, text);
+    }
+    out.push(b']');
+}
+
+/// `[1435781451.781,"1"]`
+pub(super) fn point(out: &mut Vec<u8>, timestamp_ms: i64, value: f64) {
+    out.push(b'[');
+    seconds(out, timestamp_ms);
+    out.extend_from_slice(b",\"");
+    number(out, value);
+    out.extend_from_slice(b"\"]");
+}
+
+/// Milliseconds as a JSON number of seconds: exact, with as many of three decimals as are needed.
+pub(super) fn seconds(out: &mut Vec<u8>, timestamp_ms: i64) {
+    if timestamp_ms < 0 {
+        out.push(b'-');
+    }
+    let ms = timestamp_ms.unsigned_abs();
+    integer(out, ms / 1000);
+    let fraction = (ms % 1000) as u16;
+    if fraction == 0 {
+        return;
+    }
+    let digits = [
+        b'0' + (fraction / 100) as u8,
+        b'0' + (fraction / 10 % 10) as u8,
+        b'0' + (fraction % 10) as u8,
+    ];
+    let keep = match digits {
+        [_, b'0', b'0'] => 1,
+        [_, _, b'0'] => 2,
+        _ => 3,
+    };
+    out.push(b'.');
+    out.extend_from_slice(&digits[..keep]);
+}
+
+/// A value as Go's `strconv.FormatFloat(v, 'f', -1, 64)` writes it: the fewest digits that read
+/// back as the same number, never an exponent; `NaN`, `+Inf`, `-Inf`. Without quotes.
+pub(super) fn number(out: &mut Vec<u8>, value: f64) {
+    /// Whole numbers below this are exact, and far quicker written as such.
+    const WHOLE: f64 = 9_007_199_254_740_992.0;
+    if value.is_nan() {
+        out.extend_from_slice(b"NaN");
+    } else if value.is_infinite() {
+        out.extend_from_slice(if value > 0.0 { b"+Inf" } else { b"-Inf" });
+    } else if value.abs() < WHOLE && value.trunc() == value {
+        if value.is_sign_negative() {
+            out.push(b'-');
+        }
+        integer(out, value.abs() as u64);
+    } else {
+        put(out, format_args!("{value}"));
+    }
+}
+
+fn integer(out: &mut Vec<u8>, mut value: u64) {
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+pub(super) fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+    out.write_fmt(text).expect("a vector takes every write");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn timestamps_are_seconds_without_float_noise() {
+        let cases = [
+            (0, "0"),
+            (1, "0.001"),
+            (4_050, "4.05"),
+            (1_435_781_451_781, "1435781451.781"),
+            (1_500, "1.5"),
+            (-1, "-0.001"),
+            (-1_000, "-1"),
+            (i64::MIN, "-9223372036854775.808"),
+            (i64::MAX, "9223372036854775.807"),
+        ];
+        for (ms, expect) in cases {
+            assert_eq!(written(|out| seconds(out, ms)), expect);
+        }
+    }
+
+    /// The right column is what a Prometheus answers to these literals.
+    #[test]
+    fn values_are_written_as_go_writes_them() {
+        let cases = [
+            (0.0, "0"),
+            (-0.0, "-0"),
+            (1.0, "1"),
+            (-17.0, "-17"),
+            (0.1 + 0.2, "0.30000000000000004"),
+            (1e-7, "0.0000001"),
+            (1e21, "1000000000000000000000"),
+            (9_007_199_254_740_993.0, "9007199254740992"),
+            (123_456_789.125, "123456789.125"),
+            (f64::NAN, "NaN"),
+            (f64::INFINITY, "+Inf"),
+            (f64::NEG_INFINITY, "-Inf"),
+        ];
+        for (value, expect) in cases {
+            assert_eq!(written(|out| number(out, value)), expect);
+        }
+        let long = written(|out| number(out, 1e300));
+        assert_eq!((long.len(), &long[..3]), (301, "100"));
+        let smallest = written(|out| number(out, 5e-324));
+        assert_eq!((smallest.len(), &smallest[..4]), (326, "0.00"));
+    }
+
+    #[test]
+    fn strings_are_escaped() {
+        let text = "a\"b\\c\nd\te\u{1}<ü>&";
+        let expect = r#""a\"b\\c\nd\te\u0001\u003cü\u003e\u0026""#;
+        assert_eq!(written(|out| string(out, text)), expect);
+        let back: String = serde_json::from_str(expect).unwrap();
+        assert_eq!(back, text);
+    }
+}

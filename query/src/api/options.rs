@@ -1,0 +1,73 @@
+//! The API's bounds and the facts that only the server knows.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Bounds of the API. `Default` gives what each field names as its default.
+#[derive(Clone, Debug)]
+pub struct ApiOptions {
+    /// Queries that run at once, each on a thread of its own. Default: twice the processors.
+    pub max_running: usize,
+    /// Queries that may wait for a thread; one more is refused with 503. Default 64.
+    pub max_waiting: usize,
+    /// How long a query may wait for a thread before it is refused with 503. Default 10 s.
+    pub max_wait: Duration,
+    /// How long `Millrace-Read-After` waits for its position before 503. Default 5 s.
+    pub read_after_timeout: Duration,
+    /// Requests that wait for a position at once, each on a small thread. Default 16.
+    pub read_after_waiters: usize,
+    /// Longest form body in bytes; more is 413. Default 1 MiB: room for thousands of selectors.
+    pub max_form_bytes: usize,
+    /// Most steps of a range query beyond its first, as in Prometheus. Default 11,000.
+    pub max_steps: i64,
+    /// Answer of `status/buildinfo`.
+    pub build: BuildInfo,
+    /// Answer of `status/flags`: settings and their values, secrets struck out. Default empty.
+    pub flags: BTreeMap<String, String>,
+}
+
+impl Default for ApiOptions {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            max_running: 2 * cores,
+            max_waiting: 64,
+            max_wait: Duration::from_secs(10),
+            read_after_timeout: Duration::from_secs(5),
+            read_after_waiters: 16,
+            max_form_bytes: 1 << 20,
+            max_steps: 11_000,
+            build: BuildInfo::default(),
+            flags: BTreeMap::new(),
+        }
+    }
+}
+
+/// What `status/buildinfo` says of this build.
+#[derive(Clone, Debug)]
+pub struct BuildInfo {
+    /// The version of *Prometheus's API* that we speak. Grafana, Thanos and others decide by it
+    /// which calls they may make, so our own version does not belong here: with `0.1.0` Grafana
+    /// would take us for a Prometheus too old for `match[]` on labels.
+    pub api_version: String,
+    /// Our own version.
+    pub version: String,
+    /// The commit, or empty where it is not known.
+    pub revision: String,
+    /// The branch, or empty.
+    pub branch: String,
+    /// When it was built, or empty.
+    pub build_date: String,
+}
+
+impl Default for BuildInfo {
+    fn default() -> Self {
+        Self {
+            api_version: "3.0.0".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            revision: String::new(),
+            branch: String::new(),
+            build_date: String::new(),
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The Prometheus HTTP API at the level of its router.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../common/table.rs"]
+mod table;
+
+mod client;
+mod errors;
+mod forms;
+mod freshness;
+mod grafana;
+mod load;
+mod shapes;
