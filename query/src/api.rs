@@ -42,8 +42,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
-use millrace_model::{Clock, TenantId, TimestampMs};
-use promql_parser::parser::Expr;
+use millrace_model::{Clock, Matcher, TenantId, TimestampMs};
 
 use crate::{CancelFlag, QueryError, QueryOutcome, QueryRequest, SeriesSource};
 
@@ -71,13 +70,21 @@ pub trait Evaluate: Send + Sync + fmt::Debug {
     /// See [`QueryError`].
     fn query(&self, request: &QueryRequest) -> Result<QueryOutcome, QueryError>;
 
-    /// Reads an expression without evaluating it, within the engine's bounds on length, tokens and
-    /// depth.
+    /// Reads and checks an expression without evaluating it, within the bounds on length, tokens
+    /// and depth.
     ///
     /// # Errors
     ///
     /// [`QueryError::BadData`] with the position of what is wrong.
-    fn parse(&self, text: &str) -> Result<Expr, QueryError>;
+    fn check(&self, text: &str) -> Result<(), QueryError>;
+
+    /// Reads a series selector: a name, label tests in braces, or both; nothing else. It may be one
+    /// that every series passes.
+    ///
+    /// # Errors
+    ///
+    /// [`QueryError::BadData`] with the position of what is wrong.
+    fn selector(&self, text: &str) -> Result<Vec<Matcher>, QueryError>;
 }
 
 /// What the API is made of.

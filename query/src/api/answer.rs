@@ -178,8 +178,9 @@ impl Answer {
         if self.next == Part::Tail {
             self.write_tail(&mut out);
             self.next = Part::Nothing;
+            // Most answers are one short piece.
+            out.shrink_to_fit();
         }
-        out.shrink_to(out.len());
         Some(Bytes::from(out))
     }
 

@@ -54,7 +54,7 @@ pub(super) async fn exemplars(
     let text = params.get("query").unwrap_or_default().to_owned();
     let engine = app.api.engine.clone();
     app.answer(move |_, _| {
-        engine.parse(&text)?;
+        engine.check(&text)?;
         Ok(Answer::document(b"[]".to_vec()))
     })
     .await
@@ -71,7 +71,11 @@ async fn read(
     // On a query thread: reading and writing recurse with the expression's depth, and the threads
     // of the runtime have small stacks.
     app.answer(move |_, _| {
-        let expr = engine.parse(&text).map_err(ApiError::of_query)?;
+        // The engine's own check comes first: its bounds hold for the crate behind it too, and its
+        // words are those that `query` would use.
+        engine.check(&text).map_err(ApiError::of_query)?;
+        let expr = promql_parser::parser::parse(&text)
+            .map_err(|reason| ApiError::invalid("query", reason))?;
         Ok(Answer::document(write(&expr)))
     })
     .await
