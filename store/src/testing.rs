@@ -1,0 +1,179 @@
+//! What the tests of this crate share.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use millrace_log::fs::Fs;
+use millrace_model::batch::{
+    EncodedSection, FloatSectionWriter, encode_batch, encode_metadata_section,
+};
+use millrace_model::{
+    Labels, ManualClock, MatchOp, Matcher, MetricMetadata, Offset, PartitionId, QueueId, Sample,
+    SeriesHasher, ShardKey, TenantId, TimeRange, TimestampMs,
+};
+use millrace_queue::{QueueIdentity, Record};
+use prometheus::Registry;
+
+use crate::error::StoreError;
+use crate::metrics::StoreMetrics;
+use crate::options::{StoreOptions, WalSync};
+use crate::shard::{Shard, ShardContext};
+
+/// All samples by tenant, series and timestamp: the oracle.
+pub(crate) type Model = BTreeMap<(String, String, i64), u64>;
+
+pub(crate) fn tenant(name: &str) -> TenantId {
+    name.parse().unwrap()
+}
+
+pub(crate) fn labels(name: &str) -> Labels {
+    Labels::from_pairs([("__name__", "m"), ("series", name)]).unwrap()
+}
+
+/// (series, timestamp, bits) of one batch.
+pub(crate) type Rows = Vec<(String, i64, u64)>;
+
+pub(crate) fn batch(tenant_name: &str, rows: &[(String, i64, u64)]) -> Bytes {
+    let tenant = tenant(tenant_name);
+    let mut writer = FloatSectionWriter::new();
+    for (name, timestamp, bits) in rows {
+        let labels = labels(name);
+        let id = SeriesHasher::new(&tenant).id(&labels);
+        let sample = Sample::new(*timestamp, f64::from_bits(*bits));
+        writer.push(id, labels.canonical(), &[sample]);
+    }
+    let sections: Vec<EncodedSection> = writer.finish().into_iter().collect();
+    encode_batch(&tenant, None, &sections).into()
+}
+
+pub(crate) fn metadata_batch(tenant_name: &str, entries: &[MetricMetadata]) -> Bytes {
+    let sections: Vec<_> = encode_metadata_section(entries).into_iter().collect();
+    encode_batch(&tenant(tenant_name), None, &sections).into()
+}
+
+/// A queue that keeps everything: what was appended is durable.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct VecQueue {
+    pub(crate) records: Vec<Record>,
+    /// Samples of each record, as the model takes them; none of a dead letter.
+    effects: Vec<Vec<((String, String, i64), u64)>>,
+}
+
+impl VecQueue {
+    pub(crate) fn push_rows(&mut self, tenant: &str, rows: Rows) {
+        let payload = batch(tenant, &rows);
+        let effects = rows
+            .into_iter()
+            .map(|(series, timestamp, bits)| ((tenant.to_owned(), series, timestamp), bits));
+        let effects = effects.collect();
+        self.push_payload(payload, 0);
+        *self.effects.last_mut().unwrap() = effects;
+    }
+
+    /// Appends anything, leaving `gap` offsets free before it.
+    pub(crate) fn push_payload(&mut self, payload: Bytes, gap: u64) {
+        let offset = Offset(self.end().0 + gap);
+        self.records.push(Record {
+            offset,
+            appended_at: TimestampMs(1_000 + offset.0 as i64),
+            payload,
+        });
+        self.effects.push(Vec::new());
+    }
+
+    pub(crate) fn end(&self) -> Offset {
+        let last = self.records.last();
+        last.map_or(Offset::ZERO, |r| r.offset.advanced(1))
+    }
+
+    pub(crate) fn from(&self, offset: Offset) -> &[Record] {
+        let at = self.records.partition_point(|r| r.offset < offset);
+        &self.records[at..]
+    }
+
+    /// The fold of all records below `offset`.
+    pub(crate) fn fold(&self, offset: Offset) -> Model {
+        let mut model = Model::new();
+        for (record, effects) in self.records.iter().zip(&self.effects) {
+            if record.offset < offset {
+                model.extend(effects.iter().cloned());
+            }
+        }
+        model
+    }
+}
+
+pub(crate) fn identity() -> QueueIdentity {
+    QueueIdentity {
+        id: QueueId(7),
+        partitions: 1,
+        shard_key: ShardKey::default(),
+    }
+}
+
+pub(crate) fn options() -> StoreOptions {
+    StoreOptions {
+        wal_sync: WalSync::None,
+        wal_segment_bytes: 4 << 10,
+        ..StoreOptions::default()
+    }
+}
+
+pub(crate) fn context(fs: Arc<dyn Fs>, options: StoreOptions) -> ShardContext {
+    ShardContext {
+        fs,
+        clock: Arc::new(ManualClock::new(TimestampMs(1_795_233_600_000))),
+        options,
+        identity: identity(),
+        metrics: StoreMetrics::register(&Registry::new()).unwrap(),
+    }
+}
+
+pub(crate) fn store_dir() -> PathBuf {
+    PathBuf::from("store")
+}
+
+pub(crate) fn open(fs: Arc<dyn Fs>, options: StoreOptions) -> Result<Shard, StoreError> {
+    Shard::open(context(fs, options), &store_dir(), PartitionId(0))
+}
+
+/// Everything that the shard holds, as it is read.
+pub(crate) fn dump(shard: &Shard, tenants: &[&str]) -> Result<Model, StoreError> {
+    let any = Matcher::new("__name__", MatchOp::Regex, ".+").unwrap();
+    let mut model = Model::new();
+    for name in tenants {
+        let mut found = Vec::new();
+        let view = shard.shared().view();
+        view.select(
+            &tenant(name),
+            std::slice::from_ref(&any),
+            TimeRange::ALL,
+            &mut found,
+        )?;
+        for series in found {
+            let (mut timestamps, mut values) = (Vec::new(), Vec::new());
+            series.read(&mut timestamps, &mut values)?;
+            assert!(timestamps.is_sorted_by(|a, b| a < b), "{timestamps:?}");
+            let series_name = series.labels().get("series").unwrap().to_owned();
+            for (timestamp, value) in timestamps.into_iter().zip(values) {
+                let key = ((*name).to_owned(), series_name.clone(), timestamp);
+                assert!(
+                    model.insert(key, value.to_bits()).is_none(),
+                    "a series twice"
+                );
+            }
+        }
+    }
+    Ok(model)
+}
+
+/// Compares a golden file with the hex dump on its page.
+pub(crate) fn check_page(page: &str, stored: &[u8]) {
+    for (i, line) in stored.chunks(16).enumerate() {
+        let hex: Vec<_> = line.iter().map(|b| format!("{b:02x}")).collect();
+        let line = format!("{:04x}  {}", i * 16, hex.join(" "));
+        assert!(page.contains(&line), "the page lacks the line\n{line}");
+    }
+}
