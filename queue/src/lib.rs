@@ -3,10 +3,31 @@
 //! A queue has a fixed number of partitions. A record of a partition is one batch
 //! (`docs/formats/batch.md`) and has an offset; offsets grow, and may leave gaps. Whoever appends
 //! is told when the record is durable; whoever consumes keeps the position, not the queue.
+//!
+//! - [`Producer`] and [`Consumer`] are what a backend gives; [`EmbeddedQueue`] is one, on the
+//!   segmented log of `millrace-log`, with its directory described in `docs/formats/queue.md`.
+//! - [`Appender`] stands before a producer and joins what concurrent requests submit into few
+//!   large appends (group commit), within a bound in bytes.
+//!
+//! **Invariants:**
+//! - An append is acknowledged only after it is durable; a partition whose disk failed takes no
+//!   more appends until a restart.
+//! - Retention removes whole segments, and never one that holds a record which the store has not
+//!   released.
+//! - This crate knows no runtime. What waits, waits on a condition or is a plain
+//!   [`Future`].
 
+mod appender;
+mod embedded;
+mod error;
+mod metrics;
+pub mod planted;
 mod traits;
 
+pub use appender::{Appender, AppenderOptions, PendingAppend, SubmitError};
+pub use embedded::{EmbeddedOptions, EmbeddedQueue, MAX_PARTITIONS};
+pub use error::{IdentityDamage, QueueError};
 pub use traits::{
-    AppendDone, AppendError, ConsumeError, Consumer, Durability, Position, Producer, QueueIdentity,
-    Record,
+    AppendDone, AppendError, ConsumeError, Consumer, Durability, Position, PositionError, Producer,
+    QueueIdentity, Record,
 };
