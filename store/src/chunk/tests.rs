@@ -280,7 +280,7 @@ fn golden_chunk_is_reproduced() {
     assert_eq!(chunk.bytes(), golden);
     assert_eq!(decode(golden, samples.len()), Ok(samples));
     let page = include_str!("../../../docs/formats/chunk.md");
-    let dump = crate::testing::hex_dump(golden);
+    let dump = crate::golden::hex_dump(golden);
     assert!(
         page.contains(&dump),
         "docs/formats/chunk.md lacks the dump of the golden chunk:\n{dump}"
