@@ -1,1 +1,37 @@
-//! millrace: ingest.
+//! The push endpoint: from an HTTP request to durable samples in the queue.
+//!
+//! [`Ingest`] takes JSON of devices, Influx line protocol and Prometheus remote write, and answers
+//! 2xx only when everything that it counts as accepted is durable. Formats, limits, statuses and
+//! reason ids are in `docs/ingest.md`.
+//!
+//! The way of a request: its body is read within bounds (`http`), decompressed within bounds
+//! (`encoding`) and decoded (`decode`) on a decode thread (`pool`); each sample finds its series in
+//! the cache of known series (`series`) and goes into a section of its partition; the sections go
+//! to the queue's [`Appender`](millrace_queue::Appender); the answer waits for it (`service`).
+//!
+//! **Invariants:**
+//! - Bad items of a request are refused by name and never take their neighbours down; a request
+//!   that is over a limit as a whole leaves no trace.
+//! - Everything that a stranger can make large is bounded before memory is spent on it.
+//! - Per sample of a known series nothing is allocated, locked or parsed besides its numbers.
+
+mod decode;
+mod encoding;
+mod error;
+mod http;
+mod memory;
+mod metadata;
+mod metrics;
+mod number;
+mod options;
+mod pool;
+mod precision;
+mod report;
+mod series;
+mod service;
+
+pub use error::IngestError;
+pub use options::{IngestOptions, Limits, StringFields};
+pub use precision::Precision;
+pub use report::{Place, Reason, Rejection, Report};
+pub use service::Ingest;

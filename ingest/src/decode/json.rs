@@ -1,0 +1,617 @@
+//! JSON of devices.
+//!
+//! ```json
+//! {"device": "pump-7", "tags": {"site": "north"}, "timestamp": 1795233600000,
+//!  "fields": {"temperature": 21.5, "running": true}}
+//! ```
+//!
+//! becomes a sample of `temperature{device="pump-7",site="north"}` and one of `running{…}`. A body
+//! is one such object, an array of them, or one a line (NDJSON). Read in one pass; the raw bytes
+//! of `device`, `tags` and of a field's name are its series' key, so they are decoded only when the
+//! series is not known.
+
+use std::collections::HashSet;
+
+use millrace_model::{METRIC_NAME, Sample, TimestampMs};
+
+use super::json_scan::{Cursor, JsonStr, JsonType, Scalar, SyntaxError, line_and_column};
+use crate::IngestError;
+use crate::precision::{Precision, parse_rfc3339};
+use crate::report::{Place, Reason, Rejection, excerpt};
+use crate::series::{BadSeries, Collector, Key, KeyHasher, SeriesBuilder, combine};
+
+/// How the items of a request are to be taken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct JsonOptions {
+    /// The unit of timestamps that are numbers.
+    pub(crate) precision: Precision,
+    /// Whether the request says that it is NDJSON. Else it is found out by looking.
+    pub(crate) lines: bool,
+}
+
+/// Buffers kept from request to request.
+#[derive(Debug, Default)]
+pub(crate) struct JsonScratch {
+    fields: Vec<Field>,
+}
+
+/// A field, its name given by position so that the buffer outlives the body.
+#[derive(Clone, Copy, Debug)]
+struct Field {
+    name_start: usize,
+    name_end: usize,
+    name_escaped: bool,
+    value: FieldValue,
+}
+
+impl Field {
+    fn name<'a>(&self, text: &'a [u8]) -> JsonStr<'a> {
+        JsonStr {
+            raw: &text[self.name_start..self.name_end],
+            escaped: self.name_escaped,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum FieldValue {
+    Number(f64),
+    OutOfRange,
+    Other(JsonType),
+}
+
+/// Decodes a request body.
+///
+/// # Errors
+///
+/// [`IngestError::MalformedBody`] if a document is not JSON; too many samples. Bad items, and bad
+/// lines of NDJSON, are reported, and the others taken.
+pub(crate) fn decode(
+    body: &[u8],
+    options: &JsonOptions,
+    hasher: &KeyHasher,
+    scratch: &mut JsonScratch,
+    out: &mut Collector<'_>,
+) -> Result<(), IngestError> {
+    let mut decoder = Decoder {
+        options,
+        hasher,
+        fields: &mut scratch.fields,
+        out,
+    };
+    if options.lines || looks_like_lines(body) {
+        decoder.lines(body)
+    } else {
+        decoder.document(body)
+    }
+}
+
+/// Whether one object ends with the first line and another begins with the next. (Inside one
+/// object or array spread over lines, no line that ends in `}` is followed by one that begins
+/// with `{`, since a comma is between them.)
+fn looks_like_lines(body: &[u8]) -> bool {
+    let mut lines = body
+        .split(|b| *b == b'\n')
+        .map(<[u8]>::trim_ascii)
+        .filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default();
+    let second = lines.next().unwrap_or_default();
+    first.starts_with(b"{") && first.ends_with(b"}") && second.starts_with(b"{")
+}
+
+struct Decoder<'d, 'c> {
+    options: &'d JsonOptions,
+    hasher: &'d KeyHasher,
+    fields: &'d mut Vec<Field>,
+    out: &'d mut Collector<'c>,
+}
+
+impl Decoder<'_, '_> {
+    fn lines(&mut self, body: &[u8]) -> Result<(), IngestError> {
+        let mut start = 0;
+        let mut number = 0;
+        while start < body.len() {
+            number += 1;
+            let end = memchr::memchr(b'\n', &body[start..]).map_or(body.len(), |n| start + n);
+            self.line(&body[start..end], Place::Line(number))?;
+            start = end + 1;
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, line: &[u8], place: Place) -> Result<(), IngestError> {
+        let mut cursor = Cursor::new(line, 0);
+        if cursor.peek().is_none() {
+            return Ok(());
+        }
+        if let Err(error) = std::str::from_utf8(line) {
+            let at = error.valid_up_to() + 1;
+            let bad = BadSeries::new(Reason::InvalidUtf8, format!("not UTF-8 at column {at}"));
+            return self.refuse(bad, 0, place, None);
+        }
+        let item = self.item(&mut cursor).and_then(|item| match cursor.peek() {
+            None => Ok(item),
+            Some(_) => cursor.error("expected the end of the line behind the object"),
+        });
+        match item {
+            Ok(item) => self.add(line, &item, place),
+            Err(error) => {
+                let (at, what) = (error.at + 1, error.what);
+                let shown = excerpt(line);
+                let message = format!("not JSON: {what}, at column {at}: {shown:?}");
+                self.refuse(
+                    BadSeries::new(Reason::MalformedJson, message),
+                    0,
+                    place,
+                    None,
+                )
+            }
+        }
+    }
+
+    fn document(&mut self, body: &[u8]) -> Result<(), IngestError> {
+        if let Err(error) = std::str::from_utf8(body) {
+            let (line, column) = line_and_column(body, error.valid_up_to());
+            return Err(IngestError::MalformedBody {
+                reason: "invalid_utf8",
+                detail: format!("the body is not UTF-8 at line {line} column {column}"),
+            });
+        }
+        let malformed = |error: SyntaxError| malformed_document(body, error);
+        let mut cursor = Cursor::new(body, 0);
+        if cursor.take(b'[') {
+            let mut index = 0;
+            let mut more = !cursor.take(b']');
+            while more {
+                let item = self.item(&mut cursor).map_err(malformed)?;
+                self.add(body, &item, Place::Index(index))?;
+                index += 1;
+                more = cursor.comma_or(b']').map_err(malformed)?;
+            }
+        } else {
+            let item = self.item(&mut cursor).map_err(malformed)?;
+            self.add(body, &item, Place::Index(0))?;
+        }
+        if cursor.peek().is_some() {
+            let what = "expected the end of the body (several objects stand one a line, or in an \
+                        array)";
+            return Err(malformed(SyntaxError {
+                at: cursor.pos,
+                what,
+            }));
+        }
+        Ok(())
+    }
+
+    /// Reads one item. Errors are of syntax; what is wrong with its meaning stands in the item.
+    #[inline]
+    fn item<'a>(&mut self, cursor: &mut Cursor<'a>) -> Result<Item<'a>, SyntaxError> {
+        self.fields.clear();
+        let mut item = Item::default();
+        let found = cursor.peek_type()?;
+        if found != JsonType::Object {
+            cursor.skip_value()?;
+            item.spoil(wrong_type("the item", JsonType::Object, found));
+            return Ok(item);
+        }
+        cursor.pos += 1;
+        if cursor.take(b'}') {
+            return Ok(item);
+        }
+        loop {
+            let key = cursor.key()?;
+            match item.part(key) {
+                Some(Part::Device) => item.read_device(cursor)?,
+                Some(Part::Tags) => item.read_tags(cursor)?,
+                Some(Part::Timestamp) => item.read_timestamp(cursor)?,
+                Some(Part::Fields) => self.read_fields(cursor, &mut item)?,
+                None => {
+                    cursor.skip_value()?;
+                }
+            }
+            if !cursor.comma_or(b'}')? {
+                return Ok(item);
+            }
+        }
+    }
+
+    #[inline]
+    fn read_fields(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        item: &mut Item<'_>,
+    ) -> Result<(), SyntaxError> {
+        let found = cursor.peek_type()?;
+        if found != JsonType::Object {
+            cursor.skip_value()?;
+            item.spoil(wrong_type("\"fields\"", JsonType::Object, found));
+            return Ok(());
+        }
+        cursor.pos += 1;
+        if cursor.take(b'}') {
+            return Ok(());
+        }
+        loop {
+            let name_start = cursor.peek().map_or(cursor.pos, |_| cursor.pos + 1);
+            let name = cursor.key()?;
+            let value = match cursor.peek() {
+                Some(b'{' | b'[') => FieldValue::Other(cursor.skip_value()?),
+                _ => match cursor.scalar()? {
+                    Scalar::Number(number) if number.value.is_infinite() => FieldValue::OutOfRange,
+                    Scalar::Number(number) => FieldValue::Number(number.value),
+                    Scalar::Boolean(value) => FieldValue::Number(f64::from(u8::from(value))),
+                    Scalar::Null => FieldValue::Other(JsonType::Null),
+                    Scalar::String(_) => FieldValue::Other(JsonType::String),
+                },
+            };
+            self.fields.push(Field {
+                name_start,
+                name_end: name_start + name.raw.len(),
+                name_escaped: name.escaped,
+                value,
+            });
+            if !cursor.comma_or(b'}')? {
+                return Ok(());
+            }
+        }
+    }
+
+    #[inline]
+    fn add(&mut self, text: &[u8], item: &Item<'_>, place: Place) -> Result<(), IngestError> {
+        let timestamp = match self.check(text, item) {
+            Ok(timestamp) => timestamp,
+            Err(bad) => {
+                let samples = self.fields.len();
+                let device = item.device.map(|device| excerpt(device.raw));
+                return self.refuse(bad, samples, place, device);
+            }
+        };
+        let outer = item.key(self.hasher);
+        for field in &*self.fields {
+            let name = field.name(text);
+            match field.value {
+                FieldValue::Number(value) => {
+                    let key = combine(outer, self.hasher.hash(name.raw));
+                    let samples = [Sample { timestamp, value }];
+                    self.out.add(key, &samples, place, |builder| {
+                        build_labels(item, name, builder)
+                    })?;
+                }
+                FieldValue::OutOfRange => refuse_field(
+                    self.out,
+                    place,
+                    name,
+                    Reason::NumberOutOfRange,
+                    "the number is beyond 64-bit floats".to_owned(),
+                )?,
+                FieldValue::Other(found) => refuse_field(
+                    self.out,
+                    place,
+                    name,
+                    Reason::UnsupportedType,
+                    format!(
+                        "the value is {}, only numbers and booleans are stored",
+                        found.as_str()
+                    ),
+                )?,
+            }
+        }
+        Ok(())
+    }
+
+    /// What must hold for any of an item's fields to be stored, and their common timestamp.
+    #[inline]
+    fn check(&self, text: &[u8], item: &Item<'_>) -> Result<TimestampMs, BadSeries> {
+        if let Some(bad) = &item.bad {
+            return Err(bad.clone());
+        }
+        if item.device.is_none() {
+            return Err(BadSeries::new(
+                Reason::MissingDevice,
+                "the item has no \"device\"",
+            ));
+        }
+        if self.fields.is_empty() {
+            return Err(BadSeries::new(
+                Reason::MissingFields,
+                "the item has no \"fields\", or none in them",
+            ));
+        }
+        if let Some(name) = repeated_name(text, self.fields) {
+            return Err(BadSeries::new(
+                Reason::DuplicateKey,
+                format!("field {name:?} comes twice"),
+            ));
+        }
+        let timestamp = match item.time {
+            Time::Absent => return Ok(self.out.context().arrival),
+            Time::Number { raw, integer } => self.numeric_time(raw, integer)?,
+            Time::Text(text) => text
+                .decode()
+                .and_then(|text| parse_rfc3339(&text))
+                .ok_or_else(|| {
+                    BadSeries::new(
+                        Reason::BadTimestamp,
+                        format!("timestamp {:?} is not RFC 3339", excerpt(text.raw)),
+                    )
+                })?,
+        };
+        self.out.check_time(timestamp)?;
+        Ok(timestamp)
+    }
+
+    #[inline]
+    fn numeric_time(&self, raw: &[u8], integer: bool) -> Result<TimestampMs, BadSeries> {
+        let precision = self.options.precision;
+        let timestamp = if integer {
+            crate::number::parse_i64(raw).and_then(|count| precision.to_ms(count))
+        } else {
+            precision.decimal_to_ms(raw)
+        };
+        timestamp.ok_or_else(|| {
+            BadSeries::new(
+                Reason::BadTimestamp,
+                format!(
+                    "timestamp {} does not fit milliseconds in 64 bits",
+                    excerpt(raw)
+                ),
+            )
+        })
+    }
+
+    #[cold]
+    fn refuse(
+        &mut self,
+        bad: BadSeries,
+        samples: usize,
+        place: Place,
+        device: Option<String>,
+    ) -> Result<(), IngestError> {
+        self.out.count_samples(samples)?;
+        self.out.report().reject(bad.reason, samples, || Rejection {
+            place,
+            series: device.map(|device| format!("device {device:?}")),
+            field: None,
+            reason: bad.reason,
+            message: bad.message,
+        });
+        Ok(())
+    }
+}
+
+#[cold]
+fn refuse_field(
+    out: &mut Collector<'_>,
+    place: Place,
+    name: JsonStr<'_>,
+    reason: Reason,
+    message: String,
+) -> Result<(), IngestError> {
+    out.count_samples(1)?;
+    out.report().reject(reason, 1, || Rejection {
+        place,
+        series: None,
+        field: Some(excerpt(name.raw)),
+        reason,
+        message,
+    });
+    Ok(())
+}
+
+#[cold]
+fn malformed_document(body: &[u8], error: SyntaxError) -> IngestError {
+    let (line, column) = line_and_column(body, error.at);
+    IngestError::MalformedBody {
+        reason: "malformed_json",
+        detail: format!(
+            "the body is not JSON: {}, at line {line} column {column}",
+            error.what
+        ),
+    }
+}
+
+fn wrong_type(what: &str, expected: JsonType, found: JsonType) -> BadSeries {
+    BadSeries::new(
+        Reason::UnsupportedType,
+        format!(
+            "{what} is {}, expected {}",
+            found.as_str(),
+            expected.as_str()
+        ),
+    )
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Device,
+    Tags,
+    Timestamp,
+    Fields,
+}
+
+impl Part {
+    const ALL: [(Self, &'static str); 4] = [
+        (Self::Device, "device"),
+        (Self::Tags, "tags"),
+        (Self::Timestamp, "timestamp"),
+        (Self::Fields, "fields"),
+    ];
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum Time<'a> {
+    #[default]
+    Absent,
+    Number {
+        raw: &'a [u8],
+        integer: bool,
+    },
+    Text(JsonStr<'a>),
+}
+
+/// One item as it was read, its fields aside.
+#[derive(Debug, Default)]
+struct Item<'a> {
+    seen: [bool; Part::ALL.len()],
+    device: Option<JsonStr<'a>>,
+    /// The object of the tags, braces included.
+    tags: Option<&'a [u8]>,
+    time: Time<'a>,
+    /// The first thing that makes it useless.
+    bad: Option<BadSeries>,
+}
+
+impl<'a> Item<'a> {
+    fn spoil(&mut self, bad: BadSeries) {
+        self.bad.get_or_insert(bad);
+    }
+
+    #[inline]
+    fn part(&mut self, key: JsonStr<'_>) -> Option<Part> {
+        let found = Part::ALL.iter().find(|(_, word)| key.is(word));
+        let Some((part, word)) = found else {
+            self.spoil(BadSeries::new(
+                Reason::UnknownKey,
+                format!(
+                    "key {:?} is none of device, tags, timestamp, fields",
+                    excerpt(key.raw)
+                ),
+            ));
+            return None;
+        };
+        if std::mem::replace(&mut self.seen[*part as usize], true) {
+            self.spoil(BadSeries::new(
+                Reason::DuplicateKey,
+                format!("{word:?} comes twice"),
+            ));
+        }
+        Some(*part)
+    }
+
+    #[inline]
+    fn read_device(&mut self, cursor: &mut Cursor<'a>) -> Result<(), SyntaxError> {
+        let found = cursor.peek_type()?;
+        if found == JsonType::String {
+            self.device = Some(cursor.string()?);
+        } else {
+            cursor.skip_value()?;
+            self.spoil(wrong_type("\"device\"", JsonType::String, found));
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn read_tags(&mut self, cursor: &mut Cursor<'a>) -> Result<(), SyntaxError> {
+        let found = cursor.peek_type()?;
+        let start = cursor.pos;
+        cursor.skip_value()?;
+        if found == JsonType::Object {
+            self.tags = Some(&cursor.text[start..cursor.pos]);
+        } else {
+            self.spoil(wrong_type("\"tags\"", JsonType::Object, found));
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn read_timestamp(&mut self, cursor: &mut Cursor<'a>) -> Result<(), SyntaxError> {
+        let found = cursor.peek_type()?;
+        let start = cursor.pos;
+        match found {
+            JsonType::Number | JsonType::String => match cursor.scalar()? {
+                Scalar::String(text) => self.time = Time::Text(text),
+                Scalar::Number(number) => {
+                    self.time = Time::Number {
+                        raw: &cursor.text[start..cursor.pos],
+                        integer: number.integer,
+                    };
+                }
+                Scalar::Null | Scalar::Boolean(_) => {}
+            },
+            JsonType::Null | JsonType::Boolean | JsonType::Array | JsonType::Object => {
+                cursor.skip_value()?;
+                self.spoil(BadSeries::new(
+                    Reason::UnsupportedType,
+                    format!(
+                        "\"timestamp\" is {}, expected a number or an RFC 3339 string",
+                        found.as_str()
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn key(&self, hasher: &KeyHasher) -> Key {
+        let device = self.device.map_or(0, |device| hasher.hash(device.raw));
+        combine(device, self.tags.map_or(0, |tags| hasher.hash(tags)))
+    }
+}
+
+/// Decodes device, tags and the field's name.
+fn build_labels(
+    item: &Item<'_>,
+    field: JsonStr<'_>,
+    builder: &mut SeriesBuilder<'_>,
+) -> Result<(), BadSeries> {
+    builder.label(METRIC_NAME, &decode_text(field, "the field's name")?)?;
+    let device = item.device.map(|device| decode_text(device, "\"device\""));
+    let device = device.transpose()?.unwrap_or_default();
+    if device.is_empty() {
+        return Err(BadSeries::new(Reason::MissingDevice, "\"device\" is empty"));
+    }
+    builder.label("device", &device)?;
+    let Some(tags) = item.tags else { return Ok(()) };
+    let mut cursor = Cursor::new(tags, 1);
+    let broken = |error: SyntaxError| BadSeries::new(Reason::MalformedJson, error.what);
+    if cursor.take(b'}') {
+        return Ok(());
+    }
+    loop {
+        let name = decode_text(cursor.key().map_err(broken)?, "a tag's name")?;
+        let found = cursor.peek_type().map_err(broken)?;
+        if found != JsonType::String {
+            let what = format!("tag {:?}", excerpt(name.as_bytes()));
+            return Err(wrong_type(&what, JsonType::String, found));
+        }
+        let value = decode_text(cursor.string().map_err(broken)?, "a tag's value")?;
+        builder.label(&name, &value)?;
+        if !cursor.comma_or(b'}').map_err(broken)? {
+            return Ok(());
+        }
+    }
+}
+
+fn decode_text<'a>(text: JsonStr<'a>, what: &str) -> Result<std::borrow::Cow<'a, str>, BadSeries> {
+    text.decode().ok_or_else(|| {
+        BadSeries::new(
+            Reason::InvalidUtf8,
+            format!("{what} {:?} is no valid Unicode", excerpt(text.raw)),
+        )
+    })
+}
+
+/// A name that two fields of an item have.
+#[inline]
+fn repeated_name(text: &[u8], fields: &[Field]) -> Option<String> {
+    const FEW: usize = 16;
+    if fields.len() <= FEW && !fields.iter().any(|field| field.name_escaped) {
+        for (i, field) in fields.iter().enumerate() {
+            let name = field.name(text).raw;
+            if fields[..i].iter().any(|other| other.name(text).raw == name) {
+                return Some(excerpt(name));
+            }
+        }
+        return None;
+    }
+    let mut seen = HashSet::with_capacity(fields.len());
+    fields
+        .iter()
+        // What does not decode is refused when its series is made.
+        .filter_map(|field| field.name(text).decode())
+        .find_map(|name| (!seen.insert(name.clone())).then(|| excerpt(name.as_bytes())))
+}
+
+#[cfg(test)]
+mod tests {}

@@ -1,0 +1,20 @@
+//! The formats: each turns a decoded body into calls of the
+//! [`Collector`](crate::series::Collector).
+//!
+//! A decoder is a total function of foreign bytes: it refuses items by name and goes on, or refuses
+//! the whole body where items cannot be told apart, and never panics.
+
+pub(crate) mod json;
+mod json_scan;
+pub(crate) mod line;
+mod line_scan;
+mod protobuf;
+pub(crate) mod remote_write;
+
+/// The buffers of the decoders.
+#[derive(Debug, Default)]
+pub(crate) struct DecodeScratch {
+    pub(crate) remote_write: remote_write::RemoteWriteScratch,
+    pub(crate) line: line::LineScratch,
+    pub(crate) json: json::JsonScratch,
+}

@@ -1,0 +1,286 @@
+//! What was refused of a request, whatever protocol it came by.
+//!
+//! Invariants: every refused item is counted under its [`Reason`]; the first
+//! [`Report::DETAILS`] of them are kept with place, series and message, and the message of a
+//! later one is not even put together.
+
+use std::fmt;
+
+use serde::Serialize;
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $id:literal,)+) => {
+        /// Why an item of a request was refused. Its [`id`](Self::id) is part of the interface:
+        /// it stands in answers, in metrics and in `docs/ingest.md`, and never changes.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Reason {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl Reason {
+            /// Every reason.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// The stable word for it.
+            #[must_use]
+            pub fn id(self) -> &'static str {
+                match self { $(Self::$name => $id,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// A line or element that is not JSON.
+    MalformedJson = "malformed_json",
+    /// A line that is not line protocol.
+    MalformedLine = "malformed_line",
+    /// Bytes that are not UTF-8 where text is expected.
+    InvalidUtf8 = "invalid_utf8",
+    /// A key of a JSON item that has no meaning here.
+    UnknownKey = "unknown_key",
+    /// A key that comes twice in one JSON object.
+    DuplicateKey = "duplicate_key",
+    /// A JSON item without its device.
+    MissingDevice = "missing_device",
+    /// An item without fields.
+    MissingFields = "missing_fields",
+    /// A value of a type that cannot be stored or used there.
+    UnsupportedType = "unsupported_type",
+    /// A string field of line protocol, where these are refused.
+    StringField = "string_field",
+    /// A number that does not fit.
+    NumberOutOfRange = "number_out_of_range",
+    /// A timestamp that cannot be read.
+    BadTimestamp = "bad_timestamp",
+    /// A timestamp before the oldest that is taken.
+    TooOld = "too_old",
+    /// A timestamp behind the newest that is taken.
+    TooFarAhead = "too_far_ahead",
+    /// A series without a metric name.
+    MissingMetricName = "missing_metric_name",
+    /// A label without a name.
+    EmptyLabelName = "empty_label_name",
+    /// A tag without a value.
+    EmptyTagValue = "empty_tag_value",
+    /// A label name that comes twice in one series.
+    DuplicateLabel = "duplicate_label",
+    /// More labels than a series may have.
+    TooManyLabels = "too_many_labels",
+    /// A label or metric name over the limit.
+    LabelNameTooLong = "label_name_too_long",
+    /// A label value over the limit.
+    LabelValueTooLong = "label_value_too_long",
+    /// Labels that are too large together.
+    LabelsTooLarge = "labels_too_large",
+    /// A native histogram; only floats are stored.
+    NativeHistogram = "native_histogram",
+    /// Metric metadata over a limit.
+    BadMetadata = "bad_metadata",
+}
+
+impl Reason {
+    /// Its place in [`ALL`](Self::ALL).
+    #[must_use]
+    pub fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.id())
+    }
+}
+
+impl Serialize for Reason {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.id())
+    }
+}
+
+/// Where in a request a refused item stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// A line of the body. The first is 1; blank lines and comments count.
+    Line(u64),
+    /// An element of a JSON array. The first is 0.
+    Index(u64),
+    /// A time series of a remote write request. The first is 0.
+    Series(u64),
+    /// A metadata entry of a remote write request. The first is 0.
+    Metadata(u64),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(n) => write!(f, "line {n}"),
+            Self::Index(n) => write!(f, "index {n}"),
+            Self::Series(n) => write!(f, "series {n}"),
+            Self::Metadata(n) => write!(f, "metadata {n}"),
+        }
+    }
+}
+
+/// One refused item.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Rejection {
+    /// Where it stands.
+    #[serde(flatten)]
+    pub place: Place,
+    /// The series or metric that it was for, if it came that far; cut to a readable length.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub series: Option<String>,
+    /// The field, if only that was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// Why, for machines.
+    pub reason: Reason,
+    /// Why, for people: with the value and the limit.
+    pub message: String,
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.place)?;
+        if let Some(series) = &self.series {
+            write!(f, ", {series}")?;
+        }
+        if let Some(field) = &self.field {
+            write!(f, ", field {field:?}")?;
+        }
+        write!(f, ": {} ({})", self.message, self.reason)
+    }
+}
+
+/// Counts of what was refused of one request, and the first few in detail.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    items: u64,
+    samples: u64,
+    by_reason: [u64; Reason::ALL.len()],
+    details: Vec<Rejection>,
+}
+
+impl Report {
+    /// As many refused items are described in an answer: enough to see what is wrong, and short
+    /// enough for a log line of the sender.
+    pub const DETAILS: usize = 10;
+
+    /// Counts an item that held `samples` samples (0 where it could not be read so far), and
+    /// keeps its description if it is among the first.
+    pub fn reject(&mut self, reason: Reason, samples: usize, describe: impl FnOnce() -> Rejection) {
+        self.items += 1;
+        self.samples += samples as u64;
+        // An unreadable item counts as one, so that no refusal leaves its reason at zero.
+        self.by_reason[reason.index()] += samples.max(1) as u64;
+        if self.details.len() < Self::DETAILS {
+            self.details.push(describe());
+        }
+    }
+
+    /// Counts further samples of the item that was refused last.
+    pub fn add_samples(&mut self, reason: Reason, samples: usize) {
+        self.samples += samples as u64;
+        self.by_reason[reason.index()] += samples as u64;
+    }
+
+    /// Number of refused items: lines, JSON items or their fields, series.
+    #[must_use]
+    pub fn items(&self) -> u64 {
+        self.items
+    }
+
+    /// Number of refused samples, as far as they could be counted.
+    #[must_use]
+    pub fn samples(&self) -> u64 {
+        self.samples
+    }
+
+    /// Whether nothing was refused.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.items == 0
+    }
+
+    /// The first refused items.
+    #[must_use]
+    pub fn details(&self) -> &[Rejection] {
+        &self.details
+    }
+
+    /// Reasons that occurred, with their counts of samples (an unreadable item counts as one).
+    pub fn by_reason(&self) -> impl Iterator<Item = (Reason, u64)> + '_ {
+        Reason::ALL
+            .iter()
+            .map(|reason| (*reason, self.by_reason[reason.index()]))
+            .filter(|(_, count)| *count > 0)
+    }
+}
+
+/// Foreign bytes as they may stand in a message: lossy UTF-8, control characters escaped, cut.
+pub(crate) fn excerpt(bytes: &[u8]) -> String {
+    const MAX_CHARS: usize = 80;
+    // Four bytes make at least one character, so this much is enough for the cut below.
+    let head = &bytes[..bytes.len().min(MAX_CHARS * 4 + 4)];
+    let text = String::from_utf8_lossy(head);
+    let mut out: String = text
+        .chars()
+        .take(MAX_CHARS)
+        .flat_map(|c| {
+            let control = c.is_control();
+            control
+                .then(|| c.escape_default())
+                .into_iter()
+                .flatten()
+                .chain((!control).then_some(c))
+        })
+        .collect();
+    if text.chars().count() > MAX_CHARS || head.len() < bytes.len() {
+        out.push('…');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_go_on_when_details_end() {
+        let mut report = Report::default();
+        for line in 1..=25 {
+            report.reject(Reason::TooOld, 2, || Rejection {
+                place: Place::Line(line),
+                series: None,
+                field: None,
+                reason: Reason::TooOld,
+                message: "old".to_owned(),
+            });
+        }
+        assert_eq!((report.items(), report.samples()), (25, 50));
+        assert_eq!(report.details().len(), Report::DETAILS);
+        assert_eq!(
+            report.by_reason().collect::<Vec<_>>(),
+            [(Reason::TooOld, 50)]
+        );
+        assert_eq!(report.details()[9].to_string(), "line 10: old (too_old)");
+    }
+
+    #[test]
+    fn reason_ids_are_distinct() {
+        let ids: std::collections::BTreeSet<_> = Reason::ALL.iter().map(|r| r.id()).collect();
+        assert_eq!(ids.len(), Reason::ALL.len());
+        for (i, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(reason.index(), i);
+        }
+    }
+
+    #[test]
+    fn excerpts_are_short_and_printable() {
+        assert_eq!(excerpt(b"a\nb\xff"), "a\\nb\u{fffd}");
+        assert_eq!(excerpt(&[b'x'; 200]).chars().count(), 81);
+    }
+}

@@ -1,0 +1,413 @@
+//! What this process knows of the series that it has seen.
+//!
+//! Invariants:
+//! - An entry is derived from its key's raw bytes alone (with the process' own limits and the
+//!   queue's identity), so losing or repeating one changes nothing but time.
+//! - Bytes are bounded by two generations: when the current one holds half the bound, it becomes
+//!   the previous one, whose entries move over as they are used and are otherwise forgotten.
+//! - Writers hold the lock for insertions only; nothing is parsed under it.
+
+use std::hash::{BuildHasherDefault, Hasher};
+
+use hashbrown::HashMap;
+use millrace_model::{Labels, PartitionId, SeriesId, TenantId};
+use parking_lot::{RwLock, RwLockReadGuard};
+use prometheus::IntGauge;
+
+use super::hasher::{Key, KeyHasher, random_seed};
+use crate::report::Reason;
+
+/// What is known of a series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Known<'a> {
+    /// It may be written.
+    Good {
+        id: SeriesId,
+        partition: PartitionId,
+        /// Canonical label bytes.
+        labels: &'a [u8],
+    },
+    /// It is refused, whatever its samples are.
+    Refused {
+        reason: Reason,
+        metric: &'a str,
+        message: &'a str,
+    },
+}
+
+/// An owned [`Known`], made when a series is seen for the first time.
+#[derive(Clone, Debug)]
+pub(crate) enum Fresh {
+    Good {
+        id: SeriesId,
+        partition: PartitionId,
+        labels: Labels,
+    },
+    Refused {
+        reason: Reason,
+        metric: String,
+        message: String,
+    },
+}
+
+impl Fresh {
+    pub(crate) fn known(&self) -> Known<'_> {
+        match self {
+            Self::Good {
+                id,
+                partition,
+                labels,
+            } => Known::Good {
+                id: *id,
+                partition: *partition,
+                labels: labels.canonical(),
+            },
+            Self::Refused {
+                reason,
+                metric,
+                message,
+            } => Known::Refused {
+                reason: *reason,
+                metric,
+                message,
+            },
+        }
+    }
+}
+
+/// The keys are uniform hashes already.
+#[derive(Default)]
+pub(crate) struct KeyIsHash(u64);
+
+impl Hasher for KeyIsHash {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u128(&mut self, key: u128) {
+        self.0 = key as u64;
+    }
+}
+
+pub(crate) type KeyMap<V> = HashMap<Key, V, BuildHasherDefault<KeyIsHash>>;
+
+/// The cache, shared by all decode threads.
+#[derive(Debug)]
+pub(crate) struct SeriesCache {
+    seed: u64,
+    max_bytes: usize,
+    generations: RwLock<Generations>,
+    bytes_gauge: IntGauge,
+    series_gauge: IntGauge,
+}
+
+#[derive(Debug, Default)]
+struct Generations {
+    current: Generation,
+    previous: Generation,
+}
+
+impl SeriesCache {
+    pub(crate) fn new(max_bytes: usize, bytes_gauge: IntGauge, series_gauge: IntGauge) -> Self {
+        Self {
+            seed: random_seed(),
+            max_bytes,
+            generations: RwLock::default(),
+            bytes_gauge,
+            series_gauge,
+        }
+    }
+
+    /// A hasher for raw bytes of `tenant`, as written in `scope` (protocol, and whatever else
+    /// decides what series the bytes mean).
+    pub(crate) fn hasher(&self, tenant: &TenantId, scope: &[&str]) -> KeyHasher {
+        KeyHasher::new(self.seed, tenant, scope)
+    }
+
+    pub(crate) fn read(&self) -> CacheReader<'_> {
+        CacheReader {
+            guard: self.generations.read(),
+            lookups: 0,
+        }
+    }
+
+    /// Adds what a request found out, and keeps what it used of the previous generation. Both
+    /// are empty afterwards.
+    pub(crate) fn update(&self, fresh: &mut KeyMap<Fresh>, used: &mut Vec<Key>) {
+        if fresh.is_empty() && used.is_empty() {
+            return;
+        }
+        let mut generations = self.generations.write();
+        for (key, entry) in fresh.drain() {
+            generations.make_room(self.max_bytes / 2);
+            generations.current.insert(key, entry.known());
+        }
+        for key in used.drain(..) {
+            generations.make_room(self.max_bytes / 2);
+            let Generations { current, previous } = &mut *generations;
+            // It may be gone, if making room has turned the generations over meanwhile.
+            if let Some(known) = previous.get(key) {
+                current.insert(key, known);
+            }
+        }
+        let bytes = generations.current.bytes() + generations.previous.bytes();
+        let series = generations.current.slots.len() + generations.previous.slots.len();
+        drop(generations);
+        self.bytes_gauge
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.series_gauge
+            .set(i64::try_from(series).unwrap_or(i64::MAX));
+    }
+}
+
+impl Generations {
+    fn make_room(&mut self, max_bytes: usize) {
+        if self.current.bytes_after_insert() > max_bytes && !self.current.slots.is_empty() {
+            self.previous = std::mem::take(&mut self.current);
+        }
+    }
+}
+
+/// A request's view of the cache, under the read lock.
+#[derive(Debug)]
+pub(crate) struct CacheReader<'a> {
+    guard: RwLockReadGuard<'a, Generations>,
+    lookups: u32,
+}
+
+impl CacheReader<'_> {
+    /// A waiting writer gets its turn after this many look-ups, about 50 µs.
+    const LOOKUPS_PER_LOCK: u32 = 512;
+
+    /// What is known under `key`, and whether only the previous generation knew it.
+    #[inline]
+    pub(crate) fn get(&mut self, key: Key) -> Option<(Known<'_>, bool)> {
+        self.lookups += 1;
+        if self.lookups >= Self::LOOKUPS_PER_LOCK {
+            self.lookups = 0;
+            RwLockReadGuard::bump(&mut self.guard);
+        }
+        if let Some(known) = self.guard.current.get(key) {
+            return Some((known, false));
+        }
+        Some((self.guard.previous.get(key)?, true))
+    }
+}
+
+#[derive(Debug, Default)]
+struct Generation {
+    slots: KeyMap<Slot>,
+    arena: Arena,
+}
+
+/// 48 bytes with its key, next to the bytes in the arena.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    id: SeriesId,
+    at: ArenaAt,
+    /// [`Slot::REFUSED`], or the partition.
+    partition: u32,
+}
+
+impl Slot {
+    /// More partitions than a queue could have.
+    const REFUSED: u32 = u32::MAX;
+}
+
+impl Generation {
+    #[inline]
+    fn get(&self, key: Key) -> Option<Known<'_>> {
+        let slot = self.slots.get(&key)?;
+        let bytes = self.arena.get(slot.at);
+        if slot.partition == Slot::REFUSED {
+            return Some(read_refusal(bytes));
+        }
+        Some(Known::Good {
+            id: slot.id,
+            partition: PartitionId(slot.partition),
+            labels: bytes,
+        })
+    }
+
+    fn insert(&mut self, key: Key, known: Known<'_>) {
+        let slot = match known {
+            Known::Good {
+                id,
+                partition,
+                labels,
+            } => {
+                assert_ne!(partition.0, Slot::REFUSED, "2^32 partitions");
+                Slot {
+                    id,
+                    at: self.arena.push(&[labels]),
+                    partition: partition.0,
+                }
+            }
+            Known::Refused {
+                reason,
+                metric,
+                message,
+            } => {
+                let metric_len = u32::try_from(metric.len()).expect("metric names are bounded");
+                let head = [reason.index() as u8];
+                Slot {
+                    id: SeriesId(0),
+                    at: self.arena.push(&[
+                        &head,
+                        &metric_len.to_le_bytes(),
+                        metric.as_bytes(),
+                        message.as_bytes(),
+                    ]),
+                    partition: Slot::REFUSED,
+                }
+            }
+        };
+        self.slots.insert(key, slot);
+    }
+
+    fn bytes(&self) -> usize {
+        Self::slot_bytes(self.slots.capacity()) + self.arena.bytes
+    }
+
+    fn bytes_after_insert(&self) -> usize {
+        let mut capacity = self.slots.capacity();
+        if capacity == self.slots.len() {
+            capacity *= 2;
+        }
+        Self::slot_bytes(capacity) + self.arena.bytes
+    }
+
+    fn slot_bytes(capacity: usize) -> usize {
+        // One control byte a slot, and an eighth of the slots stays free.
+        capacity * (size_of::<(Key, Slot)>() + 1) / 7 * 8
+    }
+}
+
+fn read_refusal(bytes: &[u8]) -> Known<'_> {
+    let (head, rest) = bytes.split_at(5);
+    let metric_len = u32::from_le_bytes(head[1..].try_into().expect("four bytes")) as usize;
+    let (metric, message) = rest.split_at(metric_len);
+    let text = |bytes| std::str::from_utf8(bytes).expect("it went in as a string");
+    Known::Refused {
+        reason: Reason::ALL[usize::from(head[0])],
+        metric: text(metric),
+        message: text(message),
+    }
+}
+
+/// Bytes that are only ever added, in chunks, so that growing copies nothing under the lock.
+#[derive(Debug, Default)]
+struct Arena {
+    chunks: Vec<Vec<u8>>,
+    bytes: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct ArenaAt {
+    chunk: u32,
+    start: u32,
+    len: u32,
+}
+
+impl Arena {
+    const CHUNK_BYTES: usize = 256 << 10;
+
+    fn push(&mut self, parts: &[&[u8]]) -> ArenaAt {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        let fits = |chunk: &Vec<u8>| chunk.capacity() - chunk.len() >= len;
+        if !self.chunks.last().is_some_and(fits) {
+            let capacity = len.max(Self::CHUNK_BYTES);
+            self.chunks.push(Vec::with_capacity(capacity));
+            self.bytes += capacity;
+        }
+        let index = self.chunks.len() - 1;
+        let chunk = &mut self.chunks[index];
+        let at = ArenaAt {
+            chunk: u32::try_from(index).expect("fewer than 2^32 chunks fit any memory"),
+            start: u32::try_from(chunk.len()).expect("chunks are shorter than 4 GiB"),
+            len: u32::try_from(len).expect("labels are bounded far below 4 GiB"),
+        };
+        for part in parts {
+            chunk.extend_from_slice(part);
+        }
+        at
+    }
+
+    #[inline]
+    fn get(&self, at: ArenaAt) -> &[u8] {
+        let start = at.start as usize;
+        &self.chunks[at.chunk as usize][start..start + at.len as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache(max_bytes: usize) -> SeriesCache {
+        let gauge = || IntGauge::new("g", "g").unwrap();
+        SeriesCache::new(max_bytes, gauge(), gauge())
+    }
+
+    fn good(n: u32) -> Fresh {
+        Fresh::Good {
+            id: SeriesId(u128::from(n)),
+            partition: PartitionId(n % 7),
+            labels: Labels::from_pairs([("__name__", "m"), ("n", &n.to_string())]).unwrap(),
+        }
+    }
+
+    fn key(n: u32) -> Key {
+        u128::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)
+    }
+
+    fn insert(cache: &SeriesCache, entries: impl IntoIterator<Item = (Key, Fresh)>) {
+        cache.update(&mut entries.into_iter().collect(), &mut Vec::new());
+    }
+
+    #[test]
+    fn what_went_in_comes_out() {
+        let cache = cache(64 << 20);
+        let refused = Fresh::Refused {
+            reason: Reason::TooManyLabels,
+            metric: "m".to_owned(),
+            message: "far too many".to_owned(),
+        };
+        insert(&cache, (0..10_000).map(|n| (key(n), good(n))));
+        insert(&cache, [(key(10_000), refused.clone())]);
+        let mut reader = cache.read();
+        for n in 0..10_000 {
+            assert_eq!(reader.get(key(n)), Some((good(n).known(), false)));
+        }
+        assert_eq!(reader.get(key(10_000)), Some((refused.known(), false)));
+        assert_eq!(reader.get(key(10_001)), None);
+    }
+
+    #[test]
+    fn bytes_stay_bounded_and_what_is_used_stays() {
+        let max_bytes = 4 << 20;
+        let cache = cache(max_bytes);
+        insert(&cache, [(key(0), good(0))]);
+        for round in 0..2_000u32 {
+            let first = 1 + round * 100;
+            insert(&cache, (first..first + 100).map(|n| (key(n), good(n))));
+            let used = cache.read().get(key(0)).expect("used each round").1;
+            let mut promote = if used { vec![key(0)] } else { vec![] };
+            cache.update(&mut KeyMap::default(), &mut promote);
+            let bytes = usize::try_from(cache.bytes_gauge.get()).unwrap();
+            // Half a generation's growth and one arena chunk on top at most.
+            assert!(bytes <= max_bytes + (512 << 10), "round {round}: {bytes}");
+        }
+        assert!(
+            cache.read().get(key(1)).is_none(),
+            "the oldest is forgotten"
+        );
+        assert!(cache.series_gauge.get() > 5_000);
+    }
+}

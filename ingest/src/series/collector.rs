@@ -1,0 +1,495 @@
+//! What a decoder hands its samples to: looks up or makes the series, and writes the sections.
+//!
+//! Invariants:
+//! - Samples of one series go out in the order in which they came, so "the later one wins" holds
+//!   inside a request too. A new series is therefore made on the spot, not afterwards.
+//! - Nothing leaves before [`Collector::finish`], so a request that turns out to be over a limit
+//!   leaves no trace.
+
+use std::fmt;
+
+use millrace_model::batch::{EncodedSection, FloatSectionWriter, encode_metadata_section};
+use millrace_model::{
+    Labels, LabelsBuilder, MetricMetadata, PartitionId, Sample, SeriesHasher, SeriesId, ShardKey,
+    TenantId, TimestampMs,
+};
+use millrace_queue::QueueIdentity;
+
+use super::builder::{BadSeries, SeriesBuilder};
+use super::cache::{CacheReader, Fresh, KeyMap, Known, SeriesCache};
+use super::hasher::Key;
+use crate::IngestError;
+use crate::options::{Limits, TimeWindow};
+use crate::report::{Place, Reason, Rejection, Report};
+
+/// What collecting needs to know of a request's surroundings.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Context<'a> {
+    pub(crate) tenant: &'a TenantId,
+    pub(crate) queue: &'a QueueIdentity,
+    pub(crate) limits: &'a Limits,
+    pub(crate) window: TimeWindow,
+    pub(crate) arrival: TimestampMs,
+    pub(crate) cache: &'a SeriesCache,
+    /// Longest section that the queue takes.
+    pub(crate) max_section_bytes: usize,
+}
+
+/// The buffers of a collector.
+#[derive(Debug, Default)]
+pub(crate) struct CollectScratch {
+    writers: Vec<FloatSectionWriter>,
+    fresh: KeyMap<Fresh>,
+    used: Vec<Key>,
+    runs: Vec<u64>,
+    labels: LabelsBuilder,
+    in_window: Vec<Sample>,
+}
+
+impl CollectScratch {
+    /// A request of many new series leaves a large map behind; the next ones do not need it.
+    const KEEP_FRESH: usize = 16 << 10;
+
+    pub(crate) fn trim(&mut self) {
+        if self.fresh.capacity() > Self::KEEP_FRESH {
+            self.fresh = KeyMap::default();
+        }
+    }
+}
+
+/// Collects one request.
+#[derive(Debug)]
+pub(crate) struct Collector<'a> {
+    context: Context<'a>,
+    reader: CacheReader<'a>,
+    fresh: &'a mut KeyMap<Fresh>,
+    used: &'a mut Vec<Key>,
+    labels: &'a mut LabelsBuilder,
+    out: Output<'a>,
+    hits: u64,
+    misses: u64,
+    samples: usize,
+}
+
+/// What a request comes to.
+#[derive(Debug)]
+pub(crate) struct Collected {
+    /// Sections in an order that keeps each series' samples in theirs.
+    pub(crate) sections: Vec<(PartitionId, EncodedSection)>,
+    /// Samples in them.
+    pub(crate) accepted: u64,
+    pub(crate) report: Report,
+    pub(crate) ignored_exemplars: u64,
+    pub(crate) ignored_string_fields: u64,
+    pub(crate) cache_hits: u64,
+    pub(crate) cache_misses: u64,
+}
+
+impl<'a> Collector<'a> {
+    pub(crate) fn new(context: Context<'a>, scratch: &'a mut CollectScratch) -> Self {
+        let CollectScratch {
+            writers,
+            fresh,
+            used,
+            runs,
+            labels,
+            in_window,
+        } = scratch;
+        // A request that was refused half-way has left its own behind.
+        writers.truncate(context.queue.partitions as usize);
+        for writer in writers.iter_mut() {
+            drop(writer.finish());
+        }
+        writers.resize_with(context.queue.partitions as usize, FloatSectionWriter::new);
+        fresh.clear();
+        used.clear();
+        runs.clear();
+        Self {
+            context,
+            reader: context.cache.read(),
+            fresh,
+            used,
+            labels,
+            out: Output {
+                writers,
+                runs,
+                in_window,
+                window: context.window,
+                section_bytes: Output::SECTION_BYTES.min(context.max_section_bytes / 2),
+                sections: Vec::new(),
+                metadata: Vec::new(),
+                accepted: 0,
+                report: Report::default(),
+                refused_last: None,
+                ignored_exemplars: 0,
+                ignored_string_fields: 0,
+            },
+            hits: 0,
+            misses: 0,
+            samples: 0,
+        }
+    }
+
+    pub(crate) fn context(&self) -> &Context<'a> {
+        &self.context
+    }
+
+    /// Adds samples of the series with this key; `build` puts its labels together if it is not
+    /// known.
+    ///
+    /// # Errors
+    ///
+    /// [`IngestError::TooLarge`] when the request has too many samples.
+    #[inline]
+    pub(crate) fn add(
+        &mut self,
+        key: Key,
+        samples: &[Sample],
+        place: Place,
+        build: impl FnOnce(&mut SeriesBuilder<'_>) -> Result<(), BadSeries>,
+    ) -> Result<(), IngestError> {
+        self.count_samples(samples.len())?;
+        if let Some((known, only_previous)) = self.reader.get(key) {
+            self.hits += 1;
+            if only_previous {
+                self.used.push(key);
+            }
+            self.out.put(key, known, samples, place);
+            return Ok(());
+        }
+        self.add_unknown(key, samples, place, build);
+        Ok(())
+    }
+
+    fn add_unknown(
+        &mut self,
+        key: Key,
+        samples: &[Sample],
+        place: Place,
+        build: impl FnOnce(&mut SeriesBuilder<'_>) -> Result<(), BadSeries>,
+    ) {
+        self.misses += 1;
+        let context = &self.context;
+        let labels = &mut *self.labels;
+        let fresh = self
+            .fresh
+            .entry(key)
+            .or_insert_with(|| make_series(context, labels, build));
+        self.out.put(key, fresh.known(), samples, place);
+    }
+
+    /// Counts samples that are refused before they get to [`add`](Self::add) too: reading them is
+    /// work.
+    ///
+    /// # Errors
+    ///
+    /// [`IngestError::TooLarge`] when the request has too many samples.
+    #[inline]
+    pub(crate) fn count_samples(&mut self, count: usize) -> Result<(), IngestError> {
+        self.samples += count;
+        if self.samples > self.context.limits.samples {
+            return Err(too_many(
+                "samples of the request (ingest.limits.samples)",
+                "too_many_samples",
+                None,
+                self.context.limits.samples,
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether a timestamp is taken; if not, reason and message.
+    #[inline]
+    pub(crate) fn check_time(&self, timestamp: TimestampMs) -> Result<(), BadSeries> {
+        if self.context.window.contains(timestamp) {
+            return Ok(());
+        }
+        Err(out_of_window(timestamp, self.context.window))
+    }
+
+    pub(crate) fn report(&mut self) -> &mut Report {
+        &mut self.out.report
+    }
+
+    pub(crate) fn ignore_exemplars(&mut self, count: u64) {
+        self.out.ignored_exemplars += count;
+    }
+
+    pub(crate) fn ignore_string_fields(&mut self, count: u64) {
+        self.out.ignored_string_fields += count;
+    }
+
+    /// Adds the metadata of a metric.
+    ///
+    /// # Errors
+    ///
+    /// [`IngestError::TooLarge`] when the request has too many entries.
+    pub(crate) fn add_metadata(&mut self, entry: MetricMetadata) -> Result<(), IngestError> {
+        let limit = self.context.limits.series;
+        if self.out.metadata.len() == limit {
+            return Err(too_many(
+                "metadata entries of the request (ingest.limits.series)",
+                "too_many_series",
+                None,
+                limit,
+            ));
+        }
+        self.out.metadata.push(entry);
+        Ok(())
+    }
+
+    /// Ends the request: its sections, and its new series known from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`IngestError::TooLarge`] when the request has too many series.
+    pub(crate) fn finish(mut self) -> Result<Collected, IngestError> {
+        let series = self.out.distinct_series(self.context.limits.series);
+        if series > self.context.limits.series {
+            return Err(too_many(
+                "series of the request (ingest.limits.series)",
+                "too_many_series",
+                Some(series),
+                self.context.limits.series,
+            ));
+        }
+        self.out.finish_sections();
+        self.out.finish_metadata(&self.context);
+        drop(self.reader);
+        self.context.cache.update(self.fresh, self.used);
+        Ok(Collected {
+            sections: self.out.sections,
+            accepted: self.out.accepted,
+            report: self.out.report,
+            ignored_exemplars: self.out.ignored_exemplars,
+            ignored_string_fields: self.out.ignored_string_fields,
+            cache_hits: self.hits,
+            cache_misses: self.misses,
+        })
+    }
+}
+
+#[cold]
+fn too_many(
+    what: &'static str,
+    reason: &'static str,
+    got: Option<usize>,
+    limit: usize,
+) -> IngestError {
+    IngestError::TooLarge {
+        what,
+        reason,
+        got: got.map(|n| n as u64),
+        limit: limit as u64,
+        unit: "",
+    }
+}
+
+fn make_series(
+    context: &Context<'_>,
+    labels: &mut LabelsBuilder,
+    build: impl FnOnce(&mut SeriesBuilder<'_>) -> Result<(), BadSeries>,
+) -> Fresh {
+    let mut builder = SeriesBuilder::new(labels, context.limits);
+    let result = build(&mut builder).and_then(|()| builder.finish());
+    match result {
+        Ok(labels) => Fresh::Good {
+            id: SeriesHasher::new(context.tenant).id(&labels),
+            partition: context.queue.shard_key.partition(
+                context.tenant,
+                &labels,
+                context.queue.partitions,
+            ),
+            labels,
+        },
+        Err(bad) => Fresh::Refused {
+            reason: bad.reason,
+            metric: builder.metric().unwrap_or_default().to_owned(),
+            message: bad.message,
+        },
+    }
+}
+
+#[cold]
+fn out_of_window(timestamp: TimestampMs, window: TimeWindow) -> BadSeries {
+    if timestamp.0 < window.oldest {
+        BadSeries::new(
+            Reason::TooOld,
+            format!(
+                "timestamp {timestamp} ms is too old, the oldest taken now is {} ms (ingest.max_age)",
+                window.oldest
+            ),
+        )
+    } else {
+        BadSeries::new(
+            Reason::TooFarAhead,
+            format!(
+                "timestamp {timestamp} ms is too far ahead, the newest taken now is {} ms \
+                 (ingest.max_ahead)",
+                window.newest
+            ),
+        )
+    }
+}
+
+/// The part of a collector that known series are written to.
+#[derive(Debug)]
+struct Output<'a> {
+    writers: &'a mut Vec<FloatSectionWriter>,
+    /// Of each run of samples of one series 64 bits that tell the series.
+    runs: &'a mut Vec<u64>,
+    in_window: &'a mut Vec<Sample>,
+    window: TimeWindow,
+    /// A section is closed when it has grown so long.
+    section_bytes: usize,
+    sections: Vec<(PartitionId, EncodedSection)>,
+    metadata: Vec<MetricMetadata>,
+    accepted: u64,
+    report: Report,
+    refused_last: Option<(Place, Reason)>,
+    ignored_exemplars: u64,
+    ignored_string_fields: u64,
+}
+
+impl Output<'_> {
+    /// A section is closed at about this size at most, so that the queue can spread sections over
+    /// batches of its own bound.
+    const SECTION_BYTES: usize = 256 << 10;
+    /// So many samples take at most 19 bytes each: one run cannot outgrow a section by far.
+    const RUN_SAMPLES: usize = 4096;
+
+    #[inline]
+    fn put(&mut self, key: Key, known: Known<'_>, samples: &[Sample], place: Place) {
+        match known {
+            Known::Good {
+                id,
+                partition,
+                labels,
+            } => {
+                self.runs.push(id.0 as u64);
+                if samples.iter().all(|s| self.window.contains(s.timestamp)) {
+                    self.write(id, partition, labels, samples);
+                } else {
+                    self.write_in_window(id, partition, labels, samples, place);
+                }
+            }
+            Known::Refused {
+                reason,
+                metric,
+                message,
+            } => {
+                self.runs.push(key as u64);
+                // Bad tags refuse every field of their line; that is one thing to tell, not ten.
+                if self.refused_last == Some((place, reason)) {
+                    return self.report.add_samples(reason, samples.len());
+                }
+                self.refused_last = Some((place, reason));
+                self.report.reject(reason, samples.len(), || Rejection {
+                    place,
+                    series: (!metric.is_empty()).then(|| metric.to_owned()),
+                    field: None,
+                    reason,
+                    message: message.to_owned(),
+                });
+            }
+        }
+    }
+
+    #[inline]
+    fn write(&mut self, id: SeriesId, partition: PartitionId, labels: &[u8], samples: &[Sample]) {
+        self.accepted += samples.len() as u64;
+        for run in samples.chunks(Self::RUN_SAMPLES) {
+            let writer = &mut self.writers[partition.index()];
+            writer.push(id, labels, run);
+            if writer.bytes_len() >= self.section_bytes {
+                self.sections
+                    .extend(writer.finish().map(|section| (partition, section)));
+            }
+        }
+    }
+
+    #[cold]
+    fn write_in_window(
+        &mut self,
+        id: SeriesId,
+        partition: PartitionId,
+        labels: &[u8],
+        samples: &[Sample],
+        place: Place,
+    ) {
+        let mut good = std::mem::take(self.in_window);
+        good.clear();
+        for reason in [Reason::TooOld, Reason::TooFarAhead] {
+            let outside = |s: &&Sample| match reason {
+                Reason::TooOld => s.timestamp.0 < self.window.oldest,
+                _ => s.timestamp.0 > self.window.newest,
+            };
+            let count = samples.iter().filter(outside).count();
+            if let Some(first) = samples.iter().find(outside) {
+                let window = self.window;
+                self.report.reject(reason, count, || Rejection {
+                    place,
+                    series: Some(describe(labels)),
+                    field: None,
+                    reason,
+                    message: out_of_window(first.timestamp, window).message,
+                });
+            }
+        }
+        good.extend(samples.iter().filter(|s| self.window.contains(s.timestamp)));
+        self.write(id, partition, labels, &good);
+        *self.in_window = good;
+    }
+
+    fn distinct_series(&mut self, limit: usize) -> usize {
+        if self.runs.len() > limit {
+            self.runs.sort_unstable();
+            self.runs.dedup();
+        }
+        self.runs.len()
+    }
+
+    fn finish_sections(&mut self) {
+        for (i, writer) in self.writers.iter_mut().enumerate() {
+            let partition = PartitionId(i as u32);
+            self.sections
+                .extend(writer.finish().map(|section| (partition, section)));
+        }
+    }
+
+    /// Metadata lives in the partition of its metric's name alone.
+    fn finish_metadata(&mut self, context: &Context<'_>) {
+        let by_name = ShardKey::new([]);
+        let mut by_partition = std::collections::BTreeMap::<PartitionId, Vec<_>>::new();
+        for entry in self.metadata.drain(..) {
+            let name = Labels::from_pairs([(millrace_model::METRIC_NAME, entry.metric.as_str())])
+                .expect("one label with a name");
+            let partition = by_name.partition(context.tenant, &name, context.queue.partitions);
+            by_partition.entry(partition).or_default().push(entry);
+        }
+        for (partition, entries) in by_partition {
+            // Each entry is bounded by the label limits; so many of them stay well below a batch.
+            for some in entries.chunks(32) {
+                self.sections
+                    .extend(encode_metadata_section(some).map(|section| (partition, section)));
+            }
+        }
+    }
+}
+
+/// A series for people, cut to a readable length.
+fn describe(labels: &[u8]) -> String {
+    const MAX_CHARS: usize = 200;
+    let labels = Labels::from_canonical(labels).expect("label bytes of the cache are canonical");
+    let text = labels.to_string();
+    match text.char_indices().nth(MAX_CHARS) {
+        Some((cut, _)) => format!("{}…", &text[..cut]),
+        None => text,
+    }
+}
+
+impl fmt::Display for BadSeries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.message, self.reason)
+    }
+}

@@ -1,0 +1,44 @@
+//! From raw label bytes to series: hashing, the cache of known series, validation, and the
+//! sections that a request's samples end up in.
+//!
+//! The cost model: a sample of a known series costs one hash of its raw label bytes and one
+//! look-up. Nothing of it is parsed, copied into a string or allocated; the read lock is taken
+//! once per request and passed on every few hundred look-ups. Only a series that is not in the
+//! cache is parsed, validated and given its identity, and then it is in the cache, refused ones
+//! with the reason.
+
+mod builder;
+mod cache;
+mod collector;
+mod hasher;
+
+pub(crate) use builder::{BadSeries, SeriesBuilder, text};
+pub(crate) use cache::{KeyMap, SeriesCache};
+pub(crate) use collector::{Collected, Collector, Context};
+pub(crate) use hasher::{Key, KeyHasher, combine};
+
+use collector::CollectScratch;
+
+use crate::decode::DecodeScratch;
+
+/// The buffers of one decode thread, kept from request to request.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    /// What decompression writes into.
+    pub(crate) decoded: Vec<u8>,
+    pub(crate) collect: CollectScratch,
+    pub(crate) decode: DecodeScratch,
+}
+
+impl Scratch {
+    /// A buffer that one large body made this large is given back after it.
+    const KEEP_BYTES: usize = 8 << 20;
+
+    /// Gives back memory that ordinary requests do not need.
+    pub(crate) fn trim(&mut self) {
+        if self.decoded.len() > Self::KEEP_BYTES {
+            self.decoded = Vec::new();
+        }
+        self.collect.trim();
+    }
+}

@@ -1,0 +1,309 @@
+//! The way of a request: decoded and submitted on a decode thread, awaited on the runtime.
+//!
+//! Invariants:
+//! - An answer that acknowledges samples is made only after their append has resolved well.
+//! - From decoding on, a request no longer depends on its client: it runs in a task of its own, so
+//!   a connection that breaks leaves no half-done append and no metadata noted as sent that is not.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use millrace_model::{Clock, TenantId};
+use millrace_queue::{Appender, PendingAppend, Position, SubmitError};
+use prometheus::Registry;
+
+use crate::decode::json::{self, JsonOptions};
+use crate::decode::line::{self, LineOptions};
+use crate::decode::remote_write;
+use crate::encoding::Encoding;
+use crate::memory::{MemoryBudget, Reservation};
+use crate::metadata::{MetadataCache, MetadataNews};
+use crate::metrics::{Metrics, Protocol};
+use crate::options::TimeWindow;
+use crate::pool::DecodePool;
+use crate::report::Report;
+use crate::series::{Collected, Collector, Context, Scratch, SeriesCache};
+use crate::{IngestError, IngestOptions, Precision};
+
+/// The push endpoint. Cloning gives another handle to it; its decode threads end with the last
+/// one.
+#[derive(Clone, Debug)]
+pub struct Ingest {
+    inner: Arc<Inner>,
+    pool: Arc<DecodePool>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    options: IngestOptions,
+    appender: Appender,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+    memory: MemoryBudget,
+    series: SeriesCache,
+    metadata: MetadataCache,
+    jitter: AtomicU64,
+}
+
+/// A request whose body has arrived.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) tenant: TenantId,
+    pub(crate) protocol: Protocol,
+    pub(crate) format: Format,
+    pub(crate) encoding: Encoding,
+    pub(crate) body: Bytes,
+    /// Holds the body's bytes.
+    pub(crate) memory: Reservation,
+}
+
+/// What a body's bytes mean.
+#[derive(Clone, Debug)]
+pub(crate) enum Format {
+    Json(JsonOptions),
+    Line {
+        precision: Precision,
+        database: Option<String>,
+    },
+    RemoteWrite,
+}
+
+/// A request that is done: stored as far as its items were good.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// Samples stored.
+    pub(crate) accepted: u64,
+    pub(crate) report: Report,
+    /// Where the queue stands behind it; `None` if there was nothing to store.
+    pub(crate) position: Option<Position>,
+}
+
+/// A request whose samples are on their way to the queue.
+struct Submitted {
+    collected: Summary,
+    pending: Option<PendingAppend>,
+    news: MetadataNews,
+}
+
+struct Summary {
+    accepted: u64,
+    report: Report,
+}
+
+impl Ingest {
+    /// Starts the decode threads.
+    ///
+    /// # Panics
+    ///
+    /// If `registry` already has the metrics of an ingest, or the operating system gives no
+    /// threads: both at start, by whoever wires the process.
+    #[must_use]
+    pub fn new(
+        options: IngestOptions,
+        appender: Appender,
+        clock: Arc<dyn Clock>,
+        registry: &Registry,
+    ) -> Self {
+        let metrics = Metrics::new(registry);
+        let pool = DecodePool::start(options.decode_threads, options.decode_queue);
+        let inner = Inner {
+            memory: MemoryBudget::new(options.decode_memory_bytes, metrics.decode_memory.clone()),
+            series: SeriesCache::new(
+                options.series_cache_bytes,
+                metrics.cache_bytes.clone(),
+                metrics.cache_series.clone(),
+            ),
+            metadata: MetadataCache::default(),
+            jitter: AtomicU64::new(0),
+            options,
+            appender,
+            clock,
+            metrics,
+        };
+        Self {
+            inner: Arc::new(inner),
+            pool: Arc::new(pool),
+        }
+    }
+
+    pub(crate) fn options(&self) -> &IngestOptions {
+        &self.inner.options
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    pub(crate) fn reserve_memory(&self) -> Reservation {
+        self.inner.memory.reserve_none()
+    }
+
+    /// What an acknowledgement survives.
+    pub(crate) fn durability(&self) -> &'static str {
+        self.inner.appender.producer().durability().as_str()
+    }
+
+    /// Seconds after which a client may try again: spread, so that those refused together do not
+    /// come back together.
+    pub(crate) fn retry_after_seconds(&self) -> u64 {
+        let n = self.inner.jitter.fetch_add(1, Ordering::Relaxed);
+        1 + xxhash_rust::xxh3::xxh3_64(&n.to_le_bytes()) % 5
+    }
+
+    /// Decodes a request, stores what is good of it, and waits until that is durable.
+    ///
+    /// # Errors
+    ///
+    /// If nothing of it was acknowledged.
+    pub(crate) async fn ingest(&self, request: Request) -> Result<Answer, IngestError> {
+        let this = self.clone();
+        // IMPORTANT: a task of its own. The caller's future is dropped when the client leaves.
+        let task = tokio::spawn(async move { this.run(request).await });
+        task.await.unwrap_or(Err(IngestError::Panicked))
+    }
+
+    async fn run(&self, request: Request) -> Result<Answer, IngestError> {
+        let protocol = request.protocol;
+        let inner = Arc::clone(&self.inner);
+        let submitted = self
+            .pool
+            .run(move |scratch| inner.decode_and_submit(request, scratch))
+            .await??;
+        let position = match submitted.pending {
+            Some(pending) => Some(pending.await?),
+            None => None,
+        };
+        // IMPORTANT: only now is it in the queue for certain.
+        self.inner.metadata.sent(&submitted.news);
+        let Summary { accepted, report } = submitted.collected;
+        let metrics = &self.inner.metrics;
+        metrics.of(protocol).samples.inc_by(accepted);
+        metrics.count_rejected(&report);
+        Ok(Answer {
+            accepted,
+            report,
+            position,
+        })
+    }
+}
+
+impl Inner {
+    /// Runs on a decode thread. Submitting does not block and is atomic, so it belongs here: no
+    /// moment lies between decoded and submitted in which the request could be dropped.
+    fn decode_and_submit(
+        &self,
+        request: Request,
+        scratch: &mut Scratch,
+    ) -> Result<Submitted, IngestError> {
+        let start = self.clock.monotonic();
+        let result = self.decode(&request, scratch);
+        scratch.trim();
+        let elapsed = self.clock.monotonic().saturating_sub(start);
+        let metrics = self.metrics.of(request.protocol);
+        metrics.decode_seconds.observe(elapsed.as_secs_f64());
+        let (collected, news) = result?;
+        let pending = if collected.sections.is_empty() {
+            None
+        } else {
+            let submitted = self.appender.submit(&request.tenant, collected.sections);
+            Some(submitted.map_err(not_submitted)?)
+        };
+        Ok(Submitted {
+            collected: Summary {
+                accepted: collected.accepted,
+                report: collected.report,
+            },
+            pending,
+            news,
+        })
+    }
+
+    fn decode(
+        &self,
+        request: &Request,
+        scratch: &mut Scratch,
+    ) -> Result<(Collected, MetadataNews), IngestError> {
+        let arrival = self.clock.now();
+        let context = Context {
+            tenant: &request.tenant,
+            queue: self.appender.identity(),
+            limits: &self.options.limits,
+            window: TimeWindow::at(arrival, &self.options),
+            arrival,
+            cache: &self.series,
+            max_section_bytes: self.appender.max_section_bytes(),
+        };
+        let mut memory = request.memory.share();
+        let body = request.encoding.decode(
+            &request.body,
+            self.options.limits.decoded_bytes,
+            &mut scratch.decoded,
+            &mut memory,
+        )?;
+        let metrics = self.metrics.of(request.protocol);
+        metrics.decoded_bytes.inc_by(body.len() as u64);
+        let mut out = Collector::new(context, &mut scratch.collect);
+        let mut metadata =
+            self.metadata
+                .filter(&self.series, &request.tenant, self.clock.monotonic());
+        match &request.format {
+            Format::Json(options) => {
+                let hasher = self.series.hasher(&request.tenant, &["json"]);
+                json::decode(body, options, &hasher, &mut scratch.decode.json, &mut out)?;
+            }
+            Format::Line {
+                precision,
+                database,
+            } => {
+                let label = self.options.influx_database_label.as_deref();
+                let database = label.zip(database.as_deref());
+                let scope = ["line", database.map_or("", |(_, name)| name)];
+                let hasher = self.series.hasher(&request.tenant, &scope);
+                let options = LineOptions {
+                    precision: *precision,
+                    separator: &self.options.influx_separator,
+                    string_fields: self.options.influx_string_fields,
+                    database,
+                };
+                line::decode(body, &options, &hasher, &mut scratch.decode.line, &mut out)?;
+            }
+            Format::RemoteWrite => {
+                let hasher = self.series.hasher(&request.tenant, &["remote_write"]);
+                let scratch = &mut scratch.decode.remote_write;
+                remote_write::decode(body, &hasher, &mut metadata, scratch, &mut out)?;
+            }
+        }
+        let collected = out.finish()?;
+        self.count(&collected);
+        Ok((collected, metadata.into_news()))
+    }
+
+    fn count(&self, collected: &Collected) {
+        let metrics = &self.metrics;
+        metrics.cache_hits.inc_by(collected.cache_hits);
+        metrics.cache_misses.inc_by(collected.cache_misses);
+        metrics
+            .ignored_exemplars
+            .inc_by(collected.ignored_exemplars);
+        metrics
+            .ignored_string_fields
+            .inc_by(collected.ignored_string_fields);
+    }
+}
+
+fn not_submitted(error: SubmitError) -> IngestError {
+    match error {
+        SubmitError::Overloaded { .. } => IngestError::Overloaded {
+            what: "too many bytes wait to become durable (queue.max_pending_bytes)",
+        },
+        SubmitError::Closed => IngestError::Closed,
+        SubmitError::TooLarge { bytes, max_bytes } => IngestError::TooLarge {
+            what: "encoded samples of the request (queue.max_batch_bytes, queue.max_pending_bytes)",
+            reason: "batch_too_large",
+            got: Some(bytes as u64),
+            limit: max_bytes as u64,
+            unit: " bytes",
+        },
+    }
+}
