@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -73,7 +74,7 @@ pub fn append(
         let attempted = Event::Attempted(partition, Offset(offset));
         ledger.lock().note(attempted);
     }
-    let acknowledged = Arc::new(Mutex::new(false));
+    let acknowledged = Arc::new(AtomicBool::new(false));
     let done = {
         let (ledger, acknowledged) = (Arc::clone(ledger), Arc::clone(&acknowledged));
         Box::new(move |outcome: Result<std::ops::Range<Offset>, _>| {
@@ -82,13 +83,12 @@ pub fn append(
                 ledger
                     .lock()
                     .note(Event::Acknowledged(partition, range.end));
-                *acknowledged.lock() = true;
+                acknowledged.store(true, Ordering::SeqCst);
             }
         })
     };
     queue.producer().append(partition, batches, done);
-    let acknowledged = *acknowledged.lock();
-    acknowledged
+    acknowledged.load(Ordering::SeqCst)
 }
 
 /// Reads a partition from its first record on, whatever that is; and where it ends.
