@@ -5,7 +5,7 @@
 //! reason ids are in `docs/ingest.md`.
 //!
 //! The way of a request: its body is read within bounds (`http`), decompressed within bounds
-//! (`encoding`) and decoded (`decode`) on a decode thread (`pool`); each sample finds its series in
+//! (`encoding`) and decoded (`core`, `decode`) on a decode thread (`pool`); each sample finds its series in
 //! the cache of known series (`series`) and goes into a section of its partition; the sections go
 //! to the queue's [`Appender`](millrace_queue::Appender); the answer waits for it (`service`).
 //!
@@ -15,6 +15,7 @@
 //! - Everything that a stranger can make large is bounded before memory is spent on it.
 //! - Per sample of a known series nothing is allocated, locked or parsed besides its numbers.
 
+mod core;
 mod decode;
 mod encoding;
 mod error;
@@ -26,6 +27,8 @@ mod number;
 mod options;
 mod pool;
 mod precision;
+#[doc(hidden)]
+pub mod probe;
 mod report;
 mod series;
 mod service;

@@ -13,18 +13,15 @@ use millrace_model::{Clock, TenantId};
 use millrace_queue::{Appender, PendingAppend, Position, SubmitError};
 use prometheus::Registry;
 
-use crate::decode::json::{self, JsonOptions};
-use crate::decode::line::{self, LineOptions};
-use crate::decode::remote_write;
+use crate::core::{Core, Decoded, Format, Input};
 use crate::encoding::Encoding;
 use crate::memory::{MemoryBudget, Reservation};
-use crate::metadata::{MetadataCache, MetadataNews};
+use crate::metadata::MetadataNews;
 use crate::metrics::{Metrics, Protocol};
-use crate::options::TimeWindow;
 use crate::pool::DecodePool;
 use crate::report::Report;
-use crate::series::{Collected, Collector, Context, Scratch, SeriesCache};
-use crate::{IngestError, IngestOptions, Precision};
+use crate::series::Scratch;
+use crate::{IngestError, IngestOptions};
 
 /// The push endpoint. Cloning gives another handle to it; its decode threads end with the last
 /// one.
@@ -36,13 +33,11 @@ pub struct Ingest {
 
 #[derive(Debug)]
 struct Inner {
-    options: IngestOptions,
+    core: Core,
     appender: Appender,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
     memory: MemoryBudget,
-    series: SeriesCache,
-    metadata: MetadataCache,
     jitter: AtomicU64,
 }
 
@@ -58,17 +53,6 @@ pub(crate) struct Request {
     pub(crate) memory: Reservation,
 }
 
-/// What a body's bytes mean.
-#[derive(Clone, Debug)]
-pub(crate) enum Format {
-    Json(JsonOptions),
-    Line {
-        precision: Precision,
-        database: Option<String>,
-    },
-    RemoteWrite,
-}
-
 /// A request that is done: stored as far as its items were good.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -81,14 +65,10 @@ pub(crate) struct Answer {
 
 /// A request whose samples are on their way to the queue.
 struct Submitted {
-    collected: Summary,
-    pending: Option<PendingAppend>,
-    news: MetadataNews,
-}
-
-struct Summary {
     accepted: u64,
     report: Report,
+    pending: Option<PendingAppend>,
+    news: MetadataNews,
 }
 
 impl Ingest {
@@ -109,14 +89,13 @@ impl Ingest {
         let pool = DecodePool::start(options.decode_threads, options.decode_queue);
         let inner = Inner {
             memory: MemoryBudget::new(options.decode_memory_bytes, metrics.decode_memory.clone()),
-            series: SeriesCache::new(
-                options.series_cache_bytes,
-                metrics.cache_bytes.clone(),
-                metrics.cache_series.clone(),
+            core: Core::new(
+                options,
+                appender.identity().clone(),
+                appender.max_section_bytes(),
+                &metrics,
             ),
-            metadata: MetadataCache::default(),
             jitter: AtomicU64::new(0),
-            options,
             appender,
             clock,
             metrics,
@@ -128,7 +107,7 @@ impl Ingest {
     }
 
     pub(crate) fn options(&self) -> &IngestOptions {
-        &self.inner.options
+        self.inner.core.options()
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {
@@ -170,13 +149,18 @@ impl Ingest {
             .pool
             .run(move |scratch| inner.decode_and_submit(request, scratch))
             .await??;
-        let position = match submitted.pending {
+        let Submitted {
+            accepted,
+            report,
+            pending,
+            news,
+        } = submitted;
+        let position = match pending {
             Some(pending) => Some(pending.await?),
             None => None,
         };
-        // IMPORTANT: only now is it in the queue for certain.
-        self.inner.metadata.sent(&submitted.news);
-        let Summary { accepted, report } = submitted.collected;
+        // IMPORTANT: only now are they in the queue for certain.
+        self.inner.core.metadata_sent(&news);
         let metrics = &self.inner.metrics;
         metrics.of(protocol).samples.inc_by(accepted);
         metrics.count_rejected(&report);
@@ -202,7 +186,9 @@ impl Inner {
         let elapsed = self.clock.monotonic().saturating_sub(start);
         let metrics = self.metrics.of(request.protocol);
         metrics.decode_seconds.observe(elapsed.as_secs_f64());
-        let (collected, news) = result?;
+        let Decoded {
+            collected, news, ..
+        } = result?;
         let pending = if collected.sections.is_empty() {
             None
         } else {
@@ -210,85 +196,35 @@ impl Inner {
             Some(submitted.map_err(not_submitted)?)
         };
         Ok(Submitted {
-            collected: Summary {
-                accepted: collected.accepted,
-                report: collected.report,
-            },
+            accepted: collected.accepted,
+            report: collected.report,
             pending,
             news,
         })
     }
 
-    fn decode(
-        &self,
-        request: &Request,
-        scratch: &mut Scratch,
-    ) -> Result<(Collected, MetadataNews), IngestError> {
-        let arrival = self.clock.now();
-        let context = Context {
+    fn decode(&self, request: &Request, scratch: &mut Scratch) -> Result<Decoded, IngestError> {
+        let input = Input {
             tenant: &request.tenant,
-            queue: self.appender.identity(),
-            limits: &self.options.limits,
-            window: TimeWindow::at(arrival, &self.options),
-            arrival,
-            cache: &self.series,
-            max_section_bytes: self.appender.max_section_bytes(),
+            format: &request.format,
+            encoding: request.encoding,
+            body: &request.body,
+            arrival: self.clock.now(),
+            monotonic: self.clock.monotonic(),
         };
         let mut memory = request.memory.share();
-        let body = request.encoding.decode(
-            &request.body,
-            self.options.limits.decoded_bytes,
-            &mut scratch.decoded,
-            &mut memory,
-        )?;
-        let metrics = self.metrics.of(request.protocol);
-        metrics.decoded_bytes.inc_by(body.len() as u64);
-        let mut out = Collector::new(context, &mut scratch.collect);
-        let mut metadata =
-            self.metadata
-                .filter(&self.series, &request.tenant, self.clock.monotonic());
-        match &request.format {
-            Format::Json(options) => {
-                let hasher = self.series.hasher(&request.tenant, &["json"]);
-                json::decode(body, options, &hasher, &mut scratch.decode.json, &mut out)?;
-            }
-            Format::Line {
-                precision,
-                database,
-            } => {
-                let label = self.options.influx_database_label.as_deref();
-                let database = label.zip(database.as_deref());
-                let scope = ["line", database.map_or("", |(_, name)| name)];
-                let hasher = self.series.hasher(&request.tenant, &scope);
-                let options = LineOptions {
-                    precision: *precision,
-                    separator: &self.options.influx_separator,
-                    string_fields: self.options.influx_string_fields,
-                    database,
-                };
-                line::decode(body, &options, &hasher, &mut scratch.decode.line, &mut out)?;
-            }
-            Format::RemoteWrite => {
-                let hasher = self.series.hasher(&request.tenant, &["remote_write"]);
-                let scratch = &mut scratch.decode.remote_write;
-                remote_write::decode(body, &hasher, &mut metadata, scratch, &mut out)?;
-            }
-        }
-        let collected = out.finish()?;
-        self.count(&collected);
-        Ok((collected, metadata.into_news()))
-    }
-
-    fn count(&self, collected: &Collected) {
+        let decoded = self.core.decode(&input, &mut memory, scratch)?;
         let metrics = &self.metrics;
+        let bytes = &metrics.of(request.protocol).decoded_bytes;
+        bytes.inc_by(decoded.body_bytes as u64);
+        let collected = &decoded.collected;
         metrics.cache_hits.inc_by(collected.cache_hits);
         metrics.cache_misses.inc_by(collected.cache_misses);
-        metrics
-            .ignored_exemplars
-            .inc_by(collected.ignored_exemplars);
-        metrics
-            .ignored_string_fields
-            .inc_by(collected.ignored_string_fields);
+        let ignored = &metrics.ignored_exemplars;
+        ignored.inc_by(collected.ignored_exemplars);
+        let ignored = &metrics.ignored_string_fields;
+        ignored.inc_by(collected.ignored_string_fields);
+        Ok(decoded)
     }
 }
 

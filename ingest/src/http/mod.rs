@@ -13,10 +13,11 @@ use axum::routing::{get, post};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use millrace_model::TenantId;
 
+use crate::core::Format;
 use crate::decode::json::JsonOptions;
 use crate::encoding::Encoding;
 use crate::metrics::Protocol;
-use crate::service::{Answer, Format, Request as IngestRequest};
+use crate::service::{Answer, Request as IngestRequest};
 use crate::{Ingest, IngestError, Precision};
 
 impl Ingest {

@@ -1,0 +1,158 @@
+//! From a body as it came to sections for the queue: everything about a request that needs neither
+//! network, queue nor thread.
+
+use std::time::Duration;
+
+use millrace_model::{TenantId, TimestampMs};
+use millrace_queue::QueueIdentity;
+
+use crate::decode::json::{self, JsonOptions};
+use crate::decode::line::{self, LineOptions};
+use crate::decode::remote_write;
+use crate::encoding::Encoding;
+use crate::memory::Reservation;
+use crate::metadata::{MetadataCache, MetadataFilter, MetadataNews};
+use crate::metrics::Metrics;
+use crate::options::TimeWindow;
+use crate::series::{Collected, Collector, Context, Scratch, SeriesCache};
+use crate::{IngestError, IngestOptions, Precision};
+
+/// What all requests share: settings and what is known of series and metadata.
+#[derive(Debug)]
+pub(crate) struct Core {
+    options: IngestOptions,
+    queue: QueueIdentity,
+    max_section_bytes: usize,
+    series: SeriesCache,
+    metadata: MetadataCache,
+}
+
+/// What a body's bytes mean.
+#[derive(Clone, Debug)]
+pub(crate) enum Format {
+    Json(JsonOptions),
+    Line {
+        precision: Precision,
+        /// What becomes the database label, if one is configured.
+        database: Option<String>,
+    },
+    RemoteWrite,
+}
+
+/// One request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Input<'a> {
+    pub(crate) tenant: &'a TenantId,
+    pub(crate) format: &'a Format,
+    pub(crate) encoding: Encoding,
+    pub(crate) body: &'a [u8],
+    /// The wall clock's time.
+    pub(crate) arrival: TimestampMs,
+    /// The monotonic clock's.
+    pub(crate) monotonic: Duration,
+}
+
+/// What it came to.
+#[derive(Debug)]
+pub(crate) struct Decoded {
+    pub(crate) collected: Collected,
+    /// To be handed to [`Core::metadata_sent`] once the sections are durable.
+    pub(crate) news: MetadataNews,
+    /// Length of the body once it was decompressed.
+    pub(crate) body_bytes: usize,
+}
+
+impl Core {
+    pub(crate) fn new(
+        options: IngestOptions,
+        queue: QueueIdentity,
+        max_section_bytes: usize,
+        metrics: &Metrics,
+    ) -> Self {
+        Self {
+            series: SeriesCache::new(
+                options.series_cache_bytes,
+                metrics.cache_bytes.clone(),
+                metrics.cache_series.clone(),
+            ),
+            metadata: MetadataCache::default(),
+            options,
+            queue,
+            max_section_bytes,
+        }
+    }
+
+    pub(crate) fn options(&self) -> &IngestOptions {
+        &self.options
+    }
+
+    /// Notes metadata that have become durable.
+    pub(crate) fn metadata_sent(&self, news: &MetadataNews) {
+        self.metadata.sent(news);
+    }
+
+    /// Decompresses and decodes a request.
+    ///
+    /// # Errors
+    ///
+    /// If it is refused as a whole.
+    pub(crate) fn decode(
+        &self,
+        input: &Input<'_>,
+        memory: &mut Reservation,
+        scratch: &mut Scratch,
+    ) -> Result<Decoded, IngestError> {
+        let context = Context {
+            tenant: input.tenant,
+            queue: &self.queue,
+            limits: &self.options.limits,
+            window: TimeWindow::at(input.arrival, &self.options),
+            arrival: input.arrival,
+            cache: &self.series,
+            max_section_bytes: self.max_section_bytes,
+        };
+        let Scratch {
+            decoded,
+            collect,
+            decode,
+        } = scratch;
+        let limit = self.options.limits.decoded_bytes;
+        let body = input.encoding.decode(input.body, limit, decoded, memory)?;
+        let mut metadata = self
+            .metadata
+            .filter(&self.series, input.tenant, input.monotonic);
+        let mut out = Collector::new(context, collect);
+        match input.format {
+            Format::Json(options) => {
+                let hasher = self.series.hasher(input.tenant, &["json"]);
+                json::decode(body, options, &hasher, &mut decode.json, &mut out)?;
+            }
+            Format::Line {
+                precision,
+                database,
+            } => {
+                let label = self.options.influx_database_label.as_deref();
+                let database = label.zip(database.as_deref());
+                let options = LineOptions {
+                    precision: *precision,
+                    separator: &self.options.influx_separator,
+                    string_fields: self.options.influx_string_fields,
+                    database,
+                };
+                let scope = ["line", database.map_or("", |(_, name)| name)];
+                let hasher = self.series.hasher(input.tenant, &scope);
+                line::decode(body, &options, &hasher, &mut decode.line, &mut out)?;
+            }
+            Format::RemoteWrite => {
+                let hasher = self.series.hasher(input.tenant, &["remote_write"]);
+                let scratch = &mut decode.remote_write;
+                remote_write::decode(body, &hasher, &mut metadata, scratch, &mut out)?;
+            }
+        }
+        Ok(Decoded {
+            collected: out.finish()?,
+            news: MetadataFilter::into_news(metadata),
+            body_bytes: body.len(),
+        })
+    }
+}
