@@ -46,9 +46,9 @@ pub enum LogError {
         /// The segment.
         path: PathBuf,
         /// Its version.
-        found: u8,
+        found: u32,
         /// Ours.
-        supported: u8,
+        supported: u32,
     },
     /// The record was removed by retention.
     #[error("record {wanted} was asked for, the log begins at {first}")]
@@ -126,7 +126,7 @@ pub enum Damage {
         /// As stored.
         stored: u32,
     },
-    /// The bytes that fill a frame up to the alignment are not zero.
+    /// Bytes that only fill up, behind a payload or in a header, are not zero.
     #[error("padding is not zero")]
     Padding,
     /// Another record than the one whose turn it is.

@@ -14,7 +14,7 @@ pub(crate) const SEGMENT_MAGIC: [u8; 4] = *b"MRLG";
 /// First bytes of a frame.
 pub(crate) const FRAME_MAGIC: [u8; 4] = *b"MRFR";
 /// Version of segments and frames.
-pub(crate) const VERSION: u8 = 1;
+pub(crate) const VERSION: u32 = 1;
 /// Length of the segment header, and so the position of the first frame.
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 40;
 /// Length of a frame's header.
@@ -46,14 +46,14 @@ pub(crate) struct SegmentHeader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HeaderError {
     Damage(Damage),
-    Version(u8),
+    Version(u32),
 }
 
 impl SegmentHeader {
     pub(crate) fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES] {
         let mut bytes = [0; SEGMENT_HEADER_BYTES];
         bytes[..4].copy_from_slice(&SEGMENT_MAGIC);
-        bytes[4] = VERSION;
+        bytes[4..8].copy_from_slice(&VERSION.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.file_id.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.first.0.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.synced_bytes.to_le_bytes());
@@ -67,12 +67,16 @@ impl SegmentHeader {
             return Err(HeaderError::Damage(Damage::Magic));
         }
         // Before the checksum: another version may keep it elsewhere.
-        if bytes[4] != VERSION {
-            return Err(HeaderError::Version(bytes[4]));
+        let version = u32_at(bytes, 4);
+        if version != VERSION {
+            return Err(HeaderError::Version(version));
         }
         let (got, stored) = (crc32c::crc32c(&bytes[..36]), u32_at(bytes, 36));
         if got != stored {
             return Err(HeaderError::Damage(Damage::HeaderChecksum { got, stored }));
+        }
+        if u32_at(bytes, 32) != 0 {
+            return Err(HeaderError::Damage(Damage::Padding));
         }
         Ok(Self {
             file_id: u64_at(bytes, 8),

@@ -92,7 +92,8 @@ pub(crate) fn recover(
     })
 }
 
-/// The first records of the segments in `dir`, ascending. Removes what never became one.
+/// The first records of the segments in `dir`, ascending, their names settled. Removes what never
+/// became one.
 fn list(fs: &dyn Fs, dir: &Path, report: &mut Recovery) -> Result<Vec<Lsn>, LogError> {
     let mut found = Vec::new();
     for entry in fs.list(dir).map_err(LogError::io("list", dir))? {
@@ -106,6 +107,10 @@ fn list(fs: &dyn Fs, dir: &Path, report: &mut Recovery) -> Result<Vec<Lsn>, LogE
             Name::Foreign => {}
         }
     }
+    // IMPORTANT: a process that ended between giving a name and settling it left a segment that is
+    // there and may be gone after a power cut. What follows relies on it, and cuts what it replaced.
+    fs.sync_dir(dir)
+        .map_err(LogError::io("sync directory", dir))?;
     found.sort_unstable();
     Ok(found)
 }

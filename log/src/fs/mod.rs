@@ -159,7 +159,9 @@ pub struct Space {
 /// # Errors
 ///
 /// Of the file system. The temporary file (`<name>.tmp`) may then be left over; whoever opens the
-/// directory removes such files.
+/// directory removes such files. After an error in the last step, and after the process died before
+/// it, the new file is *there* but may go with the next power cut: so whoever finds it at start
+/// calls [`Fs::sync_dir`] before relying on it.
 pub fn publish(fs: &dyn Fs, path: &Path, bytes: &[u8]) -> io::Result<()> {
     publish_with(fs, path, |file| file.write_all_at(bytes, 0)).map(drop)
 }
@@ -206,13 +208,21 @@ pub const TEMPORARY_SUFFIX: &str = ".tmp";
 ///
 /// Of the file system.
 pub fn create_dir_durable(fs: &dyn Fs, dir: &Path) -> io::Result<()> {
-    if dir.as_os_str().is_empty() || fs.exists(dir)? {
+    if dir.as_os_str().is_empty() {
         return Ok(());
     }
     let above = parent(dir);
-    create_dir_durable(fs, above)?;
-    fs.mkdir(dir)?;
-    fs.sync_dir(above)
+    if !fs.exists(dir)? {
+        create_dir_durable(fs, above)?;
+        fs.mkdir(dir)?;
+    }
+    // IMPORTANT: also if it was there. An earlier attempt may have ended between the two calls;
+    // above it each name was settled before the next was made.
+    if above == dir {
+        Ok(())
+    } else {
+        fs.sync_dir(above)
+    }
 }
 
 /// Reads a whole file of at most `max_bytes`.

@@ -28,6 +28,10 @@ pub struct CrashPlan {
     /// Of every how many states the recovery is crashed as well, at each of its own operations;
     /// 0 for none.
     pub nested_every: u64,
+    /// After every how many operations the process is killed with the machine running on, so that
+    /// it recovers from what is *not* durable; each such recovery is crashed at each of its
+    /// operations. 0 for none.
+    pub kills_every: u64,
 }
 
 impl Default for CrashPlan {
@@ -38,6 +42,7 @@ impl Default for CrashPlan {
             torn_step_bytes: 512,
             singles_max: 32,
             nested_every: 0,
+            kills_every: 0,
         }
     }
 }
@@ -70,6 +75,8 @@ pub enum Variant {
         /// Whether the file is as long as if the rest had, which is zeros then.
         zeros_behind: bool,
     },
+    /// The process ended and the machine did not: everything is still there, and still pending.
+    Killed,
     /// Any subset, sector by sector, with old, new, zero and random content.
     Random(u64),
 }
@@ -172,7 +179,7 @@ impl<'a> CrashPoint<'a> {
         let nothing = |_: usize| Fate::Lost;
         match variant {
             Variant::NothingPending => self.build(&|_| false, &nothing),
-            Variant::Everything => self.build(&|_| true, &everything),
+            Variant::Everything | Variant::Killed => self.build(&|_| true, &everything),
             Variant::LengthsWithoutData => self.build(&|_| true, &|_| Fate::LengthOnly),
             Variant::DataWithoutNames => self.build(&|_| false, &everything),
             Variant::NamesWithoutData => self.build(&|_| true, &nothing),

@@ -1,6 +1,6 @@
 //! Running a workload once, and recovering from every crash that could have struck it.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
 
@@ -51,7 +51,7 @@ pub struct CrashCase<'a, E> {
     /// As in [`CrashFailure::crashes`].
     pub crashes: Vec<(u64, Variant)>,
     events: &'a [(u64, E)],
-    recovered: Cell<Option<u64>>,
+    recovered: RefCell<Option<(u64, Option<E>)>>,
 }
 
 impl<'a, E> CrashCase<'a, E> {
@@ -61,9 +61,10 @@ impl<'a, E> CrashCase<'a, E> {
     }
 
     /// To be called by the check when recovery is done and before it does more with the disk: a
-    /// nested crash strikes recovery only.
-    pub fn recovery_done(&self) {
-        self.recovered.set(Some(self.fs.op_count()));
+    /// nested crash strikes recovery only. A crash right behind it finds `event` to have happened,
+    /// if there is one: that what was found counts as durable from now on, say.
+    pub fn recovery_done(&self, event: Option<E>) {
+        *self.recovered.borrow_mut() = Some((self.fs.op_count(), event));
     }
 }
 
@@ -127,7 +128,7 @@ fn crashes_text(crashes: &[(u64, Variant)]) -> String {
 /// # Panics
 ///
 /// If nothing was recorded.
-pub fn enumerate<E>(
+pub fn enumerate<E: Clone>(
     fs: &SimFs,
     ledger: &Ledger<E>,
     plan: &CrashPlan,
@@ -143,18 +144,25 @@ pub fn enumerate<E>(
     };
     run.tally.ops = journal.len() as u64 - 1;
     for (op, tree) in (start..).zip(&journal) {
-        run.crash(tree, op, ledger.until(op), &mut Vec::new())
-            .map_err(|(crashes, message)| {
-                let last = op
-                    .checked_sub(1)
-                    .and_then(|i| trace.get(usize::try_from(i).ok()?));
-                let last = last.map_or("none".into(), |e| format!("{:?} {:?}", e.what, e.path));
-                CrashFailure {
-                    crashes,
-                    last,
-                    message,
-                }
-            })?;
+        let events = ledger.until(op);
+        let mut outcome = run.crash(tree, op, events, &mut Vec::new());
+        if outcome.is_ok() && plan.kills_every > 0 && op.is_multiple_of(plan.kills_every) {
+            let killed = SimFs::from_tree(tree.clone());
+            killed.kill();
+            run.tally.images += 1;
+            outcome = run.recover(killed, events, &mut vec![(op, Variant::Killed)], true);
+        }
+        outcome.map_err(|(crashes, message)| {
+            let last = op
+                .checked_sub(1)
+                .and_then(|i| trace.get(usize::try_from(i).ok()?));
+            let last = last.map_or("none".into(), |e| format!("{:?} {:?}", e.what, e.path));
+            CrashFailure {
+                crashes,
+                last,
+                message,
+            }
+        })?;
     }
     Ok(run.tally)
 }
@@ -178,7 +186,7 @@ struct Run<'a, E> {
 
 type Refusal = (Vec<(u64, Variant)>, String);
 
-impl<E> Run<'_, E> {
+impl<E: Clone> Run<'_, E> {
     /// All crashes of one moment; `outer` are the crashes before it, if this one is nested.
     fn crash(
         &mut self,
@@ -216,7 +224,7 @@ impl<E> Run<'_, E> {
         if nest {
             fs.record();
         }
-        let recovered = Cell::new(None);
+        let recovered = RefCell::new(None);
         let case = CrashCase {
             fs,
             crashes: crashes.clone(),
@@ -225,11 +233,18 @@ impl<E> Run<'_, E> {
         };
         (self.check)(&case).map_err(|message| (crashes.clone(), message))?;
         if nest {
-            let done = case.recovered.get().unwrap_or_else(|| case.fs.op_count());
+            let op_count = case.fs.op_count();
+            let (done, event) = case.recovered.take().unwrap_or((op_count, None));
             let (journal, _) = recorded(&case.fs);
             // Before the first operation it is the state that was just checked.
             for (at, tree) in (0..=done).zip(&journal).skip(1) {
-                self.crash(tree, at, events, crashes)?;
+                if at == done && event.is_some() {
+                    let last = event.clone().map(|event| (done, event));
+                    let events: Vec<_> = events.iter().cloned().chain(last).collect();
+                    self.crash(tree, at, &events, crashes)?;
+                } else {
+                    self.crash(tree, at, events, crashes)?;
+                }
             }
         }
         Ok(())

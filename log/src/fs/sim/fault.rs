@@ -25,7 +25,7 @@ pub enum FaultKind {
     Short,
     /// Reads and writes: EINTR, nothing was done.
     Interrupted,
-    /// Syncs: EIO, as kernels do it. What was pending counts as clean and never reaches the disk,
+    /// Syncs of files: EIO, as kernels do it. What was pending counts as clean and never reaches the disk,
     /// reads still see it, and the next sync reports success.
     SyncLost,
 }

@@ -53,7 +53,7 @@ pub(super) struct Lint {
 impl Lint {
     pub(super) fn name_given(&mut self, op: u64, tree: &Tree, ino: Ino, path: &Path) {
         if let Node::File(file) = &tree.nodes[&ino]
-            && !file.pending.is_empty()
+            && file.is_unsettled()
         {
             self.broken(op, Rule::NameAfterSync, path);
         }
@@ -100,8 +100,8 @@ impl Lint {
     }
 }
 
-/// The files at or below `path` of which bytes or names are not durable. Removals do not count:
-/// undone, they lose nothing.
+/// The files at or below `path` of which bytes or names are not durable. Removals and cuts do not
+/// count: undone, they lose nothing.
 fn unsettled(tree: &Tree, path: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for above in path.ancestors() {
@@ -113,7 +113,7 @@ fn unsettled(tree: &Tree, path: &Path) -> io::Result<Vec<PathBuf>> {
     }
     let ino = tree.find(path)?;
     if !tree.is_dir(ino) {
-        if !tree.file(ino).pending.is_empty() {
+        if tree.file(ino).is_unsettled() {
             found.push(path.to_path_buf());
         }
         return Ok(found);
@@ -122,7 +122,7 @@ fn unsettled(tree: &Tree, path: &Path) -> io::Result<Vec<PathBuf>> {
         let named = tree
             .place(path)
             .is_ok_and(|(dir, name)| !is_name_pending(tree, dir, &name));
-        if !named || !tree.file(ino).pending.is_empty() {
+        if !named || tree.file(ino).is_unsettled() {
             found.push(path.to_path_buf());
         }
     });

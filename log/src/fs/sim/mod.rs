@@ -165,6 +165,14 @@ impl SimFs {
         state.tree.mark_old();
     }
 
+    /// The disk after a power cut that nothing pending survives. See [`enumerate`] for all others.
+    #[must_use]
+    pub fn power_cut(&self) -> Self {
+        let state = self.state.lock();
+        let image = crash::CrashPoint::new(&state.tree).image(Variant::NothingPending, 0);
+        Self::from_tree(image.into_tree(&state.tree))
+    }
+
     /// Drops from the page cache what failed syncs left there: reads now see what the disk holds
     /// or will hold.
     pub fn evict(&self) {
@@ -344,6 +352,9 @@ const WRITE: &[FaultKind] = &[
     FaultKind::Interrupted,
 ];
 const SYNC: &[FaultKind] = &[FaultKind::Io, FaultKind::NoSpace, FaultKind::SyncLost];
+/// Names go through the file system's journal: where that fails, nothing more is written, and
+/// nothing is lost unseen.
+const SYNC_DIR: &[FaultKind] = &[FaultKind::Io, FaultKind::NoSpace];
 
 impl Fs for SimFs {
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
@@ -469,13 +480,8 @@ impl Fs for SimFs {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
-        let effect = state.refusable(SYNC)?;
+        state.refusable(SYNC_DIR)?;
         let ino = state.tree.find_dir(dir)?;
-        if effect == Effect::LosePending {
-            state.tree.dir_mut(ino).pending.clear();
-            state.done(Op::SyncDir, dir);
-            return Err(fault::io_error());
-        }
         state.tree.sync_dir(ino);
         state.done(Op::SyncDir, dir);
         Ok(())

@@ -75,6 +75,20 @@ impl File {
         self.pending.clear();
     }
 
+    /// Whether there are bytes that are not durable. What is cut already, though not durably, does
+    /// not count: if it comes back, nothing is lost.
+    pub(super) fn is_unsettled(&self) -> bool {
+        if self.pending.is_empty() {
+            return false;
+        }
+        let settled = self.settled();
+        let inside = |change: &Change| match change {
+            Change::Write { at, .. } => index(*at) < settled.len(),
+            Change::SetLen(len) => index(*len) < settled.len(),
+        };
+        !self.durable.starts_with(&settled) || self.pending.iter().any(inside)
+    }
+
     /// The content once everything pending is durable.
     pub(super) fn settled(&self) -> Arc<Vec<u8>> {
         if self.pending.is_empty() {
