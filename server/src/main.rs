@@ -7,6 +7,7 @@
 //! - the end goes the way of a sample: requests, queue, store. What was acknowledged is durable
 //!   before any of it.
 
+mod app;
 mod banner;
 mod cli;
 mod config;
@@ -15,8 +16,13 @@ mod failure;
 mod http;
 mod lock;
 mod logging;
+mod options;
+mod pipeline;
 mod process;
 mod query;
+mod routes;
+mod run;
+mod source;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -29,7 +35,6 @@ use crate::failure::Failure;
 
 /// The system's allocator keeps what a burst took for ever; jemalloc gives it back, and is quicker
 /// where many threads free what others allocated, as decoders and lanes do.
-
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -46,11 +51,7 @@ fn main() -> ExitCode {
 
 fn dispatch(cli: Cli) -> Result<(), Failure> {
     match cli.command {
-        None | Some(Command::Run) => {
-            let c = configuration(&cli.config)?;
-            logging::install(&c.log);
-            print(&banner::text(c.top.listen, &c.top.data_dir))
-        }
+        None | Some(Command::Run) => run::run(&configuration(&cli.config)?),
         Some(Command::Config { reference: true }) => print(&config::reference()),
         Some(Command::Config { reference: false }) => {
             print(&config::effective(&configuration(&cli.config)?))

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -386,6 +387,95 @@ impl Kind for LogFilter {
     }
 }
 
+/// A number of threads, or what the machine suggests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Threads(pub Option<NonZeroUsize>);
+
+impl Threads {
+    /// The number, where `auto` is `suggested`.
+    #[must_use]
+    pub fn or(self, suggested: usize) -> usize {
+        self.0.map_or(suggested, NonZeroUsize::get)
+    }
+}
+
+impl Kind for Threads {
+    const NAME: &'static str = "whole number or \"auto\"";
+
+    fn read(raw: &Raw) -> Result<Self, String> {
+        match raw {
+            Raw::Text(text) if text == "auto" => Ok(Self(None)),
+            raw => usize::read(raw)
+                .ok()
+                .and_then(NonZeroUsize::new)
+                .map(|threads| Self(Some(threads)))
+                .ok_or_else(|| "must be a whole number from 1 on, or \"auto\"".to_owned()),
+        }
+    }
+
+    fn to_toml(&self) -> String {
+        self.0
+            .map_or_else(|| quoted("auto"), |threads| threads.to_string())
+    }
+}
+
+impl Kind for String {
+    const NAME: &'static str = "text";
+
+    fn read(raw: &Raw) -> Result<Self, String> {
+        text(raw, "_")
+    }
+
+    fn to_toml(&self) -> String {
+        quoted(self)
+    }
+}
+
+impl Kind for Option<String> {
+    const NAME: &'static str = "text or \"none\"";
+
+    fn read(raw: &Raw) -> Result<Self, String> {
+        Ok(Some(text(raw, "db")?).filter(|text| text != "none"))
+    }
+
+    fn to_toml(&self) -> String {
+        quoted(self.as_deref().unwrap_or("none"))
+    }
+}
+
+/// When the write-ahead log is synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WalSyncSetting {
+    /// After every write.
+    Always,
+    /// Only where it must be.
+    Never,
+    /// After this time.
+    Interval(Duration),
+}
+
+impl Kind for WalSyncSetting {
+    const NAME: &'static str = "duration, \"always\" or \"none\"";
+
+    fn read(raw: &Raw) -> Result<Self, String> {
+        match raw {
+            Raw::Text(text) if text == "always" => Ok(Self::Always),
+            Raw::Text(text) if text == "none" => Ok(Self::Never),
+            raw => Duration::read(raw)
+                .map(Self::Interval)
+                .map_err(|reason| format!("{reason}, or \"always\" or \"none\"")),
+        }
+    }
+
+    fn to_toml(&self) -> String {
+        match self {
+            Self::Always => quoted("always"),
+            Self::Never => quoted("none"),
+            Self::Interval(interval) => interval.to_toml(),
+        }
+    }
+}
+
 /// A closed set of words as a setting.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident = $list:literal { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
@@ -417,6 +507,16 @@ words! {
         Text = "text",
         /// One JSON object a line.
         Json = "json",
+    }
+}
+
+words! {
+    /// What becomes of string fields of line protocol.
+    StringFieldsSetting = "\"skip\" or \"reject\"" {
+        /// Passed over and counted.
+        Skip = "skip",
+        /// Their line is refused.
+        Reject = "reject",
     }
 }
 

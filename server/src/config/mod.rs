@@ -13,6 +13,6 @@ mod page;
 mod rules;
 pub mod settings;
 
-pub use error::{ConfigError, Origin};
+pub use error::ConfigError;
 pub use load::{Config, Layers, load};
 pub use page::{effective, reference};

@@ -2,15 +2,21 @@
 
 use std::time::Duration;
 
+use millrace_queue::MAX_PARTITIONS;
+
 use super::error::ConfigError;
+use super::kind::Bytes;
 use super::load::Config;
 use super::settings::find;
 
-/// A shard is a thread, and so is a lane of the queue: beyond this a start only costs memory.
-const MAX_PARTITIONS: u32 = 1024;
-
-/// The embedded log cannot put a record into a smaller segment than the longest batch.
+/// Below, the head of a segment weighs more than what it carries.
 const MIN_SEGMENT_BYTES: u64 = 64 << 10;
+
+/// A batch must hold one series with the longest labels that are allowed.
+const MIN_BATCH_BYTES: u64 = 64 << 10;
+
+/// Above, one batch would hold up a partition for too long.
+const MAX_BATCH_BYTES: u64 = 64 << 20;
 
 /// Checks the settings against one another.
 ///
@@ -40,22 +46,47 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
         &|| format!("must be from 1 to {MAX_PARTITIONS}"),
     )?;
     rule(
-        config.ingest.max_decoded >= config.ingest.max_body,
-        "ingest.max_decoded",
+        config.limits.decoded_bytes >= config.limits.body_bytes,
+        "ingest.limits.decoded_bytes",
         &|| {
             format!(
-                "must not be less than ingest.max_body, which is {}",
-                config.ingest.max_body
+                "must not be less than ingest.limits.body_bytes, which is {}",
+                config.limits.body_bytes
+            )
+        },
+    )?;
+    // A compressed body and what it decodes to are in memory together.
+    let one_request = Bytes(
+        config
+            .limits
+            .decoded_bytes
+            .0
+            .saturating_add(config.limits.body_bytes.0),
+    );
+    rule(
+        config.ingest.decode_memory_bytes >= one_request,
+        "ingest.decode_memory_bytes",
+        &|| format!("must not be less than what one request may take, which is {one_request}"),
+    )?;
+    let batches = MIN_BATCH_BYTES..=MAX_BATCH_BYTES;
+    rule(
+        batches.contains(&config.queue.max_batch_bytes.0),
+        "queue.max_batch_bytes",
+        &|| {
+            format!(
+                "must be from {} to {}",
+                Bytes(MIN_BATCH_BYTES),
+                Bytes(MAX_BATCH_BYTES)
             )
         },
     )?;
     rule(
-        config.ingest.decode_memory >= config.ingest.max_decoded,
-        "ingest.decode_memory",
+        config.queue.max_pending_bytes >= config.queue.max_batch_bytes,
+        "queue.max_pending_bytes",
         &|| {
             format!(
-                "must not be less than ingest.max_decoded, which is {}",
-                config.ingest.max_decoded
+                "must not be less than queue.max_batch_bytes, which is {}",
+                config.queue.max_batch_bytes
             )
         },
     )?;
@@ -87,18 +118,18 @@ fn positive(config: &Config) -> Result<(), ConfigError> {
         ("server.body_timeout", config.server.body_timeout),
         ("server.write_timeout", config.server.write_timeout),
         ("server.idle_timeout", config.server.idle_timeout),
+        ("server.shutdown_timeout", config.server.shutdown_timeout),
         ("store.memtable_max_age", config.store.memtable_max_age),
         ("store.block_window", config.store.block_window),
         ("query.timeout", config.query.timeout),
         ("query.lookback", config.query.lookback),
-        ("server.shutdown_timeout", config.server.shutdown_timeout),
     ];
     for (key, duration) in durations {
         if duration.is_zero() {
             return Err(broken(config, key, "must be more than zero".to_owned()));
         }
     }
-    let counts: [(&'static str, u64); 12] = [
+    let counts: [(&'static str, u64); 18] = [
         (
             "server.max_connections",
             config.server.max_connections as u64,
@@ -107,16 +138,28 @@ fn positive(config: &Config) -> Result<(), ConfigError> {
             "server.max_connections_per_peer",
             config.server.max_connections_per_peer as u64,
         ),
-        ("ingest.max_body", config.ingest.max_body.0),
-        ("ingest.max_samples", config.ingest.max_samples as u64),
-        ("ingest.max_series", config.ingest.max_series as u64),
-        ("ingest.max_labels", config.ingest.max_labels as u64),
-        ("ingest.max_label_name", config.ingest.max_label_name.0),
-        ("ingest.max_label_value", config.ingest.max_label_value.0),
-        ("ingest.max_pending", config.ingest.max_pending.0),
+        ("ingest.decode_queue", config.ingest.decode_queue as u64),
+        ("ingest.limits.body_bytes", config.limits.body_bytes.0),
+        ("ingest.limits.samples", config.limits.samples as u64),
+        ("ingest.limits.series", config.limits.series as u64),
+        ("ingest.limits.labels", config.limits.labels as u64),
+        (
+            "ingest.limits.label_name_bytes",
+            config.limits.label_name_bytes.0,
+        ),
+        (
+            "ingest.limits.label_value_bytes",
+            config.limits.label_value_bytes.0,
+        ),
+        ("ingest.limits.labels_bytes", config.limits.labels_bytes.0),
+        ("store.wal_segment_bytes", config.store.wal_segment_bytes.0),
+        ("store.wal_bytes_max", config.store.wal_bytes_max.0),
         ("store.memtable_bytes", config.store.memtable_bytes.0),
         ("query.max_samples", config.query.max_samples as u64),
-        ("query.concurrency", config.query.concurrency as u64),
+        ("query.max_memory_bytes", config.query.max_memory_bytes.0),
+        ("query.max_query_bytes", config.query.max_query_bytes.0),
+        ("query.max_waiting", config.query.max_waiting as u64),
+        ("query.max_steps", u64::from(config.query.max_steps)),
     ];
     for (key, count) in counts {
         if count == 0 {

@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::kind::{Bytes, Kind, LogFilter, LogFormat, Raw};
+use super::kind::{
+    Bytes, Kind, LogFilter, LogFormat, Raw, StringFieldsSetting, Threads, WalSyncSetting,
+};
 
 /// One row of the table.
 pub struct Setting {
@@ -141,38 +143,48 @@ settings! {
         shutdown_timeout: Duration = "20s";
     }
 
-    /// What the push endpoints take. See [pushing](push.md) for the answers.
+    /// What the push endpoints take, and what decoding may cost.
     ingest: Ingest ["ingest."] {
         /// Oldest timestamp taken, before now. `none` takes any.
         max_age: Option<Duration> = "30d";
         /// Newest timestamp taken, ahead of now. `none` takes any.
         max_ahead: Option<Duration> = "10m";
-        /// Longest body as it is sent.
-        max_body: Bytes = "10MiB";
-        /// Longest body after decompression.
-        max_decoded: Bytes = "32MiB";
-        /// Samples in one request at most.
-        max_samples: usize = "200000";
-        /// Series in one request at most.
-        max_series: usize = "50000";
-        /// Labels of one series at most.
-        max_labels: usize = "40";
-        /// Longest label name, in bytes.
-        max_label_name: Bytes = "256B";
-        /// Longest label value, in bytes.
-        max_label_value: Bytes = "4KiB";
-        /// Longest label set, names and values together.
-        max_series_bytes: Bytes = "16KiB";
-        /// Memory for decoding, of all requests together. A request that finds none is answered
-        /// 503.
-        decode_memory: Bytes = "256MiB";
-        /// Bytes that wait for the queue at most, per partition; beyond it requests are answered
-        /// 503.
-        max_pending: Bytes = "64MiB";
-        /// How long an append waits for others to join it while another is in flight.
-        linger: Duration = "2ms";
-        /// Requests that arrive together share a batch of this size at most.
-        max_batch: Bytes = "1MiB";
+        /// Threads that decode. `auto` stands for one per processor.
+        decode_threads: Threads = "auto";
+        /// Requests that wait for a decoding thread at most; more are answered 503.
+        decode_queue: usize = "256";
+        /// Memory for the bodies of all requests in hand, encoded and decoded. A request that finds
+        /// none is answered 503.
+        decode_memory_bytes: Bytes = "256MiB";
+        /// Memory for the cache of known series.
+        series_cache_bytes: Bytes = "256MiB";
+        /// Line protocol: what stands between measurement and field in a metric's name.
+        influx_separator: String = "_";
+        /// Line protocol: what becomes of string fields, which cannot be stored. `skip` passes over
+        /// them and counts them, `reject` refuses their line.
+        influx_string_fields: StringFieldsSetting = "skip";
+        /// Line protocol: the label that takes `db` or `bucket` of a request.
+        influx_database_label: Option<String> = "none";
+    }
+
+    /// Bounds of one request. A value equal to its limit passes.
+    limits: Limits ["ingest.limits."] {
+        /// The body as it is sent.
+        body_bytes: Bytes = "10MiB";
+        /// The body after decompression.
+        decoded_bytes: Bytes = "32MiB";
+        /// Samples.
+        samples: usize = "200000";
+        /// Distinct series.
+        series: usize = "50000";
+        /// Labels of one series, its metric name included.
+        labels: usize = "40";
+        /// The name of a label or metric.
+        label_name_bytes: Bytes = "256B";
+        /// The value of a label.
+        label_value_bytes: Bytes = "4KiB";
+        /// All names and values of one series together.
+        labels_bytes: Bytes = "16KiB";
     }
 
     /// The embedded queue.
@@ -183,20 +195,36 @@ settings! {
         /// A series goes to the partition of the first of these labels that it has; of all its
         /// labels if it has none. Fixed when the data directory is created.
         shard_key: Vec<String> = "instance,host,hostname,device,device_id";
-        /// Size of a log file.
+        /// Length at which a log file is closed and the next one begun.
         segment_bytes: Bytes = "64MiB";
-        /// Records older than this go, once they are in sealed blocks.
+        /// Records older than this go, once the store has them in blocks.
         retention_age: Option<Duration> = "1d";
-        /// The oldest records of a partition go beyond this size, once they are in sealed blocks.
-        retention_bytes: Option<Bytes> = "1GiB";
+        /// Bytes kept, of all partitions together; beyond, the oldest go, once the store has them in
+        /// blocks.
+        retention_bytes: Option<Bytes> = "8GiB";
+        /// Bytes that wait to become durable at most; beyond, requests are answered 503.
+        max_pending_bytes: Bytes = "64MiB";
+        /// Longest batch: requests that arrive together share one.
+        max_batch_bytes: Bytes = "8MiB";
+        /// How long an append waits for others to join it. While one append is in flight the next
+        /// one gathers anyway.
+        linger: Duration = "0s";
     }
 
     /// The store.
     store: Store ["store."] {
-        /// Samples in memory at most, per shard; full, they are sealed into a block.
-        memtable_bytes: Bytes = "64MiB";
-        /// Samples in memory are sealed after this time at the latest.
-        memtable_max_age: Duration = "1h";
+        /// When the write-ahead log is synced: `always`, `none`, or at this interval. Acknowledged
+        /// samples never depend on it; it decides how much is read again from the queue after a
+        /// power cut.
+        wal_sync: WalSyncSetting = "1s";
+        /// Length of a file of the write-ahead log.
+        wal_segment_bytes: Bytes = "64MiB";
+        /// A shard whose write-ahead log outgrows this is sealed.
+        wal_bytes_max: Bytes = "512MiB";
+        /// Memory for samples that are not in blocks yet, of all shards together.
+        memtable_bytes: Bytes = "256MiB";
+        /// Samples in memory are sealed into blocks after this time at the latest.
+        memtable_max_age: Duration = "2h";
         /// Length of time that one block covers.
         block_window: Duration = "2h";
     }
@@ -209,12 +237,26 @@ settings! {
         lookback: Duration = "5m";
         /// Samples that one query may hold at most.
         max_samples: usize = "50000000";
-        /// Longest expression, in bytes.
+        /// Memory that one query's samples and series may take.
+        max_memory_bytes: Bytes = "512MiB";
+        /// Longest expression.
         max_query_bytes: Bytes = "16KiB";
-        /// Queries that run at once. 0 stands for two per processor.
-        concurrency: usize = "4";
+        /// Threads that evaluate. `auto` stands for one per processor.
+        threads: Threads = "auto";
+        /// Remove a metric's name at the end of a query instead of in each operation, so that
+        /// `label_replace` still sees it, as Prometheus does behind a feature flag.
+        delayed_name_removal: bool = "false";
+        /// Queries that run at once. `auto` stands for two per processor.
+        max_running: Threads = "auto";
         /// Queries that wait for their turn at most; more are answered 503.
         max_waiting: usize = "64";
+        /// How long a query waits for its turn before it is answered 503.
+        max_wait: Duration = "10s";
+        /// How long a query with `Millrace-Read-After` waits for its position before it is answered
+        /// 503.
+        read_after_timeout: Duration = "5s";
+        /// Steps of a range query beyond its first at most.
+        max_steps: u32 = "11000";
     }
 
     /// Logs, on standard error.

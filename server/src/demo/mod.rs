@@ -6,7 +6,6 @@ mod push;
 use std::time::{Duration, Instant};
 
 use millrace_log::SystemClock;
-use millrace_log::fs::OsFs;
 use millrace_model::Clock as _;
 
 use crate::cli::DemoArgs;
@@ -24,7 +23,6 @@ const BACKFILL_STEP: Duration = Duration::from_secs(15);
 ///
 /// The server cannot be reached, or refuses what the fleet sends.
 pub fn run(args: &DemoArgs) -> Result<(), Failure> {
-    let _ = OsFs;
     if args.interval.is_zero() {
         return Err(Failure::Client(
             "--interval must be more than zero, such as 1s".to_owned(),

@@ -107,8 +107,8 @@ fn what_is_wrong_is_told_with_its_place() {
             "queue.partitions = 0 (millrace.toml:2:1): must be from 1 to",
         ),
         (
-            "[ingest]\nmax_decoded = \"1MiB\"",
-            "ingest.max_decoded = \"1MiB\" (millrace.toml:2:1): must not be less than ingest.max_body",
+            "[ingest.limits]\ndecoded_bytes = \"1MiB\"",
+            "ingest.limits.decoded_bytes = \"1MiB\" (millrace.toml:2:1): must not be less than ingest.limits.body_bytes",
         ),
     ] {
         let error = with_file(text, &[], &[]).unwrap_err();

@@ -1,0 +1,107 @@
+//! What the process is doing, shared by everything that reports on it.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use axum::Router;
+use millrace_model::Clock;
+use millrace_store::Store;
+use parking_lot::Mutex;
+use prometheus::Registry;
+use serde::Serialize;
+
+use crate::http::HttpMetrics;
+use crate::pipeline::QueueEnds;
+
+/// The stages of the process's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// The queue is being opened: torn tails are cut, segments are checked.
+    OpeningQueue,
+    /// The store is being opened: manifest, blocks, WAL.
+    RecoveringStore,
+    /// The store reads again what the queue has and its WAL lacks.
+    CatchingUp,
+    /// Requests are served.
+    Ready,
+    /// A shard has stopped by an error. Nothing repairs that but a restart.
+    Failed,
+    /// Requests in flight are answered, then the process ends.
+    Stopping,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OpeningQueue => "opening the queue",
+            Self::RecoveringStore => "recovering the store",
+            Self::CatchingUp => "catching up with the queue",
+            Self::Ready => "ready",
+            Self::Failed => "failed",
+            Self::Stopping => "stopping",
+        })
+    }
+}
+
+/// The parts of a started server.
+pub struct Parts {
+    /// Push and query.
+    pub router: Router,
+    /// The store.
+    pub store: Arc<Store>,
+    /// Where the queue ends.
+    pub ends: QueueEnds,
+}
+
+/// Shared by the routes and the life cycle.
+pub struct App {
+    stage: Mutex<(Stage, String)>,
+    parts: OnceLock<Parts>,
+    /// All figures of the process.
+    pub registry: Registry,
+    /// Figures of the HTTP server.
+    pub http: HttpMetrics,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl App {
+    /// An app that has only begun.
+    #[must_use]
+    pub fn new(registry: Registry, http: HttpMetrics, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            stage: Mutex::new((Stage::OpeningQueue, String::new())),
+            parts: OnceLock::new(),
+            registry,
+            http,
+            clock,
+        }
+    }
+
+    /// Where the process stands, and a detail for people.
+    #[must_use]
+    pub fn stage(&self) -> (Stage, String) {
+        self.stage.lock().clone()
+    }
+
+    /// Notes where the process stands.
+    pub fn enter(&self, stage: Stage, detail: impl Into<String>) {
+        *self.stage.lock() = (stage, detail.into());
+    }
+
+    /// Hands over the opened parts. Requests are routed to them from now on.
+    ///
+    /// # Panics
+    ///
+    /// If it is called twice.
+    pub fn install(&self, parts: Parts) {
+        assert!(self.parts.set(parts).is_ok(), "the parts are opened once");
+    }
+
+    /// The parts, as soon as they are opened.
+    #[must_use]
+    pub fn parts(&self) -> Option<&Parts> {
+        self.parts.get()
+    }
+}

@@ -1,0 +1,194 @@
+//! The settings, mapped onto what each part wants to know.
+
+use std::collections::BTreeMap;
+
+use millrace_ingest::{IngestOptions, Limits, StringFields};
+use millrace_model::ShardKey;
+use millrace_query::EngineOptions;
+use millrace_query::api::ApiOptions;
+use millrace_queue::{AppenderOptions, EmbeddedOptions};
+use millrace_store::{StoreOptions, WalSync};
+
+use crate::config::Config;
+use crate::config::kind::{StringFieldsSetting, WalSyncSetting};
+use crate::config::settings::SETTINGS;
+use crate::http::HttpLimits;
+
+/// Connections.
+#[must_use]
+pub fn http(config: &Config) -> HttpLimits {
+    let server = &config.server;
+    HttpLimits {
+        connections: server.max_connections,
+        connections_per_peer: server.max_connections_per_peer,
+        header_timeout: server.header_timeout,
+        body_timeout: server.body_timeout,
+        write_timeout: server.write_timeout,
+        min_rate: server.body_min_rate.0,
+        idle_timeout: server.idle_timeout,
+    }
+}
+
+/// The embedded queue.
+#[must_use]
+pub fn queue(config: &Config) -> EmbeddedOptions {
+    let queue = &config.queue;
+    let defaults = EmbeddedOptions::default();
+    EmbeddedOptions {
+        partitions: queue.partitions,
+        shard_key: ShardKey::new(queue.shard_key.iter().cloned()),
+        segment_bytes: queue.segment_bytes.0,
+        retention_age: queue.retention_age,
+        retention_bytes: queue.retention_bytes.map(|bytes| bytes.0),
+        max_batch_bytes: defaults
+            .max_batch_bytes
+            .max(queue.max_batch_bytes.as_usize()),
+        ..defaults
+    }
+}
+
+/// The way into the queue.
+#[must_use]
+pub fn appender(config: &Config) -> AppenderOptions {
+    AppenderOptions {
+        max_pending_bytes: config.queue.max_pending_bytes.as_usize(),
+        linger: config.queue.linger,
+        max_batch_bytes: config.queue.max_batch_bytes.as_usize(),
+        ..AppenderOptions::default()
+    }
+}
+
+/// The store.
+#[must_use]
+pub fn store(config: &Config) -> StoreOptions {
+    let store = &config.store;
+    StoreOptions {
+        wal_sync: match store.wal_sync {
+            WalSyncSetting::Always => WalSync::Always,
+            WalSyncSetting::Never => WalSync::None,
+            WalSyncSetting::Interval(interval) => WalSync::Interval(interval),
+        },
+        wal_segment_bytes: store.wal_segment_bytes.0,
+        wal_bytes_max: store.wal_bytes_max.0,
+        memtable_bytes: store.memtable_bytes.0,
+        memtable_max_age: store.memtable_max_age,
+        block_window: store.block_window,
+        ..StoreOptions::default()
+    }
+}
+
+/// The push endpoints.
+#[must_use]
+pub fn ingest(config: &Config) -> IngestOptions {
+    let (ingest, limits) = (&config.ingest, &config.limits);
+    let defaults = IngestOptions::default();
+    IngestOptions {
+        max_age: ingest.max_age,
+        max_ahead: ingest.max_ahead,
+        limits: Limits {
+            body_bytes: limits.body_bytes.as_usize(),
+            decoded_bytes: limits.decoded_bytes.as_usize(),
+            samples: limits.samples,
+            series: limits.series,
+            labels: limits.labels,
+            label_name_bytes: limits.label_name_bytes.as_usize(),
+            label_value_bytes: limits.label_value_bytes.as_usize(),
+            labels_bytes: limits.labels_bytes.as_usize(),
+        },
+        influx_string_fields: match ingest.influx_string_fields {
+            StringFieldsSetting::Skip => StringFields::Skip,
+            StringFieldsSetting::Reject => StringFields::Reject,
+        },
+        influx_separator: ingest.influx_separator.clone(),
+        influx_database_label: ingest.influx_database_label.clone(),
+        decode_threads: ingest.decode_threads.or(defaults.decode_threads),
+        decode_queue: ingest.decode_queue,
+        decode_memory_bytes: ingest.decode_memory_bytes.as_usize(),
+        series_cache_bytes: ingest.series_cache_bytes.as_usize(),
+    }
+}
+
+/// The query engine.
+#[must_use]
+pub fn engine(config: &Config) -> EngineOptions {
+    let query = &config.query;
+    let defaults = EngineOptions::default();
+    EngineOptions {
+        timeout: query.timeout,
+        lookback: query.lookback,
+        max_samples: query.max_samples as u64,
+        max_points_per_series: u64::from(query.max_steps),
+        max_memory_bytes: query.max_memory_bytes.0,
+        max_query_bytes: query.max_query_bytes.as_usize(),
+        delayed_name_removal: query.delayed_name_removal,
+        threads: query.threads.or(defaults.threads),
+        ..defaults
+    }
+}
+
+/// The query API.
+#[must_use]
+pub fn api(config: &Config) -> ApiOptions {
+    let query = &config.query;
+    let defaults = ApiOptions::default();
+    ApiOptions {
+        max_running: query.max_running.or(defaults.max_running),
+        max_waiting: query.max_waiting,
+        max_wait: query.max_wait,
+        read_after_timeout: query.read_after_timeout,
+        max_steps: i64::from(query.max_steps),
+        flags: flags(config),
+        ..defaults
+    }
+}
+
+/// All settings with their values, as `status/flags` shows them.
+fn flags(config: &Config) -> BTreeMap<String, String> {
+    SETTINGS
+        .iter()
+        .filter(|setting| !setting.secret)
+        .map(|setting| {
+            let value = (setting.show)(config.parsed());
+            (setting.key.to_owned(), value.trim_matches('"').to_owned())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Layers, load};
+    use millrace_log::fs::OsFs;
+
+    /// A default that stands in two places must be the same in both.
+    #[test]
+    fn the_defaults_of_the_settings_are_those_of_the_parts() {
+        let config = load(&OsFs, &Layers::default()).unwrap();
+        let same = |ours: String, theirs: String| assert_eq!(ours, theirs);
+        same(
+            format!("{:?}", ingest(&config)),
+            format!("{:?}", IngestOptions::default()),
+        );
+        same(
+            format!("{:?}", queue(&config)),
+            format!("{:?}", EmbeddedOptions::default()),
+        );
+        same(
+            format!("{:?}", appender(&config)),
+            format!("{:?}", AppenderOptions::default()),
+        );
+        same(
+            format!("{:?}", store(&config)),
+            format!("{:?}", StoreOptions::default()),
+        );
+        same(
+            format!("{:?}", engine(&config)),
+            format!("{:?}", EngineOptions::default()),
+        );
+        let ours = ApiOptions {
+            flags: BTreeMap::new(),
+            ..api(&config)
+        };
+        same(format!("{ours:?}"), format!("{:?}", ApiOptions::default()));
+    }
+}

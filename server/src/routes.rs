@@ -1,0 +1,185 @@
+//! All routes of the process, and what answers while it starts.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode, Uri, header};
+use http_body_util::Full;
+use prometheus::{Encoder as _, TextEncoder};
+use serde_json::json;
+use tower::ServiceExt as _;
+use tower_http::catch_panic::CatchPanicLayer;
+use tracing::error;
+
+use crate::app::{App, Stage};
+use crate::pipeline;
+
+/// Seconds after which a client should ask again while the server starts or stops.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("2");
+
+/// The router of the whole process.
+pub fn router(app: &Arc<App>) -> Router {
+    let panics = app.http.panics.clone();
+    Router::new()
+        .route("/", get(index))
+        .route("/metrics", get(metrics))
+        .route("/-/healthy", get(healthy))
+        .route("/-/ready", get(ready))
+        .route("/api/v1/status/pipeline", get(pipeline::status))
+        .method_not_allowed_fallback(wrong_method)
+        .fallback(to_parts)
+        .with_state(app.clone())
+        .layer(CatchPanicLayer::custom(move |panic| {
+            panics.inc();
+            after_panic(&panic)
+        }))
+        .layer(axum::middleware::map_response(no_sniffing))
+}
+
+/// Every answer says what it is; no browser shall guess otherwise.
+async fn no_sniffing(mut response: Response) -> Response {
+    response.headers_mut().insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    response
+}
+
+/// Push and query go to the opened parts; until there are such, clients are asked to come again.
+async fn to_parts(State(app): State<Arc<App>>, request: Request) -> Response {
+    let (stage, detail) = app.stage();
+    match app.parts() {
+        Some(parts) => match parts.router.clone().oneshot(request).await {
+            Ok(response) => response,
+            Err(infallible) => match infallible {},
+        },
+        None => unavailable(&format!("the server is {}", with_detail(stage, &detail))),
+    }
+}
+
+/// For paths that nobody serves.
+pub async fn unknown_path(uri: Uri) -> Response {
+    failure(
+        StatusCode::NOT_FOUND,
+        "not_found",
+        &format!("no such path: {}; / lists what there is", uri.path()),
+    )
+}
+
+/// For methods that a path does not take.
+pub async fn wrong_method(method: Method, uri: Uri) -> Response {
+    failure(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        &format!("{} does not take {method}", uri.path()),
+    )
+}
+
+fn unavailable(reason: &str) -> Response {
+    let mut response = failure(StatusCode::SERVICE_UNAVAILABLE, "unavailable", reason);
+    response
+        .headers_mut()
+        .insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
+    response
+}
+
+fn failure(status: StatusCode, kind: &str, text: &str) -> Response {
+    let body = json!({"status": "error", "errorType": kind, "error": text});
+    (status, axum::Json(body)).into_response()
+}
+
+fn after_panic(panic: &(dyn Any + Send)) -> http::Response<Full<Bytes>> {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("not a text");
+    error!(panic = text, "a request's handler panicked: this is a bug");
+    let body = json!({
+        "status": "error",
+        "errorType": "internal",
+        "error": "internal error: this is a bug, and the server's log says more",
+    });
+    let mut response = http::Response::new(Full::new(Bytes::from(body.to_string())));
+    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    response
+}
+
+async fn healthy() -> &'static str {
+    "millrace is healthy.\n"
+}
+
+fn with_detail(stage: Stage, detail: &str) -> String {
+    if detail.is_empty() {
+        stage.to_string()
+    } else {
+        format!("{stage}: {detail}")
+    }
+}
+
+async fn ready(State(app): State<Arc<App>>) -> Response {
+    let (stage, detail) = app.stage();
+    let text = format!("millrace is {}.\n", with_detail(stage, &detail));
+    match stage {
+        Stage::Ready => text.into_response(),
+        Stage::OpeningQueue
+        | Stage::RecoveringStore
+        | Stage::CatchingUp
+        | Stage::Failed
+        | Stage::Stopping => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            [(header::RETRY_AFTER, RETRY_AFTER_SECONDS)],
+            text,
+        )
+            .into_response(),
+    }
+}
+
+async fn metrics(State(app): State<Arc<App>>) -> Response {
+    let encoder = TextEncoder::new();
+    let mut text = Vec::new();
+    match encoder.encode(&app.registry.gather(), &mut text) {
+        Ok(()) => ([(header::CONTENT_TYPE, encoder.format_type())], text).into_response(),
+        Err(error) => failure(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            &format!("the metrics cannot be written: {error}"),
+        ),
+    }
+}
+
+async fn index() -> &'static str {
+    INDEX
+}
+
+const INDEX: &str = concat!(
+    "millrace ",
+    env!("CARGO_PKG_VERSION"),
+    "
+
+Push
+  POST /api/v1/push            JSON or NDJSON of devices
+  POST /api/v1/write           Prometheus remote write
+  POST /write, /api/v2/write   Influx line protocol
+
+Query (the Prometheus HTTP API; Grafana: a Prometheus data source with this server's URL)
+  GET|POST /api/v1/query, /api/v1/query_range
+  GET|POST /api/v1/series, /api/v1/labels
+  GET      /api/v1/label/<name>/values, /api/v1/metadata
+
+Status
+  GET /-/healthy               the process lives
+  GET /-/ready                 it takes and answers requests; before, how far it is
+  GET /metrics                 figures for Prometheus
+  GET /api/v1/status/pipeline  queue and store by partition: written, applied, lag
+"
+);

@@ -1,0 +1,149 @@
+//! The store as the query layer sees it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_model::{Labels, Matcher, MetricMetadata, TenantId};
+use millrace_query::api::{Evaluate, Freshness, FreshnessError};
+use millrace_query::{
+    Engine, LabelRequest, QueryError, QueryOutcome, QueryRequest, SampleColumns, Select,
+    SeriesSource, SourceError, StoredSeries,
+};
+use millrace_queue::{Position, PositionError};
+use millrace_store::{Store, StoreError, StoreSeries};
+
+/// Series of the store.
+#[derive(Clone)]
+pub struct StoreSource(pub Arc<Store>);
+
+impl fmt::Debug for StoreSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StoreSource")
+    }
+}
+
+impl SeriesSource for StoreSource {
+    fn select(&self, request: &Select<'_>) -> Result<Vec<Box<dyn StoredSeries>>, SourceError> {
+        let found = self
+            .0
+            .select(request.tenant, request.matchers, request.range)
+            .map_err(source_error)?;
+        Ok(found
+            .into_iter()
+            .map(|series| Box::new(Stored(series)) as Box<dyn StoredSeries>)
+            .collect())
+    }
+
+    fn series(&self, request: &Select<'_>) -> Result<Vec<Labels>, SourceError> {
+        self.0
+            .series(request.tenant, request.matchers, request.range)
+            .map_err(source_error)
+    }
+
+    fn label_names(&self, request: &LabelRequest<'_>) -> Result<Vec<String>, SourceError> {
+        self.0
+            .label_names(request.tenant, request.matcher_sets, request.range)
+            .map_err(source_error)
+    }
+
+    fn label_values(
+        &self,
+        name: &str,
+        request: &LabelRequest<'_>,
+    ) -> Result<Vec<String>, SourceError> {
+        self.0
+            .label_values(request.tenant, name, request.matcher_sets, request.range)
+            .map_err(source_error)
+    }
+
+    fn metadata(
+        &self,
+        tenant: &TenantId,
+        metric: Option<&str>,
+    ) -> Result<Vec<MetricMetadata>, SourceError> {
+        Ok(self.0.metadata(tenant, metric))
+    }
+}
+
+struct Stored(StoreSeries);
+
+impl StoredSeries for Stored {
+    fn labels(&self) -> &Labels {
+        self.0.labels()
+    }
+
+    fn read(&self, out: &mut SampleColumns) -> Result<(), SourceError> {
+        self.0
+            .read(&mut out.timestamps, &mut out.values)
+            .map_err(source_error)
+    }
+}
+
+/// Every failure to read is an error of the answer, never a shorter answer.
+fn source_error(error: StoreError) -> SourceError {
+    match error {
+        StoreError::Stopped { .. } => SourceError::NotReady {
+            reason: error.to_string(),
+        },
+        error => SourceError::DataUnavailable {
+            reason: error.to_string(),
+        },
+    }
+}
+
+/// How far the store is.
+pub struct StoreFreshness(pub Arc<Store>);
+
+impl fmt::Debug for StoreFreshness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StoreFreshness")
+    }
+}
+
+impl Freshness for StoreFreshness {
+    fn wait(&self, position: &str, timeout: Duration) -> Result<(), FreshnessError> {
+        let position: Position =
+            position
+                .parse()
+                .map_err(|error: PositionError| FreshnessError::Malformed {
+                    reason: error.to_string(),
+                })?;
+        self.0
+            .wait_applied(&position, timeout)
+            .map_err(|error| match error {
+                StoreError::ForeignPosition { .. } => FreshnessError::Malformed {
+                    reason: error.to_string(),
+                },
+                StoreError::WaitTimeout { .. } => FreshnessError::NotReached {
+                    waited: timeout,
+                    reason: error.to_string(),
+                },
+                error => FreshnessError::NotReady {
+                    reason: error.to_string(),
+                },
+            })
+    }
+
+    fn as_of(&self) -> Option<String> {
+        Some(self.0.applied().to_string())
+    }
+}
+
+/// The engine as the API calls it.
+#[derive(Debug)]
+pub struct Evaluator(pub Engine);
+
+impl Evaluate for Evaluator {
+    fn query(&self, request: &QueryRequest) -> Result<QueryOutcome, QueryError> {
+        self.0.query(request)
+    }
+
+    fn check(&self, text: &str) -> Result<(), QueryError> {
+        self.0.check(text)
+    }
+
+    fn selector(&self, text: &str) -> Result<Vec<Matcher>, QueryError> {
+        self.0.parse_selector(text)
+    }
+}

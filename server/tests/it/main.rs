@@ -1,0 +1,15 @@
+//! The real binary, from outside: pushed to, asked, killed, compared with Prometheus.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests read and write their own fixtures, and a random moment is what a kill waits for"
+)]
+
+mod bad_input;
+mod configuration;
+mod dependencies;
+mod kill;
+mod lifecycle;
+mod prometheus;
+mod readme;
+mod support;
