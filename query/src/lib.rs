@@ -5,9 +5,11 @@
 //! behaviour is the specification (<https://prometheus.io/docs/prometheus/latest/querying/api/>).
 
 pub mod api;
+mod engine;
 mod result;
 mod source;
 
+pub use engine::{Engine, EngineOptions};
 pub use result::{
     CancelFlag, MatrixSeries, QueryError, QueryOutcome, QueryRequest, QueryStats, QueryTime,
     QueryValue, VectorSample,

@@ -1,0 +1,280 @@
+//! The PromQL engine.
+//!
+//! Text is bounded and parsed by [`parser`] (our own, because annotations and errors name
+//! positions and because durations may be expressions, which no parser crate gives), resolved
+//! against the query's times, and evaluated column by column: a node's value is a table of series
+//! and steps, computed for all steps at once. Labels are worked on once per series. Leaves
+//! (selectors and functions of ranges) turn series into rows one by one, in parallel, and
+//! aggregations of them keep only their groups.
+//!
+//! **Invariants**
+//! - Storage is reached through [`SeriesSource`] alone.
+//! - Nothing recursive sees text that is over the bounds of [`EngineOptions`].
+//! - The same query over the same data gives the same bits, whatever the number of threads: work
+//!   is cut into chunks of a fixed size, and their results are joined in order.
+//! - Every loop over samples asks for deadline and cancellation within some ten thousand samples.
+
+mod aggregate;
+mod ast;
+mod binary;
+mod block;
+mod budget;
+mod call;
+mod check;
+mod date;
+mod eval;
+mod exec;
+mod functions;
+mod histogram;
+mod info;
+mod instantfn;
+mod labelfn;
+mod labels;
+mod leaf;
+mod lex;
+mod limits;
+mod matching;
+mod math;
+mod notes;
+mod options;
+mod parser;
+mod rangefn;
+mod ranked;
+mod rate;
+mod resolve;
+mod text;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use millrace_model::{Matcher, TimestampMs};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::{
+    QueryError, QueryOutcome, QueryRequest, QueryStats, QueryTime, SeriesSource, SourceError,
+};
+
+use ast::{Expr, ExprKind, ValueType};
+use block::Grid;
+use budget::Budget;
+use eval::Evaluator;
+use lex::SyntaxError;
+use limits::TextLimits;
+use notes::Notes;
+use resolve::QueryTimes;
+
+pub use options::EngineOptions;
+
+/// Stack of a query thread, in bytes: chains of operators are as deep as they are long, and
+/// [`EngineOptions::max_tokens`] bounds them.
+const STACK_BYTES: usize = 16 << 20;
+
+/// Evaluates PromQL over a [`SeriesSource`].
+#[derive(Debug)]
+pub struct Engine {
+    source: Arc<dyn SeriesSource>,
+    options: EngineOptions,
+    pool: ThreadPool,
+}
+
+impl Engine {
+    /// An engine with a thread pool of its own.
+    ///
+    /// # Panics
+    ///
+    /// If the operating system refuses to start its threads.
+    #[must_use]
+    pub fn new(source: Arc<dyn SeriesSource>, options: EngineOptions) -> Self {
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(options.threads.max(1))
+            .thread_name(|i| format!("query-{i}"))
+            .stack_size(STACK_BYTES)
+            .build()
+            .expect("threads can be started");
+        Self {
+            source,
+            options,
+            pool,
+        }
+    }
+
+    /// What the engine was made with.
+    #[must_use]
+    pub fn options(&self) -> &EngineOptions {
+        &self.options
+    }
+
+    /// Evaluates a query. Blocks until there is an answer.
+    ///
+    /// # Errors
+    ///
+    /// See [`QueryError`].
+    pub fn query(&self, request: &QueryRequest) -> Result<QueryOutcome, QueryError> {
+        let start = Instant::now();
+        let (grid, times) = self.grid(request.time)?;
+        let mut expr = self.tree(&request.text)?;
+        let syntax = |error| syntax_error(&request.text, &error);
+        resolve::resolve(&mut expr, &times).map_err(syntax)?;
+        check_result_type(&expr, request.time)?;
+        let timeout = request.timeout.unwrap_or(self.options.timeout);
+        let budget = Budget::new(
+            request.cancel.clone(),
+            start,
+            timeout.min(self.options.timeout),
+            self.options.max_samples,
+            self.options.max_memory_bytes,
+        );
+        budget.check()?;
+        let notes = Notes::default();
+        let lookback = request.lookback.unwrap_or(self.options.lookback);
+        let evaluator = Evaluator {
+            source: &*self.source,
+            tenant: &request.tenant,
+            options: &self.options,
+            budget: &budget,
+            notes: &notes,
+            times,
+            lookback: i64::try_from(lookback.as_millis()).unwrap_or(i64::MAX),
+            threads: self.pool.current_num_threads(),
+        };
+        let value = self
+            .pool
+            .install(|| evaluator.answer(&expr, grid, request.time))?;
+        let (warnings, infos) = notes.finish(&request.text);
+        let (series, samples_read) = budget.totals();
+        Ok(QueryOutcome {
+            value,
+            warnings,
+            infos,
+            stats: QueryStats {
+                series,
+                samples_read,
+                elapsed: start.elapsed(),
+            },
+        })
+    }
+
+    /// Parses and checks an expression, within the engine's bounds. The tree is that of
+    /// `promql-parser`, for those who show it; evaluation uses one of its own, that also knows
+    /// what this one does not (duration expressions, `anchored`, `smoothed`).
+    ///
+    /// # Errors
+    ///
+    /// [`QueryError::BadData`], in Prometheus's words; also for a correct expression that
+    /// `promql-parser` has no tree for.
+    pub fn parse(&self, text: &str) -> Result<promql_parser::parser::Expr, QueryError> {
+        self.tree(text)?;
+        promql_parser::parser::parse(text)
+            .map_err(|reason| QueryError::BadData(format!("1:1: parse error: {reason}")))
+    }
+
+    /// Parses and checks an expression, within the engine's bounds, and forgets it.
+    ///
+    /// # Errors
+    ///
+    /// [`QueryError::BadData`], in Prometheus's words.
+    pub fn check(&self, text: &str) -> Result<(), QueryError> {
+        self.tree(text).map(drop)
+    }
+
+    /// Parses what `match[]` takes: one series selector, without modifiers.
+    ///
+    /// # Errors
+    ///
+    /// [`QueryError::BadData`], in Prometheus's words.
+    pub fn parse_selector(&self, text: &str) -> Result<Vec<Matcher>, QueryError> {
+        let expr = self.tree(text)?;
+        match expr.kind {
+            ExprKind::Vector(selector)
+                if selector.time.offset.is_none() && selector.time.at.is_none() =>
+            {
+                Ok(selector.matchers)
+            }
+            _ => {
+                let error = SyntaxError::new(expr.pos.start, "expected a series selector");
+                Err(syntax_error(text, &error))
+            }
+        }
+    }
+
+    fn tree(&self, text: &str) -> Result<Expr, QueryError> {
+        let limits = TextLimits {
+            bytes: self.options.max_query_bytes,
+            tokens: self.options.max_tokens,
+            depth: self.options.max_depth,
+        };
+        let parsed = parser::parse(text, &limits).and_then(|expr| {
+            resolve::check_selectors(&expr)?;
+            Ok(expr)
+        });
+        parsed.map_err(|error| syntax_error(text, &error))
+    }
+
+    fn grid(&self, time: QueryTime) -> Result<(Grid, QueryTimes), QueryError> {
+        let bad = |message: String| Err(QueryError::BadData(message));
+        let (start, end, step) = match time {
+            QueryTime::Instant(TimestampMs(at)) => (at, at, 0),
+            QueryTime::Range {
+                start,
+                end,
+                step_ms,
+            } => (start.0, end.0, step_ms),
+        };
+        if [start, end].iter().any(|t| t.unsigned_abs() > MAX_TIME_MS) {
+            return bad(format!("evaluation time out of range: {start} to {end} ms"));
+        }
+        if time == QueryTime::Instant(TimestampMs(start)) {
+            let times = QueryTimes { start, end, step };
+            return Ok((Grid::instant(start), times));
+        }
+        if step < 1 {
+            return bad("zero or negative query resolution step widths are not accepted. Try a positive integer".to_owned());
+        }
+        if end < start {
+            return bad("end timestamp must not be before start time".to_owned());
+        }
+        let points = (end - start) / step;
+        let max = self.options.max_points_per_series;
+        if u64::try_from(points).unwrap_or(u64::MAX) > max {
+            return bad(format!(
+                "exceeded maximum resolution of {max} points per timeseries. Try decreasing the query resolution (?step=XX)"
+            ));
+        }
+        let steps = usize::try_from(points)
+            .unwrap_or(usize::MAX)
+            .saturating_add(1);
+        let grid = Grid { start, step, steps };
+        Ok((grid, QueryTimes { start, end, step }))
+    }
+}
+
+/// Moments further from the epoch than this (about 146 million years) are refused, so that sums of
+/// a moment and a few durations stay inside an i64.
+const MAX_TIME_MS: u64 = i64::MAX as u64 / 2;
+
+fn check_result_type(expr: &Expr, time: QueryTime) -> Result<(), QueryError> {
+    let QueryTime::Range { .. } = time else {
+        return Ok(());
+    };
+    match expr.value_type() {
+        ValueType::Scalar | ValueType::Vector => Ok(()),
+        other => Err(QueryError::BadData(format!(
+            "invalid expression type {} for range query, must be Scalar or instant Vector",
+            text::quote(other.as_str())
+        ))),
+    }
+}
+
+fn syntax_error(text: &str, error: &SyntaxError) -> QueryError {
+    let position = notes::position(text, error.at);
+    QueryError::BadData(format!("{position}: parse error: {}", error.message))
+}
+
+fn source_error(error: SourceError) -> QueryError {
+    let message = error.to_string();
+    match error {
+        SourceError::DataUnavailable { .. } => QueryError::Internal(message),
+        SourceError::Limit { .. } => QueryError::Execution(message),
+        SourceError::NotReady { .. } => QueryError::Unavailable(message),
+    }
+}

@@ -1,0 +1,100 @@
+//! Leaves read in parallel.
+
+use rayon::prelude::*;
+
+use crate::QueryError;
+
+use super::block::{Block, Meta, is_absent};
+use super::budget::Meter;
+use super::eval::Evaluator;
+use super::labels::Scratch;
+use super::leaf::{Buffers, Leaf};
+
+/// Series per piece of work. Fixed, so that sums come out the same whatever the threads: pieces
+/// are joined in order.
+const CHUNK: usize = 128;
+
+/// Pieces per thread that are in flight at once: enough to keep threads busy, few enough that
+/// unjoined pieces do not count.
+const WAVE_PER_THREAD: usize = 4;
+
+impl Evaluator<'_> {
+    /// Feeds the rows of a leaf, chunk by chunk, to accumulators made by `make`; finished ones go
+    /// to `take` in order. Rows without a value are left out.
+    pub(super) fn fold<T: Send>(
+        &self,
+        leaf: &Leaf,
+        make: impl Fn() -> T + Sync,
+        add: impl Fn(&mut T, Meta, &[f64]) -> Result<(), QueryError> + Sync,
+        mut take: impl FnMut(T) -> Result<(), QueryError>,
+    ) -> Result<(), QueryError> {
+        let total = leaf.input.len();
+        let steps = leaf.view.grid.steps;
+        let run = |chunk: usize| -> Result<T, QueryError> {
+            let mut accumulator = make();
+            let mut buffers = Buffers::default();
+            let mut meter = Meter::new(self.budget);
+            let mut scratch = Scratch::default();
+            let mut row = vec![0.0; steps];
+            for index in chunk * CHUNK..((chunk + 1) * CHUNK).min(total) {
+                leaf.row(index, &mut buffers, &mut row, self.budget, &mut meter)?;
+                if row.iter().all(|v| is_absent(*v)) {
+                    continue;
+                }
+                let meta = self.meta(leaf, index, &mut scratch);
+                add(&mut accumulator, meta, &row)?;
+            }
+            Ok(accumulator)
+        };
+        let chunks = total.div_ceil(CHUNK);
+        if self.threads == 1 || chunks <= 1 {
+            return (0..chunks).try_for_each(|chunk| take(run(chunk)?));
+        }
+        let wave = self.threads * WAVE_PER_THREAD;
+        for first in (0..chunks).step_by(wave) {
+            let done: Vec<_> = (first..(first + wave).min(chunks))
+                .into_par_iter()
+                .map(run)
+                .collect();
+            for accumulator in done {
+                take(accumulator?)?;
+            }
+            self.budget.check()?;
+        }
+        Ok(())
+    }
+
+    fn meta(&self, leaf: &Leaf, index: usize, scratch: &mut Scratch) -> Meta {
+        let labels = leaf.input.labels(index);
+        let drop_name = leaf.input.drop_name(index) || leaf.drops_name;
+        if drop_name && !self.options.delayed_name_removal {
+            return Meta {
+                labels: scratch.without_metadata(labels),
+                drop_name: false,
+            };
+        }
+        Meta {
+            labels: labels.clone(),
+            drop_name,
+        }
+    }
+
+    /// The whole of a leaf.
+    pub(super) fn collect(&self, leaf: &Leaf) -> Result<Block, QueryError> {
+        let mut block = Block::new(leaf.view.grid.steps, self.budget);
+        self.fold(
+            leaf,
+            || (Vec::new(), Vec::new()),
+            |(series, values), meta, row| {
+                series.push(meta);
+                values.extend_from_slice(row);
+                Ok(())
+            },
+            |(series, values)| block.extend(series, &values),
+        )?;
+        if leaf.drops_name && !self.options.delayed_name_removal {
+            block.merge_equal()?;
+        }
+        Ok(block)
+    }
+}

@@ -1,0 +1,555 @@
+//! Tokens to an expression tree: a recursive-descent parser with operator precedence.
+//!
+//! Recursion is bounded by [`TextLimits::depth`]; chains of left-associative operators are built
+//! in a loop, so their length is bounded by the number of tokens alone.
+
+mod duration;
+mod selector;
+
+pub(super) use selector::name_matcher;
+
+use super::ast::{
+    Aggregate, AggregateOp, Binary, BinaryOp, Call, Cardinality, Expr, ExprKind, Grouping,
+    Matching, Pos,
+};
+use super::check;
+use super::functions;
+use super::lex::{Kind, SyntaxError, Token, lex};
+use super::limits::TextLimits;
+use super::text::{self, parse_duration, parse_number, quote};
+
+type Result<T> = std::result::Result<T, SyntaxError>;
+
+/// Parses and type-checks an expression.
+pub(super) fn parse(text: &str, limits: &TextLimits) -> Result<Expr> {
+    let tokens = lex(text, limits)?;
+    let mut parser = Parser {
+        text,
+        tokens,
+        next: 0,
+        depth: 0,
+        max_depth: limits.depth,
+    };
+    if parser.kind() == Kind::Eof {
+        return Err(SyntaxError::new(0, "no expression found in input"));
+    }
+    let expr = parser.expr(0)?;
+    if parser.kind() != Kind::Eof {
+        return Err(parser.unexpected("", ""));
+    }
+    Ok(expr)
+}
+
+struct Parser<'t> {
+    text: &'t str,
+    tokens: Vec<Token>,
+    next: usize,
+    depth: usize,
+    max_depth: usize,
+}
+
+impl<'t> Parser<'t> {
+    fn peek(&self) -> Token {
+        self.tokens[self.next.min(self.tokens.len() - 1)]
+    }
+
+    fn kind(&self) -> Kind {
+        self.peek().kind
+    }
+
+    fn kind_after(&self, ahead: usize) -> Kind {
+        self.tokens[(self.next + ahead).min(self.tokens.len() - 1)].kind
+    }
+
+    fn bump(&mut self) -> Token {
+        let token = self.peek();
+        self.next += 1;
+        token
+    }
+
+    fn slice(&self, token: Token) -> &'t str {
+        &self.text[token.start..token.end]
+    }
+
+    /// The word that comes next, in lower case; empty if it is no word.
+    fn word(&self) -> String {
+        let token = self.peek();
+        match token.kind {
+            Kind::Ident => self.slice(token).to_ascii_lowercase(),
+            _ => String::new(),
+        }
+    }
+
+    fn eat(&mut self, kind: Kind) -> bool {
+        let found = self.kind() == kind;
+        if found {
+            self.bump();
+        }
+        found
+    }
+
+    fn expect(&mut self, kind: Kind, context: &str, expected: &str) -> Result<Token> {
+        if self.kind() == kind {
+            Ok(self.bump())
+        } else {
+            Err(self.unexpected(context, expected))
+        }
+    }
+
+    /// Prometheus's words for a token that may not stand where it stands.
+    fn unexpected(&self, context: &str, expected: &str) -> SyntaxError {
+        let token = self.peek();
+        let mut message = format!("unexpected {}", self.describe(token));
+        if !context.is_empty() {
+            message = format!("{message} in {context}");
+        }
+        if !expected.is_empty() {
+            message = format!("{message}, expected {expected}");
+        }
+        SyntaxError::new(token.start, message)
+    }
+
+    fn describe(&self, token: Token) -> String {
+        let written = self.slice(token);
+        match token.kind {
+            Kind::Eof => "end of input".to_owned(),
+            Kind::Ident if is_keyword(&written.to_ascii_lowercase()) => {
+                format!("<{}>", written.to_ascii_lowercase())
+            }
+            Kind::Ident => format!("identifier {}", quote(written)),
+            Kind::Number => format!("number {}", quote(written)),
+            Kind::Duration => format!("duration {}", quote(written)),
+            Kind::Str => format!("string {written}"),
+            Kind::LeftParen
+            | Kind::RightParen
+            | Kind::LeftBrace
+            | Kind::RightBrace
+            | Kind::LeftBracket
+            | Kind::RightBracket
+            | Kind::Comma
+            | Kind::Colon
+            | Kind::At => quote(written),
+            Kind::Assign
+            | Kind::Equal
+            | Kind::NotEqual
+            | Kind::EqualRegex
+            | Kind::NotRegex
+            | Kind::Greater
+            | Kind::GreaterEqual
+            | Kind::Less
+            | Kind::LessEqual
+            | Kind::TrimUpper
+            | Kind::TrimLower
+            | Kind::Add
+            | Kind::Sub
+            | Kind::Mul
+            | Kind::Div
+            | Kind::Mod
+            | Kind::Pow => format!("<op:{written}>"),
+        }
+    }
+
+    /// Calls `inner` one level deeper.
+    fn deeper<T>(&mut self, inner: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        if self.depth >= self.max_depth {
+            let message = format!("query nested more than {} deep", self.max_depth);
+            return Err(SyntaxError::new(self.peek().start, message));
+        }
+        self.depth += 1;
+        let result = inner(self);
+        self.depth -= 1;
+        result
+    }
+
+    /// An expression whose operators all bind tighter than `floor`.
+    fn expr(&mut self, floor: u8) -> Result<Expr> {
+        self.deeper(|parser| {
+            let mut left = parser.unary()?;
+            while let Some(op) = parser.binary_op() {
+                if op.precedence() <= floor {
+                    break;
+                }
+                parser.bump();
+                let (return_bool, matching) = parser.binary_modifiers()?;
+                // `^` binds to the right, everything else to the left.
+                let right_floor = match op {
+                    BinaryOp::Pow => op.precedence() - 1,
+                    _ => op.precedence(),
+                };
+                let right = parser.expr(right_floor)?;
+                let pos = Pos {
+                    start: left.pos.start,
+                    end: right.pos.end,
+                };
+                let binary = Binary {
+                    op,
+                    left,
+                    right,
+                    return_bool,
+                    matching: matching.unwrap_or_default(),
+                };
+                check::binary(&binary)?;
+                left = Expr::new(ExprKind::Binary(Box::new(binary)), pos);
+            }
+            Ok(left)
+        })
+    }
+
+    fn binary_op(&self) -> Option<BinaryOp> {
+        Some(match self.kind() {
+            Kind::Add => BinaryOp::Add,
+            Kind::Sub => BinaryOp::Sub,
+            Kind::Mul => BinaryOp::Mul,
+            Kind::Div => BinaryOp::Div,
+            Kind::Mod => BinaryOp::Mod,
+            Kind::Pow => BinaryOp::Pow,
+            Kind::Equal => BinaryOp::Equal,
+            Kind::NotEqual => BinaryOp::NotEqual,
+            Kind::Greater => BinaryOp::Greater,
+            Kind::GreaterEqual => BinaryOp::GreaterEqual,
+            Kind::Less => BinaryOp::Less,
+            Kind::LessEqual => BinaryOp::LessEqual,
+            Kind::TrimUpper => BinaryOp::TrimUpper,
+            Kind::TrimLower => BinaryOp::TrimLower,
+            Kind::Ident => match self.word().as_str() {
+                "and" => BinaryOp::And,
+                "or" => BinaryOp::Or,
+                "unless" => BinaryOp::Unless,
+                "atan2" => BinaryOp::Atan2,
+                _ => return None,
+            },
+            _ => return None,
+        })
+    }
+
+    fn binary_modifiers(&mut self) -> Result<(bool, Option<Matching>)> {
+        let mut matching: Option<Matching> = None;
+        let return_bool = self.word() == "bool";
+        if return_bool {
+            self.bump();
+        }
+        // A metric may be called `on`-like names too: only a parenthesis makes it a modifier.
+        let word = self.word();
+        if word == "on" || word == "ignoring" {
+            self.bump();
+            let labels = self.label_list()?;
+            let on = word == "on";
+            let mut found = Matching {
+                on,
+                labels,
+                ..Matching::default()
+            };
+            let word = self.word();
+            if word == "group_left" || word == "group_right" {
+                self.bump();
+                found.cardinality = match word.as_str() {
+                    "group_left" => Cardinality::ManyToOne,
+                    _ => Cardinality::OneToMany,
+                };
+                if self.kind() == Kind::LeftParen {
+                    found.include = self.label_list()?;
+                }
+            }
+            matching = Some(found);
+        }
+        while let word @ ("fill" | "fill_left" | "fill_right") = self.word().as_str() {
+            if self.kind_after(1) != Kind::LeftParen {
+                break;
+            }
+            self.bump();
+            let value = self.fill_value()?;
+            let found = matching.get_or_insert_default();
+            if word != "fill_right" {
+                found.fill_left = Some(value);
+            }
+            if word != "fill_left" {
+                found.fill_right = Some(value);
+            }
+        }
+        Ok((return_bool, matching))
+    }
+
+    fn fill_value(&mut self) -> Result<f64> {
+        self.expect(Kind::LeftParen, "fill modifier", "\"(\"")?;
+        let negative = self.kind() == Kind::Sub;
+        if negative || self.kind() == Kind::Add {
+            self.bump();
+        }
+        let Some(value) = self.number() else {
+            return Err(self.unexpected("fill modifier", "number"));
+        };
+        self.expect(Kind::RightParen, "fill modifier", "\")\"")?;
+        Ok(if negative { -value } else { value })
+    }
+
+    /// `(a, "b", c,)`.
+    fn label_list(&mut self) -> Result<Vec<String>> {
+        const CONTEXT: &str = "grouping opts";
+        self.expect(Kind::LeftParen, CONTEXT, "\"(\"")?;
+        let mut labels = Vec::new();
+        loop {
+            if self.eat(Kind::RightParen) {
+                return Ok(labels);
+            }
+            let token = self.peek();
+            match token.kind {
+                Kind::Ident if !self.slice(token).contains(':') => {
+                    labels.push(self.slice(token).to_owned());
+                }
+                Kind::Str => {
+                    let value = self.string_value(token)?;
+                    let Some(name) = value.label_name() else {
+                        let message =
+                            format!("invalid label name for grouping: {}", value.quoted());
+                        return Err(SyntaxError::new(token.start, message));
+                    };
+                    labels.push(name.to_owned());
+                }
+                _ => return Err(self.unexpected(CONTEXT, "label")),
+            }
+            self.bump();
+            if !self.eat(Kind::Comma) && self.kind() != Kind::RightParen {
+                return Err(self.unexpected(CONTEXT, "\",\" or \")\""));
+            }
+        }
+    }
+
+    fn string_value(&self, token: Token) -> Result<text::Text> {
+        text::unquote(self.slice(token)).map_err(|reason| {
+            let message = format!(
+                "error unquoting string {}: {reason}",
+                quote(self.slice(token))
+            );
+            SyntaxError::new(token.start, message)
+        })
+    }
+
+    fn unary(&mut self) -> Result<Expr> {
+        let start = self.peek().start;
+        let negative = self.kind() == Kind::Sub;
+        if !negative && self.kind() != Kind::Add {
+            return self.postfix();
+        }
+        self.bump();
+        // Signs bind looser than `^` and tighter than `*`.
+        let inner = self.expr(BinaryOp::Mul.precedence())?;
+        let pos = Pos {
+            start,
+            end: inner.pos.end,
+        };
+        check::unary(&inner, pos)?;
+        let kind = match (negative, inner.kind) {
+            (true, ExprKind::Number(value)) => ExprKind::Number(-value),
+            (false, ExprKind::Number(value)) => ExprKind::Number(value),
+            (true, kind) => ExprKind::Negate(Box::new(Expr::new(kind, inner.pos))),
+            (false, kind) => ExprKind::Plus(Box::new(Expr::new(kind, inner.pos))),
+        };
+        Ok(Expr::new(kind, pos))
+    }
+
+    fn postfix(&mut self) -> Result<Expr> {
+        let mut expr = self.primary()?;
+        loop {
+            expr = match self.kind() {
+                Kind::LeftBracket => self.brackets(expr)?,
+                Kind::At => self.at(expr)?,
+                Kind::Ident => match self.word().as_str() {
+                    "offset" => self.offset(expr)?,
+                    "anchored" | "smoothed" => self.edges(expr)?,
+                    _ => return Ok(expr),
+                },
+                _ => return Ok(expr),
+            };
+        }
+    }
+
+    fn number(&mut self) -> Option<f64> {
+        let token = self.peek();
+        let written = self.slice(token);
+        let value = match token.kind {
+            Kind::Number => parse_number(written)?,
+            Kind::Duration => parse_duration(written)? as f64 / 1000.0,
+            Kind::Ident if is_number_word(written) => parse_number(written)?,
+            _ => return None,
+        };
+        self.bump();
+        Some(value)
+    }
+
+    fn primary(&mut self) -> Result<Expr> {
+        let token = self.peek();
+        let pos = Pos {
+            start: token.start,
+            end: token.end,
+        };
+        match token.kind {
+            Kind::LeftParen => {
+                self.bump();
+                let inner = self.expr(0)?;
+                let close = self.expect(Kind::RightParen, "", "")?;
+                let pos = Pos {
+                    start: token.start,
+                    end: close.end,
+                };
+                Ok(Expr::new(ExprKind::Paren(Box::new(inner)), pos))
+            }
+            Kind::Str => {
+                let value = self.string_value(token)?;
+                self.bump();
+                Ok(Expr::new(ExprKind::String(value), pos))
+            }
+            Kind::LeftBrace => self.selector(None),
+            Kind::Ident => self.named(token),
+            _ => match self.number() {
+                Some(value) => Ok(Expr::new(ExprKind::Number(value), pos)),
+                None => Err(self.unexpected("", "")),
+            },
+        }
+    }
+
+    /// What begins with a word: a number, an aggregation, a call or a selector.
+    fn named(&mut self, token: Token) -> Result<Expr> {
+        let pos = Pos {
+            start: token.start,
+            end: token.end,
+        };
+        let word = self.word();
+        if let Some(op) = AggregateOp::from_word(&word) {
+            let after = self.kind_after(1);
+            let by = self.tokens.get(self.next + 1).is_some_and(|t| {
+                let w = self.slice(*t).to_ascii_lowercase();
+                t.kind == Kind::Ident && (w == "by" || w == "without")
+            });
+            if after == Kind::LeftParen || by {
+                return self.aggregate(op);
+            }
+        } else if self.kind_after(1) == Kind::LeftParen && !is_keyword(&word) {
+            return self.call();
+        }
+        if is_number_word(self.slice(token))
+            && let Some(value) = self.number()
+        {
+            return Ok(Expr::new(ExprKind::Number(value), pos));
+        }
+        if matches!(
+            word.as_str(),
+            "bool" | "on" | "ignoring" | "group_left" | "group_right" | "atan2"
+        ) {
+            return Err(self.unexpected("", ""));
+        }
+        self.bump();
+        self.selector(Some(token))
+    }
+
+    fn args(&mut self) -> Result<(Vec<Expr>, usize)> {
+        self.expect(Kind::LeftParen, "", "")?;
+        let mut args = Vec::new();
+        if self.kind() == Kind::RightParen {
+            return Ok((args, self.bump().end));
+        }
+        loop {
+            args.push(self.expr(0)?);
+            if self.eat(Kind::Comma) {
+                if self.kind() == Kind::RightParen {
+                    let message = "trailing commas not allowed in function call args";
+                    return Err(SyntaxError::new(self.peek().start, message));
+                }
+                continue;
+            }
+            let close = self.expect(Kind::RightParen, "", "")?;
+            return Ok((args, close.end));
+        }
+    }
+
+    fn call(&mut self) -> Result<Expr> {
+        let token = self.bump();
+        let name = self.slice(token);
+        // `START()` and the like are keywords, which know no case.
+        let lower = name.to_ascii_lowercase();
+        let known = match lower.as_str() {
+            "start" | "end" | "step" | "range" | "min_of" | "max_of" => functions::find(&lower),
+            _ => functions::find(name),
+        };
+        let Some(function) = known else {
+            let message = format!("unknown function with name {}", quote(name));
+            return Err(SyntaxError::new(token.start, message));
+        };
+        let (args, end) = self.args()?;
+        let pos = Pos {
+            start: token.start,
+            end,
+        };
+        let call = Call { function, args };
+        check::call(&call, pos)?;
+        Ok(Expr::new(ExprKind::Call(Box::new(call)), pos))
+    }
+
+    fn aggregate(&mut self, op: AggregateOp) -> Result<Expr> {
+        let token = self.bump();
+        let mut grouping = self.grouping()?;
+        let (mut args, mut end) = self.args()?;
+        if grouping.is_none() {
+            grouping = self.grouping()?;
+            end = end.max(self.tokens[self.next - 1].end);
+        }
+        let pos = Pos {
+            start: token.start,
+            end,
+        };
+        if args.is_empty() {
+            let message = "no arguments for aggregate expression provided";
+            return Err(SyntaxError::new(token.start, message));
+        }
+        let wanted = 1 + usize::from(op.param_type().is_some());
+        if args.len() != wanted {
+            let message = format!(
+                "wrong number of arguments for aggregate expression provided, expected {wanted}, got {}",
+                args.len()
+            );
+            return Err(SyntaxError::new(token.start, message));
+        }
+        let expr = args.pop().expect("one argument at least");
+        let aggregate = Aggregate {
+            op,
+            grouping: grouping.unwrap_or_default(),
+            param: args.pop(),
+            expr,
+        };
+        check::aggregate(&aggregate)?;
+        Ok(Expr::new(ExprKind::Aggregate(Box::new(aggregate)), pos))
+    }
+
+    fn grouping(&mut self) -> Result<Option<Grouping>> {
+        let without = match self.word().as_str() {
+            "by" => false,
+            "without" => true,
+            _ => return Ok(None),
+        };
+        self.bump();
+        let labels = self.label_list()?;
+        Ok(Some(Grouping { without, labels }))
+    }
+}
+
+fn is_number_word(word: &str) -> bool {
+    word.eq_ignore_ascii_case("inf") || word.eq_ignore_ascii_case("nan")
+}
+
+fn is_keyword(word: &str) -> bool {
+    AggregateOp::from_word(word).is_some()
+        || matches!(
+            word,
+            "and"
+                | "or"
+                | "unless"
+                | "atan2"
+                | "offset"
+                | "by"
+                | "without"
+                | "on"
+                | "ignoring"
+                | "group_left"
+                | "group_right"
+                | "bool"
+        )
+}

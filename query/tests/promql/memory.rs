@@ -1,0 +1,100 @@
+//! A [`SeriesSource`] over a table of samples.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use millrace_model::{Labels, MetricMetadata, TenantId, TimeRange, TimestampMs};
+use millrace_query::{
+    LabelRequest, SampleColumns, Select, SeriesSource, SourceError, StoredSeries,
+};
+
+/// Samples by series and time.
+#[derive(Debug, Default)]
+pub struct Memory {
+    series: BTreeMap<Labels, Series>,
+    /// A series was selected of which samples are missing here.
+    touched_incomplete: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Series {
+    samples: Arc<BTreeMap<i64, f64>>,
+    incomplete: bool,
+}
+
+impl Memory {
+    pub fn insert(&mut self, labels: &Labels, timestamp: i64, value: f64) {
+        let series = self.series.entry(labels.clone()).or_default();
+        Arc::make_mut(&mut series.samples).insert(timestamp, value);
+    }
+
+    /// Notes that the series has samples that cannot be stored.
+    pub fn mark_incomplete(&mut self, labels: &Labels) {
+        self.series.entry(labels.clone()).or_default().incomplete = true;
+    }
+
+    /// Whether a series of which samples are missing was selected since the last call.
+    pub fn take_touched_incomplete(&self) -> bool {
+        self.touched_incomplete.swap(false, Ordering::SeqCst)
+    }
+}
+
+struct Selected {
+    labels: Labels,
+    samples: Arc<BTreeMap<i64, f64>>,
+    range: TimeRange,
+}
+
+impl StoredSeries for Selected {
+    fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    fn read(&self, out: &mut SampleColumns) -> Result<(), SourceError> {
+        let (TimestampMs(start), TimestampMs(end)) = (self.range.start, self.range.end);
+        if start <= end {
+            for (timestamp, value) in self.samples.range(start..=end) {
+                out.push(*timestamp, *value);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SeriesSource for Memory {
+    fn select(&self, request: &Select<'_>) -> Result<Vec<Box<dyn StoredSeries>>, SourceError> {
+        let mut selected: Vec<Box<dyn StoredSeries>> = Vec::new();
+        for (labels, series) in &self.series {
+            if !request.matchers.iter().all(|m| m.matches_labels(labels)) {
+                continue;
+            }
+            if series.incomplete {
+                self.touched_incomplete.store(true, Ordering::SeqCst);
+            }
+            selected.push(Box::new(Selected {
+                labels: labels.clone(),
+                samples: Arc::clone(&series.samples),
+                range: request.range,
+            }));
+        }
+        Ok(selected)
+    }
+
+    fn series(&self, request: &Select<'_>) -> Result<Vec<Labels>, SourceError> {
+        let selected = self.select(request)?;
+        Ok(selected.iter().map(|s| s.labels().clone()).collect())
+    }
+
+    fn label_names(&self, _: &LabelRequest<'_>) -> Result<Vec<String>, SourceError> {
+        Ok(Vec::new())
+    }
+
+    fn label_values(&self, _: &str, _: &LabelRequest<'_>) -> Result<Vec<String>, SourceError> {
+        Ok(Vec::new())
+    }
+
+    fn metadata(&self, _: &TenantId, _: Option<&str>) -> Result<Vec<MetricMetadata>, SourceError> {
+        Ok(Vec::new())
+    }
+}
