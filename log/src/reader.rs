@@ -330,3 +330,10 @@ fn corrupt(segment: &SegmentFile, offset: u64, damage: Damage) -> LogError {
         damage,
     }
 }
+
+const _: () = {
+    const fn shared<T: Clone + Send + Sync>() {}
+    shared::<LogReader>();
+    const fn moved<T: Send>() {}
+    moved::<crate::Log>();
+};

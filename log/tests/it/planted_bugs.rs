@@ -16,7 +16,7 @@ fn killed<T: std::fmt::Debug>(bug: Bug, check: impl Fn() -> Result<T, String>) {
 }
 
 fn sweep() -> Result<millrace_log::fs::sim::Sweep, String> {
-    faults::sweep(2, 60)
+    faults::sweep(2, 60, false)
 }
 
 #[test]

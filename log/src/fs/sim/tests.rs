@@ -1,5 +1,5 @@
 use super::*;
-use crate::fs::{create_dir_durable, publish, read_all};
+use crate::fs::{DirEntry, Fs, create_dir_durable, publish, read_all};
 
 fn read(fs: &SimFs, path: &str) -> Option<Vec<u8>> {
     read_all(fs, Path::new(path), 1 << 20).ok()
@@ -244,6 +244,10 @@ fn a_full_disk_takes_part_of_a_write() {
     );
     fs.set_capacity(100);
     assert_eq!(file.len().unwrap(), 12);
+    fs.set_capacity(12);
+    assert!(publish(&fs, Path::new("/b"), b"x").is_err());
+    fs.unlink(Path::new("/a")).unwrap();
+    publish(&fs, Path::new("/b"), b"x").unwrap();
 }
 
 #[test]
