@@ -23,7 +23,7 @@ use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
 use super::body::{PacedBody, TrackedBody};
-use super::limits::{HttpLimits, MAX_BUFFER_BYTES, MAX_HEADERS};
+use super::limits::{HttpLimits, MAX_BUFFER_BYTES, MAX_HEAD_BYTES, MAX_HEADERS};
 use super::metrics::HttpMetrics;
 use super::stream::{ConnectionState, TimedStream};
 
@@ -162,6 +162,7 @@ async fn connection(
         // as part of the next head.
         .header_read_timeout(None)
         .max_headers(MAX_HEADERS)
+        .max_header_size(MAX_HEAD_BYTES)
         .max_buf_size(MAX_BUFFER_BYTES)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
@@ -206,7 +207,7 @@ fn answer(
 ) -> impl Future<Output = Result<Response<TrackedBody>, Infallible>> {
     state.request_begins();
     let limits = serving.limits;
-    let request = request.map(|body| Body::new(PacedBody::new(body, limits)));
+    let request = request.map(|body| Body::new(PacedBody::new(body, state.clone(), limits)));
     async move {
         let response = serving
             .router

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::BoxError;
 use axum::body::{Body, Bytes, HttpBody};
@@ -15,24 +16,28 @@ use super::stream::ConnectionState;
 
 /// A body that was sent too slowly.
 #[derive(Debug, thiserror::Error)]
-#[error("the body came too slowly: less than {min_bytes} bytes in {seconds} s")]
+#[error("the body came too slowly: less than {rate} bytes a second over {stretch:?}")]
 pub struct TooSlow {
-    min_bytes: u64,
-    seconds: u64,
+    rate: u64,
+    stretch: Duration,
 }
 
 /// A request's body that must keep a minimum pace.
 pub struct PacedBody {
     inner: Incoming,
+    ended: bool,
     pace: Pace,
+    state: Arc<ConnectionState>,
     limits: HttpLimits,
 }
 
 impl PacedBody {
     /// Watches `inner`.
-    pub fn new(inner: Incoming, limits: HttpLimits) -> Self {
+    pub fn new(inner: Incoming, state: Arc<ConnectionState>, limits: HttpLimits) -> Self {
         Self {
+            ended: inner.is_end_stream(),
             inner,
+            state,
             pace: Pace::new(limits.body_timeout, limits.min_rate),
             limits,
         }
@@ -54,14 +59,15 @@ impl HttpBody for PacedBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
-            Poll::Ready(None) => Poll::Ready(None),
-            Poll::Pending => {
-                let seconds = self.limits.body_timeout.as_secs();
-                let min_bytes = self.limits.min_rate.saturating_mul(seconds);
-                self.pace
-                    .poll_too_slow(cx)
-                    .map(|()| Some(Err(TooSlow { min_bytes, seconds }.into())))
+            Poll::Ready(None) => {
+                self.ended = true;
+                Poll::Ready(None)
             }
+            Poll::Pending => self.pace.poll_too_slow(cx).map(|()| {
+                self.state.give_up();
+                let (rate, stretch) = (self.limits.min_rate, self.limits.body_timeout);
+                Some(Err(TooSlow { rate, stretch }.into()))
+            }),
         }
     }
 
@@ -71,6 +77,14 @@ impl HttpBody for PacedBody {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+impl Drop for PacedBody {
+    fn drop(&mut self) {
+        if !self.ended && !self.inner.is_end_stream() {
+            self.state.leave_unread();
+        }
     }
 }
 

@@ -25,6 +25,10 @@ pub struct HttpLimits {
 /// Headers of one request at most. Prometheus sends 8, a browser behind two proxies 30.
 pub const MAX_HEADERS: usize = 64;
 
-/// Read buffer of a connection at most, and with it the longest head. hyper's own bound is 408 KiB;
-/// with 4,096 connections that would be 1.6 GiB.
+/// Longest head of a request: the longest expression that is taken, percent-encoded in a URL as far
+/// as it usually needs it, and the other headers.
+pub const MAX_HEAD_BYTES: usize = 32 << 10;
+
+/// Read buffer of a connection at most. hyper's own bound is 408 KiB; with 4,096 connections that
+/// would be 1.6 GiB.
 pub const MAX_BUFFER_BYTES: usize = 64 << 10;

@@ -4,7 +4,9 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
@@ -21,6 +23,8 @@ pub struct ConnectionState {
     phase: Mutex<Phase>,
     /// The connection's task.
     task: AtomicWaker,
+    /// Part of a body may still be on its way.
+    unread: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +41,18 @@ enum Phase {
         /// When the connection is closed.
         until: Instant,
     },
+    /// The peer was too slow: nothing is written any more, so that the connection ends without an
+    /// answer and the client knows that it does not know the outcome.
+    GivenUp,
 }
+
+/// After an answer that came before the end of the request's body (it is too long, say), the rest
+/// is read and dropped for so long. Closing at once would make the system reset the connection, and
+/// the client would lose the answer that says why.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What is read and dropped then, at most.
+const LINGER_BYTES: u64 = 64 << 20;
 
 impl ConnectionState {
     /// The head of a request is complete.
@@ -45,11 +60,25 @@ impl ConnectionState {
         *self.phase.lock() = Phase::Request;
     }
 
+    /// The body was too slow.
+    pub fn give_up(&self) {
+        *self.phase.lock() = Phase::GivenUp;
+    }
+
+    /// The rest of the body is not wanted.
+    pub fn leave_unread(&self) {
+        self.unread.store(true, Ordering::Relaxed);
+    }
+
     /// The answer has been handed to the connection.
     pub fn request_ends(&self, limits: &HttpLimits) {
-        *self.phase.lock() = Phase::Idle {
-            until: Instant::now() + limits.idle_timeout,
-        };
+        let mut phase = self.phase.lock();
+        if *phase == Phase::Request {
+            *phase = Phase::Idle {
+                until: Instant::now() + limits.idle_timeout,
+            };
+        }
+        drop(phase);
         // hyper may have polled for the next head already, when no timer was due.
         self.task.wake();
     }
@@ -63,6 +92,14 @@ pub struct TimedStream {
     limits: HttpLimits,
     read_timer: Pin<Box<Sleep>>,
     write_pace: Pace,
+    linger: Option<Linger>,
+}
+
+/// The end of a connection whose peer may still be sending.
+#[derive(Debug)]
+struct Linger {
+    deadline: Pin<Box<Sleep>>,
+    bytes: u64,
 }
 
 impl TimedStream {
@@ -72,6 +109,7 @@ impl TimedStream {
         let state = Arc::new(ConnectionState {
             phase: Mutex::new(Phase::Head { until }),
             task: AtomicWaker::new(),
+            unread: AtomicBool::new(false),
         });
         let timed = Self {
             stream,
@@ -79,6 +117,7 @@ impl TimedStream {
             limits,
             read_timer: Box::pin(sleep_until(until)),
             write_pace: Pace::new(limits.write_timeout, limits.min_rate),
+            linger: None,
         };
         (timed, state)
     }
@@ -94,7 +133,7 @@ impl TimedStream {
 
     fn poll_read_timer(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let (until, what) = match *self.state.phase.lock() {
-            Phase::Request => {
+            Phase::Request | Phase::GivenUp => {
                 self.state.task.register(cx.waker());
                 return Poll::Pending;
             }
@@ -110,16 +149,15 @@ impl TimedStream {
             .map(|()| io::Error::new(io::ErrorKind::TimedOut, what))
     }
 
-    fn poll_paced<T>(
+    fn poll_paced(
         &mut self,
         cx: &mut Context<'_>,
-        written: Poll<io::Result<T>>,
-        bytes: impl Fn(&T) -> usize,
-    ) -> Poll<io::Result<T>> {
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
         match written {
-            Poll::Ready(Ok(value)) => {
-                self.write_pace.progressed(bytes(&value));
-                Poll::Ready(Ok(value))
+            Poll::Ready(Ok(bytes)) => {
+                self.write_pace.progressed(bytes);
+                Poll::Ready(Ok(bytes))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => self.write_pace.poll_too_slow(cx).map(|()| {
@@ -129,6 +167,38 @@ impl TimedStream {
                 ))
             }),
         }
+    }
+}
+
+impl TimedStream {
+    fn refuse_if_given_up(&self) -> io::Result<()> {
+        if *self.state.phase.lock() == Phase::GivenUp {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the body of a request came too slowly",
+            ));
+        }
+        Ok(())
+    }
+
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let linger = self.linger.get_or_insert_with(|| Linger {
+            deadline: Box::pin(sleep_until(Instant::now() + LINGER)),
+            bytes: 0,
+        });
+        let mut scratch = [0; 16 << 10];
+        while linger.bytes < LINGER_BYTES && linger.deadline.as_mut().poll(cx).is_pending() {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    linger.bytes += buffer.filled().len() as u64;
+                }
+                // The end, or a peer that has gone: either way nothing more comes.
+                Poll::Ready(_) => break,
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -158,8 +228,9 @@ impl AsyncWrite for TimedStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.refuse_if_given_up()?;
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.poll_paced(cx, written, |n| *n)
+        self.poll_paced(cx, written)
     }
 
     fn poll_write_vectored(
@@ -167,8 +238,9 @@ impl AsyncWrite for TimedStream {
         cx: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.refuse_if_given_up()?;
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, buffers);
-        self.poll_paced(cx, written, |n| *n)
+        self.poll_paced(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -180,6 +252,12 @@ impl AsyncWrite for TimedStream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if self.linger.is_none() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        }
+        if self.state.unread.load(Ordering::Relaxed) {
+            return self.poll_linger(cx);
+        }
+        Poll::Ready(Ok(()))
     }
 }

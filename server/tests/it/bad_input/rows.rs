@@ -104,7 +104,7 @@ fn json_rows() -> Vec<Row> {
     vec![
         t.row("cut short", push(r#"{"device": "bad", "fields": {"a": "#), 400, &["not JSON", "malformed_json"]),
         t.row("not JSON at all", push("hello"), 400, &["not JSON", "malformed_json"]),
-        t.row("a number in place of an object", push("42"), 400, &["malformed_json"]),
+        t.row("a number in place of an object", push("42"), 400, &["unsupported_type"]),
         t.row("not UTF-8", push(b"{\"device\": \"\xff\"}".to_vec()), 400, &["not UTF-8", "invalid_utf8"]),
         t.row("no device", push(r#"{"fields": {"a": 1}}"#), 400, &["missing_device"]),
         t.row("no fields", push(r#"{"device": "bad"}"#), 400, &["missing_fields"]),

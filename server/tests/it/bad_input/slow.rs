@@ -18,7 +18,11 @@ fn closed_after(server: &Millrace, request: &[u8]) -> (String, Duration) {
     match stream.read_to_end(&mut answer) {
         Ok(_) => {}
         Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
-        Err(error) => panic!("not closed: {error}"),
+        Err(error) => panic!(
+            "{:?} is not closed: {error}; so far {:?}",
+            String::from_utf8_lossy(&request[..request.len().min(60)]),
+            String::from_utf8_lossy(&answer)
+        ),
     }
     (
         String::from_utf8_lossy(&answer).into_owned(),

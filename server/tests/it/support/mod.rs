@@ -5,6 +5,6 @@ mod process;
 pub mod remote_write;
 mod rng;
 
-pub use client::{Answer, Client, matrix, now_ms, vector};
-pub use process::{Millrace, eventually, wait_exit};
+pub use client::{Client, matrix, now_ms, vector};
+pub use process::{Millrace, eventually};
 pub use rng::Rng;
