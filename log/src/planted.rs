@@ -2,7 +2,7 @@
 //! would notice.
 //!
 //! **Invariants:** without the feature `sim` every switch is constantly off and costs nothing; with
-//! it a switch is on only inside [`with`], only on the calling thread. Other crates name their own
+//! it a switch is on only inside `with`, only on the calling thread. Other crates name their own
 //! bugs as further constants of type [`Bug`].
 
 /// The name of a planted bug.

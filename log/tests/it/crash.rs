@@ -16,7 +16,7 @@ pub fn check(seed: u64, steps: u64, plan: &CrashPlan, with_lint: bool) -> Result
     linted(&fs)?;
     enumerate(&fs, &ledger, plan, |case| {
         let expected = Expected::from(case.events());
-        recover_and_check(&case.fs, &expected, |found| case.recovery_done(found))?;
+        recover_and_check(&case.fs, &expected, |found| case.recovery_done_with(found))?;
         linted(&case.fs)
     })
     .map_err(|failure| failure.to_string())

@@ -166,12 +166,12 @@ impl Expected {
 pub fn recover_and_check(
     fs: &SimFs,
     expected: &Expected,
-    recovery_done: impl FnOnce(Option<Event>),
+    recovery_done: impl FnOnce(Event),
 ) -> Result<(), String> {
     let opened = |what: &str| open(fs).map_err(|e| format!("{what}: {e}"));
     let (log, _) = opened("first open")?;
     // What opening found, it called durable.
-    recovery_done(Some(Event::Opened(log.next_lsn())));
+    recovery_done(Event::Opened(log.next_lsn()));
     let records = expected.check(&log)?;
     let segments = log.segments();
     let files = fs.files();

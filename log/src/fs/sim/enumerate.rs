@@ -61,10 +61,15 @@ impl<'a, E> CrashCase<'a, E> {
     }
 
     /// To be called by the check when recovery is done and before it does more with the disk: a
-    /// nested crash strikes recovery only. A crash right behind it finds `event` to have happened,
-    /// if there is one: that what was found counts as durable from now on, say.
-    pub fn recovery_done(&self, event: Option<E>) {
-        *self.recovered.borrow_mut() = Some((self.fs.op_count(), event));
+    /// nested crash strikes recovery only.
+    pub fn recovery_done(&self) {
+        *self.recovered.borrow_mut() = Some((self.fs.op_count(), None));
+    }
+
+    /// As [`recovery_done`](Self::recovery_done). A crash right behind it finds `event` to have
+    /// happened: that what recovery found counts as durable from now on, say.
+    pub fn recovery_done_with(&self, event: E) {
+        *self.recovered.borrow_mut() = Some((self.fs.op_count(), Some(event)));
     }
 }
 

@@ -159,7 +159,7 @@ fn nested_crashes_strike_recovery_and_not_what_comes_after() {
         if !case.fs.exists(Path::new("/r")).unwrap() {
             publish(&case.fs, Path::new("/r"), b"recovered").unwrap();
         }
-        case.recovery_done(None);
+        case.recovery_done();
         if read(&case.fs, "/later").is_some() {
             return Err("a nested crash after recovery".into());
         }
