@@ -1,0 +1,239 @@
+//! One server, from an empty directory to recovery after a crash.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Serialize;
+
+use super::server::Server;
+use crate::client::{Client, percent_encode};
+use crate::load::{Check, Plan, Report, now_ms, push};
+use crate::process;
+use crate::wire;
+
+/// How often the time from acknowledgement to visibility is taken.
+const VISIBILITY_TRIALS: usize = 10;
+/// Longest wait for a sample to be seen.
+const VISIBLE_TIMEOUT: Duration = Duration::from_secs(120);
+/// Between two looks for a sample.
+const POLL: Duration = Duration::from_millis(1);
+/// A server is at rest when it takes less CPU time than this...
+const REST_CPU_SECONDS: f64 = 0.03;
+/// ...for this long.
+const REST_WINDOW: Duration = Duration::from_secs(2);
+/// Longest wait for that.
+const REST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Round {
+    /// As the load generator saw it.
+    pub load: Report,
+    /// From the start of the load until everything of it could be queried.
+    pub visible_all_seconds: f64,
+    /// CPU time of the server from the start of the load until it was at rest.
+    pub cpu_seconds: f64,
+    /// Of that what it took until the last acknowledgement.
+    pub cpu_seconds_of_load: f64,
+    /// Acknowledged samples by CPU seconds, rest included.
+    pub samples_per_cpu_second: f64,
+    /// Peak resident memory.
+    pub peak_memory_bytes: u64,
+    /// On disk at the last acknowledgement.
+    pub disk_bytes_after_load: u64,
+    /// On disk when it was at rest.
+    pub disk_bytes_at_rest: u64,
+    /// From the acknowledgement of a sample to its appearance in a query, in order of size.
+    pub visible_ms: Vec<f64>,
+    /// From starting the process after kill -9 to the answer of a query for the newest sample.
+    pub recovery_seconds: f64,
+}
+
+impl Round {
+    /// One line while it runs.
+    pub fn summary(&self) -> String {
+        format!(
+            "{:.0} samples/s, {:.0} per CPU second, p99 {:.1} ms, {:.0} MB, recovery {:.2} s",
+            self.load.samples_per_second,
+            self.samples_per_cpu_second,
+            self.load.p99_ms,
+            self.peak_memory_bytes as f64 / 1e6,
+            self.recovery_seconds
+        )
+    }
+}
+
+/// Measures `server`, which was just started on an empty directory, and stops it.
+pub fn run(mut server: Server, plan: &Plan, deadline: Duration) -> Result<Round> {
+    let url = server.url();
+    let cpu_before = process::cpu_seconds(server.pid())?;
+    let started = Instant::now();
+    let load = push(plan, &url, plan.protocol.path(), deadline)?;
+    let cpu_loaded = process::cpu_seconds(server.pid())?;
+    let disk_bytes_after_load = process::disk_bytes(&server.data_dir());
+    if load.refused > 0 || load.unsent > 0 {
+        bail!(
+            "{} requests were refused, {} not sent: {}",
+            load.refused,
+            load.unsent,
+            load.first_problem.as_deref().unwrap_or("time was up")
+        );
+    }
+    let mut probe = Probe::new(&url)?;
+    probe.wait_for_load(&mut server, &plan.check, plan.end_ms)?;
+    let visible_all_seconds = started.elapsed().as_secs_f64();
+    let cpu_at_rest = wait_for_rest(server.pid())?;
+    let peak_memory_bytes = process::peak_memory_bytes(server.pid())?;
+    let disk_bytes_at_rest = process::disk_bytes(&server.data_dir());
+
+    let mut visible_ms = Vec::new();
+    let mut marker = Marker::default();
+    for number in 0..VISIBILITY_TRIALS {
+        marker = Marker::new(number);
+        let acknowledged = probe.push(marker)?;
+        probe.wait_for(&mut server, marker)?;
+        visible_ms.push(acknowledged.elapsed().as_secs_f64() * 1e3);
+    }
+    visible_ms.sort_by(f64::total_cmp);
+
+    let killed = Instant::now();
+    server.kill_and_restart()?;
+    // A new connection: the old one went with the process.
+    let mut probe = Probe::new(&url)?;
+    probe.wait_for(&mut server, marker)?;
+    let recovery_seconds = killed.elapsed().as_secs_f64();
+    probe.wait_for_load(&mut server, &plan.check, plan.end_ms)?;
+
+    let cpu_seconds = cpu_at_rest - cpu_before;
+    Ok(Round {
+        samples_per_cpu_second: load.samples as f64 / cpu_seconds,
+        cpu_seconds,
+        cpu_seconds_of_load: cpu_loaded - cpu_before,
+        visible_all_seconds,
+        peak_memory_bytes,
+        disk_bytes_after_load,
+        disk_bytes_at_rest,
+        visible_ms,
+        recovery_seconds,
+        load,
+    })
+}
+
+/// The CPU time when the server was at rest.
+fn wait_for_rest(pid: u32) -> Result<f64> {
+    let deadline = Instant::now() + REST_TIMEOUT;
+    let mut before = process::cpu_seconds(pid)?;
+    loop {
+        std::thread::sleep(REST_WINDOW);
+        let now = process::cpu_seconds(pid)?;
+        if now - before < REST_CPU_SECONDS || Instant::now() >= deadline {
+            return Ok(now);
+        }
+        before = now;
+    }
+}
+
+/// A sample that stands for the newest one.
+#[derive(Clone, Copy, Debug, Default)]
+struct Marker {
+    value: f64,
+    at_ms: i64,
+}
+
+impl Marker {
+    const METRIC: &str = "millrace_bench_marker";
+
+    fn new(number: usize) -> Self {
+        Self {
+            value: number as f64 + 1.0,
+            at_ms: now_ms(),
+        }
+    }
+}
+
+/// Asks a server.
+struct Probe {
+    client: Client,
+}
+
+impl Probe {
+    fn new(url: &str) -> Result<Self> {
+        Ok(Self {
+            client: Client::new(url)?,
+        })
+    }
+
+    /// Writes a marker; when it was acknowledged.
+    fn push(&mut self, marker: Marker) -> Result<Instant> {
+        let protocol = crate::encode::Protocol::RemoteWrite;
+        let labels = wire::labels(&[("__name__", Marker::METRIC)]);
+        let mut plain = Vec::new();
+        wire::time_series(&mut plain, &labels, marker.value, marker.at_ms);
+        let body = wire::snappy(&plain);
+        let answer = self
+            .client
+            .post(protocol.path(), protocol.headers(), &body)?;
+        ensure!(
+            (200..300).contains(&answer.status),
+            "a marker was answered {}: {}",
+            answer.status,
+            answer.excerpt()
+        );
+        Ok(Instant::now())
+    }
+
+    fn wait_for(&mut self, server: &mut Server, marker: Marker) -> Result<()> {
+        self.wait(server, Marker::METRIC, marker.at_ms, marker.value)
+    }
+
+    /// Waits until every sample of the load is counted.
+    fn wait_for_load(&mut self, server: &mut Server, check: &Check, end_ms: i64) -> Result<()> {
+        let Check {
+            metric,
+            samples,
+            window_seconds,
+            ..
+        } = check;
+        let query = format!("sum(count_over_time({metric}[{window_seconds}s]))");
+        // The window is open at its beginning, and the end may fall between two seconds.
+        self.wait(server, &query, end_ms + 999, *samples as f64)
+    }
+
+    fn wait(&mut self, server: &mut Server, query: &str, at_ms: i64, expected: f64) -> Result<()> {
+        let deadline = Instant::now() + VISIBLE_TIMEOUT;
+        let path = format!(
+            "/api/v1/query?query={}&time={}.{:03}&nocache=1",
+            percent_encode(query),
+            at_ms.div_euclid(1000),
+            at_ms.rem_euclid(1000)
+        );
+        loop {
+            server.check_alive()?;
+            let found = self.value(&path);
+            if matches!(found, Ok(Some(value)) if value == expected) {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                bail!("{query} is {found:?} after {VISIBLE_TIMEOUT:?}, not {expected}");
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// The value of the only series of an answer, if there is one.
+    fn value(&mut self, path: &str) -> Result<Option<f64>> {
+        let answer = self.client.get(path)?;
+        ensure!(
+            answer.status == 200,
+            "{} {}",
+            answer.status,
+            answer.excerpt()
+        );
+        let json: serde_json::Value = serde_json::from_slice(&answer.body)?;
+        let value = &json["data"]["result"][0]["value"][1];
+        let Some(text) = value.as_str() else {
+            return Ok(None);
+        };
+        Ok(Some(text.parse().with_context(|| format!("{text:?}"))?))
+    }
+}
