@@ -345,6 +345,16 @@ rows! {
         let Frames(f) = disk.frames();
         expect((records.len(), report.leftover_bytes), (6, (f[4] - f[2]) as u64))
     }
+    leftovers_stay_while_the_next_segment_is_damaged(disk) {
+        disk.open().map_err(|e| e.to_string())?;
+        let whole = disk.b.1.clone();
+        disk.damage_b(|b| *b = whole);
+        let (path, mut bytes) = disk.fs.files().pop().unwrap();
+        bytes[HEADER] ^= 1;
+        disk.fs.damage(&path, &bytes).unwrap();
+        disk.expect_corrupt(&path, HEADER)?;
+        expect(&disk.fs.files()[1].1, &disk.b.1)
+    }
 
     // The directory.
 
