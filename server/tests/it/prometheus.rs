@@ -198,6 +198,9 @@ fn first_scrape(pair: &Pair, log: &Path) -> i64 {
                 let log = std::fs::read_to_string(log).unwrap_or_default();
                 format!("{error}\n{log}")
             })?;
+        if answer.status != 200 {
+            return Err(answer.text);
+        }
         let first = answer.json()["data"]["result"][0]["value"][1].clone();
         let seconds = first.as_str().and_then(|text| text.parse::<f64>().ok());
         seconds.map(|s| s as i64).ok_or(answer.text)

@@ -94,7 +94,7 @@ fn malformed_http_is_refused() {
         ),
         (
             format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "a".repeat(70_000)),
-            "HTTP/1.1 414",
+            "HTTP/1.1 431",
         ),
         (
             format!(
