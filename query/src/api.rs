@@ -44,7 +44,7 @@ use axum::routing::{any, get};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use millrace_model::{Clock, Matcher, TenantId, TimestampMs};
 
-use crate::{CancelFlag, QueryError, QueryOutcome, QueryRequest, SeriesSource};
+use crate::{CancelFlag, Engine, QueryError, QueryOutcome, QueryRequest, SeriesSource};
 
 pub use freshness::{AlwaysFresh, Freshness, FreshnessError};
 pub use metrics::ApiMetrics;
@@ -78,13 +78,27 @@ pub trait Evaluate: Send + Sync + fmt::Debug {
     /// [`QueryError::BadData`] with the position of what is wrong.
     fn check(&self, text: &str) -> Result<(), QueryError>;
 
-    /// Reads a series selector: a name, label tests in braces, or both; nothing else. It may be one
-    /// that every series passes.
+    /// Reads a series selector: a name, label tests in braces, or both; nothing else. One that
+    /// every series passes may be refused here; the API does not take it.
     ///
     /// # Errors
     ///
     /// [`QueryError::BadData`] with the position of what is wrong.
     fn selector(&self, text: &str) -> Result<Vec<Matcher>, QueryError>;
+}
+
+impl Evaluate for Engine {
+    fn query(&self, request: &QueryRequest) -> Result<QueryOutcome, QueryError> {
+        Self::query(self, request)
+    }
+
+    fn check(&self, text: &str) -> Result<(), QueryError> {
+        Self::check(self, text)
+    }
+
+    fn selector(&self, text: &str) -> Result<Vec<Matcher>, QueryError> {
+        self.parse_selector(text)
+    }
 }
 
 /// What the API is made of.

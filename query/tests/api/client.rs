@@ -54,6 +54,22 @@ impl Reply {
     }
 }
 
+/// Sends requests to a router.
+pub struct Sender(pub Router);
+
+impl Sender {
+    pub async fn send(&self, request: Request<Body>) -> Reply {
+        let response = self.0.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let text = body.collect().await.unwrap().to_bytes();
+        Reply {
+            status: parts.status,
+            headers: parts.headers,
+            text: String::from_utf8(text.to_vec()).unwrap(),
+        }
+    }
+}
+
 /// A router and what stands behind it.
 pub struct Fixture {
     pub router: Router,
@@ -85,14 +101,7 @@ impl Fixture {
     }
 
     pub async fn send(&self, request: Request<Body>) -> Reply {
-        let response = self.router.clone().oneshot(request).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let text = body.collect().await.unwrap().to_bytes();
-        Reply {
-            status: parts.status,
-            headers: parts.headers,
-            text: String::from_utf8(text.to_vec()).unwrap(),
-        }
+        Sender(self.router.clone()).send(request).await
     }
 
     /// `target` is a path under `/api/v1/`, with its query string.

@@ -8,6 +8,7 @@ mod client;
 mod errors;
 mod forms;
 mod freshness;
+mod golden;
 mod grafana;
 mod load;
 mod shapes;
