@@ -43,7 +43,9 @@ pub struct Round {
     pub disk_bytes_after_load: u64,
     /// On disk when it was at rest.
     pub disk_bytes_at_rest: u64,
-    /// From the acknowledgement of a sample to its appearance in a query, in order of size.
+    /// From the acknowledgement of the first sample of a series to its appearance in a query.
+    pub visible_new_ms: f64,
+    /// The same for further samples of it, in order of size.
     pub visible_ms: Vec<f64>,
     /// From starting the process after kill -9 to the answer of a query for the newest sample.
     pub recovery_seconds: f64,
@@ -86,13 +88,12 @@ pub fn run(mut server: Server, plan: &Plan, deadline: Duration) -> Result<Round>
     let peak_memory_bytes = process::peak_memory_bytes(server.pid())?;
     let disk_bytes_at_rest = process::disk_bytes(&server.data_dir());
 
+    let mut marker = Marker::first();
+    let visible_new_ms = probe.time_to_see(&mut server, marker)?;
     let mut visible_ms = Vec::new();
-    let mut marker = Marker::default();
-    for number in 0..VISIBILITY_TRIALS {
-        marker = Marker::new(number);
-        let acknowledged = probe.push(marker)?;
-        probe.wait_for(&mut server, marker)?;
-        visible_ms.push(acknowledged.elapsed().as_secs_f64() * 1e3);
+    for _ in 0..VISIBILITY_TRIALS {
+        marker = marker.next();
+        visible_ms.push(probe.time_to_see(&mut server, marker)?);
     }
     visible_ms.sort_by(f64::total_cmp);
 
@@ -113,6 +114,7 @@ pub fn run(mut server: Server, plan: &Plan, deadline: Duration) -> Result<Round>
         peak_memory_bytes,
         disk_bytes_after_load,
         disk_bytes_at_rest,
+        visible_new_ms,
         visible_ms,
         recovery_seconds,
         load,
@@ -133,8 +135,8 @@ fn wait_for_rest(pid: u32) -> Result<f64> {
     }
 }
 
-/// A sample that stands for the newest one.
-#[derive(Clone, Copy, Debug, Default)]
+/// A sample that stands for the newest one. All markers are samples of one series.
+#[derive(Clone, Copy, Debug)]
 struct Marker {
     value: f64,
     at_ms: i64,
@@ -143,10 +145,18 @@ struct Marker {
 impl Marker {
     const METRIC: &str = "millrace_bench_marker";
 
-    fn new(number: usize) -> Self {
+    fn first() -> Self {
         Self {
-            value: number as f64 + 1.0,
+            value: 1.0,
             at_ms: now_ms(),
+        }
+    }
+
+    fn next(self) -> Self {
+        Self {
+            value: self.value + 1.0,
+            // The one before may be of this very millisecond.
+            at_ms: now_ms().max(self.at_ms + 1),
         }
     }
 }
@@ -182,6 +192,13 @@ impl Probe {
         Ok(Instant::now())
     }
 
+    /// Milliseconds from the acknowledgement of a marker to its appearance in a query.
+    fn time_to_see(&mut self, server: &mut Server, marker: Marker) -> Result<f64> {
+        let acknowledged = self.push(marker)?;
+        self.wait_for(server, marker)?;
+        Ok(acknowledged.elapsed().as_secs_f64() * 1e3)
+    }
+
     fn wait_for(&mut self, server: &mut Server, marker: Marker) -> Result<()> {
         self.wait(server, Marker::METRIC, marker.at_ms, marker.value)
     }
@@ -195,7 +212,7 @@ impl Probe {
             ..
         } = check;
         let query = format!("sum(count_over_time({metric}[{window_seconds}s]))");
-        // The window is open at its beginning, and the end may fall between two seconds.
+        // The window is an interval longer than the load, so its ends do not matter.
         self.wait(server, &query, end_ms + 999, *samples as f64)
     }
 

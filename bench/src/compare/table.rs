@@ -85,6 +85,13 @@ const ROWS: &[Row] = &[
         of: |round| round.visible_ms.last().copied().unwrap_or(f64::NAN),
     },
     Row {
+        name: "acknowledged to visible, a new series",
+        unit: "ms",
+        decimals: 1,
+        more_is_better: false,
+        of: |round| round.visible_new_ms,
+    },
+    Row {
         name: "recovery after kill -9",
         unit: "s",
         decimals: 2,
@@ -215,6 +222,7 @@ mod tests {
             peak_memory_bytes: 1_000_000,
             disk_bytes_after_load: 5000,
             disk_bytes_at_rest: 1500,
+            visible_new_ms: 3.0,
             visible_ms: vec![1.0, 2.0, 3.0],
             recovery_seconds: 1.0,
         };
