@@ -130,6 +130,21 @@ impl MemIndex {
         values
     }
 
+    /// All label names with the series that have them, sorted.
+    pub(crate) fn names(&self) -> Vec<(&str, &RoaringBitmap)> {
+        let mut names: Vec<_> = self.names.iter().map(|(t, n)| (&**t, &n.series)).collect();
+        names.sort_unstable_by_key(|(text, _)| *text);
+        names
+    }
+
+    /// All values of the label `name` with the series that have them, sorted.
+    pub(crate) fn values(&self, name: &str) -> Vec<(&str, Postings<'_>)> {
+        let values = self.names.get(name).into_iter().flat_map(|n| &n.values);
+        let mut values: Vec<_> = values.map(|(t, v)| (&**t, v.postings())).collect();
+        values.sort_unstable_by_key(|(text, _)| *text);
+        values
+    }
+
     /// Memory beside the struct itself, in bytes: texts and tables as they are, postings rather too
     /// high. Constant time.
     #[must_use]
