@@ -5,7 +5,8 @@
 //! 1,000 (remote write) to 1,000 (lines, objects of 10 fields: 10,000) samples; each body is decoded
 //! again and again on one thread, everything from the raw bytes to finished sections included,
 //! decompression apart where it says so. "known" is the steady state; "new" has each series seen for
-//! the first time. Figures are medians over runs.
+//! the first time. Figures are medians over runs. An argument picks the protocols whose names begin
+//! with it.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -55,7 +56,14 @@ fn main() {
         ),
     ];
     println!("{hosts} hosts, {} series", hosts * METRICS.len());
+    let only = std::env::args().nth(1);
     for (name, format, body) in &bodies {
+        if only
+            .as_ref()
+            .is_some_and(|only| !name.starts_with(only.as_str()))
+        {
+            continue;
+        }
         let samples = hosts * METRICS.len();
         let known = known(*format, ProbeEncoding::Identity, body, samples);
         let new = new(*format, body, samples);

@@ -195,4 +195,4 @@ fn unpack_snappy<'a>(
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

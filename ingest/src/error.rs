@@ -1,5 +1,7 @@
 //! Why a whole request was refused.
 
+use std::fmt;
+
 use http::StatusCode;
 use millrace_queue::AppendError;
 
@@ -8,7 +10,7 @@ use millrace_queue::AppendError;
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
     /// A body, decoded body or count over its bound.
-    #[error("{what}: {got}{unit}, the limit is {limit}{unit}", got = Got(*got))]
+    #[error("{what}: {}{unit}", Excess { got: *got, limit: *limit, unit })]
     TooLarge {
         /// What is too large, in words, with the setting that bounds it.
         what: &'static str,
@@ -130,13 +132,17 @@ impl IngestError {
     }
 }
 
-struct Got(Option<u64>);
+struct Excess {
+    got: Option<u64>,
+    limit: u64,
+    unit: &'static str,
+}
 
-impl std::fmt::Display for Got {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Some(got) => got.fmt(f),
-            None => f.write_str("more than allowed,"),
+impl fmt::Display for Excess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.got {
+            Some(got) => write!(f, "{got}{}, the limit is {}", self.unit, self.limit),
+            None => write!(f, "more than the limit of {}", self.limit),
         }
     }
 }

@@ -32,6 +32,8 @@ pub mod probe;
 mod report;
 mod series;
 mod service;
+#[cfg(test)]
+mod testing;
 
 pub use error::IngestError;
 pub use options::{IngestOptions, Limits, StringFields};

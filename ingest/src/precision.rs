@@ -43,7 +43,7 @@ impl Precision {
                 return Err(IngestError::BadParameter {
                     name: "precision",
                     got: excerpt(other.as_bytes()),
-                    expected: "one of ns, us, ms, s, m, h (n, u and µ too)",
+                    expected: "one of ns, us, ms, s, m, h",
                 });
             }
         })

@@ -100,7 +100,7 @@ impl Serialize for Reason {
 }
 
 /// Where in a request a refused item stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Place {
     /// A line of the body. The first is 1; blank lines and comments count.
@@ -185,6 +185,11 @@ impl Report {
     pub fn add_samples(&mut self, reason: Reason, samples: usize) {
         self.samples += samples as u64;
         self.by_reason[reason.index()] += samples as u64;
+    }
+
+    /// Puts the descriptions in the order of the request.
+    pub(crate) fn sort(&mut self) {
+        self.details.sort_by_key(|rejection| rejection.place);
     }
 
     /// Number of refused items: lines, JSON items or their fields, series.

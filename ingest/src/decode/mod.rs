@@ -5,10 +5,7 @@
 //! the whole body where items cannot be told apart, and never panics.
 
 pub(crate) mod json;
-mod json_scan;
 pub(crate) mod line;
-mod line_scan;
-mod protobuf;
 pub(crate) mod remote_write;
 
 /// The buffers of the decoders.

@@ -4,6 +4,7 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
+use http_body::Body as _;
 use http_body_util::BodyExt;
 
 use crate::IngestError;
@@ -23,7 +24,8 @@ pub(super) async fn read(
 ) -> Result<Bytes, IngestError> {
     let announced = headers
         .get(CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
+        .or_else(|| body.size_hint().exact());
     if let Some(announced) = announced.filter(|length| *length > limit as u64) {
         return Err(too_large(Some(announced), limit));
     }

@@ -178,25 +178,78 @@ impl Generations {
 #[derive(Debug)]
 pub(crate) struct CacheReader<'a> {
     guard: RwLockReadGuard<'a, Generations>,
-    lookups: u32,
+    lookups: usize,
+}
+
+/// An entry that was found. Good until the next [`CacheReader::begin`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    slot: Slot,
+    only_previous: bool,
+}
+
+impl Found {
+    /// Whether it has to be moved to the current generation to stay.
+    #[inline]
+    pub(crate) fn only_previous(self) -> bool {
+        self.only_previous
+    }
 }
 
 impl CacheReader<'_> {
-    /// A waiting writer gets its turn after this many look-ups, about 50 µs.
-    const LOOKUPS_PER_LOCK: u32 = 512;
+    /// A waiting writer gets its turn after this many look-ups, some 50 µs.
+    const LOOKUPS_PER_LOCK: usize = 512;
 
-    /// What is known under `key`, and whether only the previous generation knew it.
+    /// Announces look-ups that belong together: the lock is kept over them.
     #[inline]
-    pub(crate) fn get(&mut self, key: Key) -> Option<(Known<'_>, bool)> {
-        self.lookups += 1;
+    pub(crate) fn begin(&mut self, lookups: usize) {
+        self.lookups += lookups;
         if self.lookups >= Self::LOOKUPS_PER_LOCK {
             self.lookups = 0;
             RwLockReadGuard::bump(&mut self.guard);
         }
-        if let Some(known) = self.guard.current.get(key) {
-            return Some((known, false));
+    }
+
+    #[inline]
+    pub(crate) fn find(&self, key: Key) -> Option<Found> {
+        let Generations { current, previous } = &*self.guard;
+        if let Some(&slot) = current.slots.get(&key) {
+            return Some(Found {
+                slot,
+                only_previous: false,
+            });
         }
-        Some((self.guard.previous.get(key)?, true))
+        let slot = *previous.slots.get(&key)?;
+        Some(Found {
+            slot,
+            only_previous: true,
+        })
+    }
+
+    /// Has the processor fetch the bytes of all that was found.
+    #[inline]
+    pub(crate) fn touch(&self, found: &[Option<Found>]) {
+        let mut any = 0;
+        for found in found.iter().flatten() {
+            any ^= self.bytes(*found).first().copied().unwrap_or(0);
+        }
+        std::hint::black_box(any);
+    }
+
+    /// What was found.
+    #[inline]
+    pub(crate) fn known(&self, found: Found) -> Known<'_> {
+        found.slot.known(self.bytes(found))
+    }
+
+    #[inline]
+    fn bytes(&self, found: Found) -> &[u8] {
+        let generation = if found.only_previous {
+            &self.guard.previous
+        } else {
+            &self.guard.current
+        };
+        generation.arena.get(found.slot.at)
     }
 }
 
@@ -218,21 +271,24 @@ struct Slot {
 impl Slot {
     /// More partitions than a queue could have.
     const REFUSED: u32 = u32::MAX;
+
+    #[inline]
+    fn known(self, bytes: &[u8]) -> Known<'_> {
+        if self.partition == Self::REFUSED {
+            return read_refusal(bytes);
+        }
+        Known::Good {
+            id: self.id,
+            partition: PartitionId(self.partition),
+            labels: bytes,
+        }
+    }
 }
 
 impl Generation {
-    #[inline]
     fn get(&self, key: Key) -> Option<Known<'_>> {
         let slot = self.slots.get(&key)?;
-        let bytes = self.arena.get(slot.at);
-        if slot.partition == Slot::REFUSED {
-            return Some(read_refusal(bytes));
-        }
-        Some(Known::Good {
-            id: slot.id,
-            partition: PartitionId(slot.partition),
-            labels: bytes,
-        })
+        Some(slot.known(self.arena.get(slot.at)))
     }
 
     fn insert(&mut self, key: Key, known: Known<'_>) {
@@ -381,12 +437,13 @@ mod tests {
         };
         insert(&cache, (0..10_000).map(|n| (key(n), good(n))));
         insert(&cache, [(key(10_000), refused.clone())]);
-        let mut reader = cache.read();
+        let reader = cache.read();
+        let get = |n| reader.find(key(n)).map(|found| reader.known(found));
         for n in 0..10_000 {
-            assert_eq!(reader.get(key(n)), Some((good(n).known(), false)));
+            assert_eq!(get(n), Some(good(n).known()));
         }
-        assert_eq!(reader.get(key(10_000)), Some((refused.known(), false)));
-        assert_eq!(reader.get(key(10_001)), None);
+        assert_eq!(get(10_000), Some(refused.known()));
+        assert_eq!(get(10_001), None);
     }
 
     #[test]
@@ -397,15 +454,19 @@ mod tests {
         for round in 0..2_000u32 {
             let first = 1 + round * 100;
             insert(&cache, (first..first + 100).map(|n| (key(n), good(n))));
-            let used = cache.read().get(key(0)).expect("used each round").1;
-            let mut promote = if used { vec![key(0)] } else { vec![] };
+            let found = cache.read().find(key(0)).expect("used each round");
+            let mut promote = if found.only_previous() {
+                vec![key(0)]
+            } else {
+                vec![]
+            };
             cache.update(&mut KeyMap::default(), &mut promote);
             let bytes = usize::try_from(cache.bytes_gauge.get()).unwrap();
             // Half a generation's growth and one arena chunk on top at most.
             assert!(bytes <= max_bytes + (512 << 10), "round {round}: {bytes}");
         }
         assert!(
-            cache.read().get(key(1)).is_none(),
+            cache.read().find(key(1)).is_none(),
             "the oldest is forgotten"
         );
         assert!(cache.series_gauge.get() > 5_000);

@@ -7,6 +7,7 @@
 //!   leaves no trace.
 
 use std::fmt;
+use std::ops::Range;
 
 use millrace_model::batch::{EncodedSection, FloatSectionWriter, encode_metadata_section};
 use millrace_model::{
@@ -16,7 +17,7 @@ use millrace_model::{
 use millrace_queue::QueueIdentity;
 
 use super::builder::{BadSeries, SeriesBuilder};
-use super::cache::{CacheReader, Fresh, KeyMap, Known, SeriesCache};
+use super::cache::{CacheReader, Found, Fresh, KeyMap, Known, SeriesCache};
 use super::hasher::Key;
 use crate::IngestError;
 use crate::options::{Limits, TimeWindow};
@@ -41,6 +42,7 @@ pub(crate) struct CollectScratch {
     writers: Vec<FloatSectionWriter>,
     fresh: KeyMap<Fresh>,
     used: Vec<Key>,
+    found: Vec<Option<Found>>,
     runs: Vec<u64>,
     labels: LabelsBuilder,
     in_window: Vec<Sample>,
@@ -57,6 +59,16 @@ impl CollectScratch {
     }
 }
 
+/// A run of samples of one series.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) key: Key,
+    /// Where it stands in the request.
+    pub(crate) place: Place,
+    /// Which of the samples that come with it.
+    pub(crate) samples: Range<u32>,
+}
+
 /// Collects one request.
 #[derive(Debug)]
 pub(crate) struct Collector<'a> {
@@ -64,6 +76,7 @@ pub(crate) struct Collector<'a> {
     reader: CacheReader<'a>,
     fresh: &'a mut KeyMap<Fresh>,
     used: &'a mut Vec<Key>,
+    found: &'a mut Vec<Option<Found>>,
     labels: &'a mut LabelsBuilder,
     out: Output<'a>,
     hits: u64,
@@ -91,6 +104,7 @@ impl<'a> Collector<'a> {
             writers,
             fresh,
             used,
+            found,
             runs,
             labels,
             in_window,
@@ -109,6 +123,7 @@ impl<'a> Collector<'a> {
             reader: context.cache.read(),
             fresh,
             used,
+            found,
             labels,
             out: Output {
                 writers,
@@ -134,30 +149,43 @@ impl<'a> Collector<'a> {
         &self.context
     }
 
-    /// Adds samples of the series with this key; `build` puts its labels together if it is not
-    /// known.
+    /// Adds runs of samples, each of one series. `build` puts the labels of the i-th together if
+    /// its series is not known.
     ///
     /// # Errors
     ///
     /// [`IngestError::TooLarge`] when the request has too many samples.
     #[inline]
-    pub(crate) fn add(
+    pub(crate) fn add_all(
         &mut self,
-        key: Key,
+        entries: &[Entry],
         samples: &[Sample],
-        place: Place,
-        build: impl FnOnce(&mut SeriesBuilder<'_>) -> Result<(), BadSeries>,
+        mut build: impl FnMut(usize, &mut SeriesBuilder<'_>) -> Result<(), BadSeries>,
     ) -> Result<(), IngestError> {
         self.count_samples(samples.len())?;
-        if let Some((known, only_previous)) = self.reader.get(key) {
-            self.hits += 1;
-            if only_previous {
-                self.used.push(key);
+        // Look-ups do not depend on each other, so that their cache misses overlap when nothing
+        // else is done between them.
+        self.reader.begin(entries.len());
+        self.found.clear();
+        let find = |entry: &Entry| self.reader.find(entry.key);
+        self.found.extend(entries.iter().map(find));
+        self.reader.touch(self.found);
+        for (i, entry) in entries.iter().enumerate() {
+            let samples = &samples[entry.samples.start as usize..entry.samples.end as usize];
+            match self.found[i] {
+                Some(found) => {
+                    self.hits += 1;
+                    if found.only_previous() {
+                        self.used.push(entry.key);
+                    }
+                    let known = self.reader.known(found);
+                    self.out.put(entry.key, known, samples, entry.place);
+                }
+                None => {
+                    self.add_unknown(entry.key, samples, entry.place, |b| build(i, b));
+                }
             }
-            self.out.put(key, known, samples, place);
-            return Ok(());
         }
-        self.add_unknown(key, samples, place, build);
         Ok(())
     }
 
@@ -257,6 +285,8 @@ impl<'a> Collector<'a> {
         self.out.finish_metadata(&self.context);
         drop(self.reader);
         self.context.cache.update(self.fresh, self.used);
+        // Decoders that look series up together refuse some a little earlier than others.
+        self.out.report.sort();
         Ok(Collected {
             sections: self.out.sections,
             accepted: self.out.accepted,

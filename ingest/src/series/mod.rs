@@ -14,7 +14,7 @@ mod hasher;
 
 pub(crate) use builder::{BadSeries, SeriesBuilder, text};
 pub(crate) use cache::{KeyMap, SeriesCache};
-pub(crate) use collector::{Collected, Collector, Context};
+pub(crate) use collector::{Collected, Collector, Context, Entry};
 pub(crate) use hasher::{Key, KeyHasher, combine};
 
 use collector::CollectScratch;

@@ -1,5 +1,7 @@
 //! The push endpoint through its router, on a real embedded queue.
 
+#![allow(clippy::unwrap_used, reason = "clippy knows test functions, not what they share")]
+
 mod bad_input;
 mod bombs;
 mod good_input;

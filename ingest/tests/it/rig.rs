@@ -24,7 +24,6 @@ pub const NOW: i64 = 1_795_219_200_000;
 pub struct Rig {
     pub router: axum::Router,
     pub queue: EmbeddedQueue,
-    pub appender: Appender,
     pub clock: Arc<ManualClock>,
     pub registry: Registry,
 }
@@ -71,14 +70,13 @@ impl Rig {
         let appender = Appender::new(queue.producer(), appender, &registry);
         let ingest = Ingest::new(
             options,
-            appender.clone(),
+            appender,
             Arc::clone(&clock) as Arc<dyn Clock>,
             &registry,
         );
         Self {
             router: ingest.router(),
             queue,
-            appender,
             clock,
             registry,
         }

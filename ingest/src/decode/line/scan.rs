@@ -25,7 +25,7 @@ pub(super) struct Span {
 }
 
 impl Span {
-    pub(super) fn of<'a>(self, body: &'a [u8]) -> &'a [u8] {
+    pub(super) fn of(self, body: &[u8]) -> &[u8] {
         &body[self.start..self.end]
     }
 }
@@ -74,10 +74,12 @@ fn malformed(at: usize, what: &'static str) -> LineError {
     }
 }
 
-/// Reads the line that begins at `start`; its fields replace what `fields` held.
+/// Reads the line that begins at `start`; its fields replace what `fields` held. Fails when they
+/// are more than `max_fields`.
 pub(super) fn scan_line(
     body: &[u8],
     start: usize,
+    max_fields: usize,
     fields: &mut Vec<Field>,
 ) -> Result<Line, LineError> {
     fields.clear();
@@ -102,6 +104,9 @@ pub(super) fn scan_line(
         pos = end;
         if body.get(pos) != Some(&b',') {
             break;
+        }
+        if fields.len() > max_fields {
+            return Err(malformed(pos, "too many fields"));
         }
         pos += 1;
     }

@@ -1,19 +1,21 @@
 //! Influx line protocol: `weather,site=a wind=7` becomes a sample of `weather_wind{site="a"}`.
 //!
-//! The grammar is in [`line_scan`](super::line_scan). A series' key is the hash of measurement and
+//! The grammar is in [`scan`]. A series' key is the hash of measurement and
 //! tags as they stand, combined with that of the field's key; so lines with their tags in another
 //! order find the same series through another entry.
+
+mod scan;
 
 use std::borrow::Cow;
 
 use millrace_model::{METRIC_NAME, Sample, TimestampMs};
 
-use super::line_scan::{Field, LineError, Point, escape_len, resynchronise, scan_line};
 use crate::IngestError;
 use crate::options::StringFields;
 use crate::precision::Precision;
 use crate::report::{Place, Reason, Rejection, excerpt};
-use crate::series::{BadSeries, Collector, KeyHasher, SeriesBuilder, combine, text};
+use crate::series::{BadSeries, Collector, Entry, KeyHasher, SeriesBuilder, combine, text};
+use scan::{Field, LineError, Point, escape_len, resynchronise, scan_line};
 
 /// How the lines of a request are to be taken.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +33,10 @@ pub(crate) struct LineOptions<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct LineScratch {
     fields: Vec<Field>,
+    /// Those of them that are numbers.
+    numbers: Vec<Field>,
+    entries: Vec<Entry>,
+    samples: Vec<Sample>,
 }
 
 /// Decodes a request body.
@@ -47,9 +53,10 @@ pub(crate) fn decode(
 ) -> Result<(), IngestError> {
     let mut pos = 0;
     let mut line_number = 1;
+    let max_fields = out.context().limits.samples;
     while pos < body.len() {
         let place = Place::Line(line_number);
-        match scan_line(body, pos, &mut scratch.fields) {
+        match scan_line(body, pos, max_fields, &mut scratch.fields) {
             Ok(line) => {
                 if let Some(point) = line.point {
                     let item = Item {
@@ -58,12 +65,14 @@ pub(crate) fn decode(
                         place,
                         options,
                     };
-                    item.add(&scratch.fields, hasher, out)?;
+                    item.add(scratch, hasher, out)?;
                 }
                 line_number += 1 + line.inner_newlines;
                 pos = line.next;
             }
             Err(error) => {
+                // What was read of it was work; and a line of too many fields ends here.
+                out.count_samples(scratch.fields.len())?;
                 let (next, newlines) = resynchronise(body, pos);
                 refuse_line(body, pos, next, place, error, out);
                 // The last line may end without a newline.
@@ -111,17 +120,26 @@ impl Item<'_> {
     #[inline]
     fn add(
         &self,
-        fields: &[Field],
+        scratch: &mut LineScratch,
         hasher: &KeyHasher,
         out: &mut Collector<'_>,
     ) -> Result<(), IngestError> {
+        let LineScratch {
+            fields,
+            numbers,
+            entries,
+            samples,
+        } = scratch;
         let timestamp = match self.timestamp(out) {
             Ok(timestamp) => timestamp,
             Err(bad) => return self.refuse(bad, fields, out),
         };
+        numbers.clear();
+        entries.clear();
+        samples.clear();
         let key = self.point.key.of(self.body);
         let outer = hasher.hash(key);
-        for field in fields {
+        for field in fields.iter() {
             let Some(value) = field.value else {
                 match self.options.string_fields {
                     StringFields::Skip => out.ignore_string_fields(1),
@@ -129,16 +147,18 @@ impl Item<'_> {
                 }
                 continue;
             };
-            let name = field.name.of(self.body);
-            let sample = Sample { timestamp, value };
-            out.add(
-                combine(outer, hasher.hash(name)),
-                &[sample],
-                self.place,
-                |builder| build_labels(key, name, self.options, builder),
-            )?;
+            let index = samples.len() as u32;
+            entries.push(Entry {
+                key: combine(outer, hasher.hash(field.name.of(self.body))),
+                place: self.place,
+                samples: index..index + 1,
+            });
+            numbers.push(*field);
+            samples.push(Sample { timestamp, value });
         }
-        Ok(())
+        out.add_all(entries, samples, |i, builder| {
+            build_labels(key, numbers[i].name.of(self.body), self.options, builder)
+        })
     }
 
     #[inline]
@@ -284,4 +304,4 @@ fn unescape(text: &str, equals: bool) -> Cow<'_, str> {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

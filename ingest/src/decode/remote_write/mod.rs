@@ -10,20 +10,62 @@
 //! A series' key is the hash of its label messages as they stand in the body, which every encoder
 //! writes in one run; where something stands between them, they are gathered first.
 
+mod protobuf;
+
 use millrace_model::{MetricMetadata, MetricType, Sample, TimestampMs};
 
-use super::protobuf::{Fields, Malformed, Value};
 use crate::IngestError;
 use crate::metadata::MetadataFilter;
 use crate::options::Limits;
 use crate::report::{Place, Reason, Rejection};
-use crate::series::{BadSeries, Collector, KeyHasher, SeriesBuilder, text};
+use crate::series::{BadSeries, Collector, Entry, KeyHasher, SeriesBuilder, text};
+use protobuf::{Fields, Malformed, Value};
 
 /// Buffers kept from request to request.
 #[derive(Debug, Default)]
 pub(crate) struct RemoteWriteScratch {
+    /// Series that wait to be looked up together.
+    entries: Vec<Entry>,
+    /// Of each of them the raw label bytes.
+    labels: Vec<Labels>,
     samples: Vec<Sample>,
     gathered: Vec<u8>,
+}
+
+/// Where the label messages of a series stand.
+#[derive(Clone, Copy, Debug)]
+enum Labels {
+    InBody(usize, usize),
+    /// In the scratch, because they do not stand in one run in the body.
+    Gathered(usize, usize),
+}
+
+impl RemoteWriteScratch {
+    /// Enough for their cache misses to overlap; few enough for their bytes to be still near.
+    const TOGETHER: usize = 32;
+
+    fn raw<'a>(&'a self, body: &'a [u8], labels: Labels) -> &'a [u8] {
+        match labels {
+            Labels::InBody(start, end) => &body[start..end],
+            Labels::Gathered(start, end) => &self.gathered[start..end],
+        }
+    }
+
+    fn clear(&mut self) {
+        self.entries.clear();
+        self.labels.clear();
+        self.samples.clear();
+        self.gathered.clear();
+    }
+
+    /// Hands over the series that wait.
+    fn flush(&mut self, body: &[u8], out: &mut Collector<'_>) -> Result<(), IngestError> {
+        out.add_all(&self.entries, &self.samples, |i, builder| {
+            build_labels(self.raw(body, self.labels[i]), builder)
+        })?;
+        self.clear();
+        Ok(())
+    }
 }
 
 /// Decodes a request body, decompressed.
@@ -40,13 +82,40 @@ pub(crate) fn decode(
 ) -> Result<(), IngestError> {
     let mut request = Fields::new(body, 0, body.len());
     let (mut series_index, mut metadata_index) = (0, 0);
+    let max_samples = out.context().limits.samples;
+    scratch.clear();
     while let Some((number, value)) = request.next().map_err(malformed)? {
         match (number, value) {
             (1, Value::Bytes(start, end)) => {
                 let place = Place::Series(series_index);
                 series_index += 1;
-                let series = walk_series(body, start, end, scratch).map_err(malformed)?;
-                add_series(body, &series, place, hasher, scratch, out)?;
+                let first_sample = scratch.samples.len() as u32;
+                let series = walk_series(body, start, end, max_samples, scratch);
+                let series = series.map_err(malformed)?;
+                if scratch.samples.len() > max_samples {
+                    // Reading has stopped there, and this says so.
+                    out.count_samples(scratch.samples.len())?;
+                }
+                if series.exemplars > 0 {
+                    out.ignore_exemplars(series.exemplars);
+                }
+                if series.histograms > 0 {
+                    let raw = scratch.raw(body, series.labels);
+                    refuse_histograms(raw, series.histograms, place, out)?;
+                }
+                let samples = first_sample..scratch.samples.len() as u32;
+                if samples.is_empty() {
+                    continue;
+                }
+                scratch.entries.push(Entry {
+                    key: hasher.hash(scratch.raw(body, series.labels)),
+                    place,
+                    samples,
+                });
+                scratch.labels.push(series.labels);
+                if scratch.entries.len() == RemoteWriteScratch::TOGETHER {
+                    scratch.flush(body, out)?;
+                }
             }
             (3, Value::Bytes(start, end)) => {
                 let place = Place::Metadata(metadata_index);
@@ -62,7 +131,7 @@ pub(crate) fn decode(
             _ => {}
         }
     }
-    Ok(())
+    scratch.flush(body, out)
 }
 
 #[cold]
@@ -78,87 +147,150 @@ fn malformed(at: Malformed) -> IngestError {
 
 /// One TimeSeries message, its samples being in the scratch.
 struct Series {
-    /// Where its label messages stand, or `None` where they had to be gathered.
-    labels: Option<(usize, usize)>,
+    labels: Labels,
     histograms: usize,
     exemplars: u64,
 }
 
+/// Reads a series, adding its samples to the scratch. Stops when there are more than
+/// `max_samples`, so that memory stays bounded.
 #[inline]
 fn walk_series(
     body: &[u8],
     start: usize,
     end: usize,
+    max_samples: usize,
+    scratch: &mut RemoteWriteScratch,
+) -> Result<Series, Malformed> {
+    let first_sample = scratch.samples.len();
+    let labels_end = skip_labels(&body[..end], start);
+    if take_samples(&body[..end], labels_end, max_samples, &mut scratch.samples) {
+        return Ok(Series {
+            labels: Labels::InBody(start, labels_end),
+            histograms: 0,
+            exemplars: 0,
+        });
+    }
+    scratch.samples.truncate(first_sample);
+    walk_odd_series(body, start, end, max_samples, scratch)
+}
+
+/// The end of the label messages at `pos`, as far as their lengths take one byte.
+#[inline]
+fn skip_labels(series: &[u8], mut pos: usize) -> usize {
+    while let Some(&[tag, len]) = series.get(pos..pos + 2)
+        && tag == 0x0a
+        && len < 0x80
+    {
+        let next = pos + 2 + usize::from(len);
+        if next > series.len() {
+            break;
+        }
+        pos = next;
+    }
+    pos
+}
+
+/// Reads samples written as every encoder does, value before timestamp; whether nothing else was
+/// there.
+#[inline]
+fn take_samples(
+    series: &[u8],
+    mut pos: usize,
+    max_samples: usize,
+    samples: &mut Vec<Sample>,
+) -> bool {
+    while pos < series.len() && samples.len() <= max_samples {
+        let Some(&[0x12, len, 0x09, ref value @ .., 0x10]) = series.get(pos..pos + 12) else {
+            return false;
+        };
+        let end = pos + 2 + usize::from(len);
+        if len >= 0x80 || end > series.len() {
+            return false;
+        }
+        pos += 12;
+        let Some(timestamp) = millrace_model::read_varint(&series[..end], &mut pos) else {
+            return false;
+        };
+        if pos != end {
+            return false;
+        }
+        let value: [u8; 8] = value.try_into().expect("twelve bytes less four");
+        samples.push(Sample {
+            timestamp: TimestampMs(timestamp as i64),
+            value: f64::from_le_bytes(value),
+        });
+    }
+    true
+}
+
+/// [`walk_series`] for anything that the format allows.
+#[inline(never)]
+fn walk_odd_series(
+    body: &[u8],
+    start: usize,
+    end: usize,
+    max_samples: usize,
     scratch: &mut RemoteWriteScratch,
 ) -> Result<Series, Malformed> {
     let mut fields = Fields::new(body, start, end);
-    let mut series = Series {
-        labels: Some((start, start)),
-        histograms: 0,
-        exemplars: 0,
-    };
-    let mut labels_end = start;
+    let mut run: Option<(usize, usize)> = None;
     let mut in_one_run = true;
-    let mut seen_label = false;
-    scratch.samples.clear();
-    loop {
-        let field_at = fields.pos;
+    let (mut histograms, mut exemplars) = (0, 0);
+    while scratch.samples.len() <= max_samples {
+        let at = fields.pos;
         let Some((number, value)) = fields.next()? else {
             break;
         };
         match (number, value) {
             (1, Value::Bytes(..)) => {
-                if !seen_label {
-                    series.labels = Some((field_at, fields.pos));
-                    seen_label = true;
-                } else {
-                    in_one_run &= labels_end == field_at;
-                }
-                labels_end = fields.pos;
+                let (first, last) = run.unwrap_or((at, at));
+                in_one_run &= last == at;
+                run = Some((first, fields.pos));
             }
             (2, Value::Bytes(start, end)) => scratch.samples.push(walk_sample(body, start, end)?),
-            (3, Value::Bytes(..)) => series.exemplars += 1,
-            (4, Value::Bytes(..)) => series.histograms += 1,
+            (3, Value::Bytes(..)) => exemplars += 1,
+            (4, Value::Bytes(..)) => histograms += 1,
             (1..=4, _) => {
                 return Err(Malformed {
-                    at: field_at,
+                    at,
                     what: "wire type in a time series",
                 });
             }
             _ => {}
         }
     }
-    if in_one_run {
-        series.labels = series
-            .labels
-            .map(|(first, _)| (first, labels_end.max(first)));
+    let labels = if in_one_run {
+        let (first, last) = run.unwrap_or((start, start));
+        Labels::InBody(first, last)
     } else {
-        series.labels = None;
-        gather_labels(body, start, end, &mut scratch.gathered)?;
-    }
-    Ok(series)
+        gather_labels(body, start, end, &mut scratch.gathered)?
+    };
+    Ok(Series {
+        labels,
+        histograms,
+        exemplars,
+    })
 }
 
-#[cold]
 fn gather_labels(
     body: &[u8],
     start: usize,
     end: usize,
     gathered: &mut Vec<u8>,
-) -> Result<(), Malformed> {
-    gathered.clear();
+) -> Result<Labels, Malformed> {
+    let first = gathered.len();
     let mut fields = Fields::new(body, start, end);
     loop {
         let at = fields.pos;
         match fields.next()? {
             Some((1, _)) => gathered.extend_from_slice(&body[at..fields.pos]),
             Some(_) => {}
-            None => return Ok(()),
+            None => return Ok(Labels::Gathered(first, gathered.len())),
         }
     }
 }
 
-#[inline(always)]
 fn walk_sample(body: &[u8], start: usize, end: usize) -> Result<Sample, Malformed> {
     let mut fields = Fields::new(body, start, end);
     let (mut value, mut timestamp) = (0u64, 0u64);
@@ -178,33 +310,6 @@ fn walk_sample(body: &[u8], start: usize, end: usize) -> Result<Sample, Malforme
     Ok(Sample {
         timestamp: TimestampMs(timestamp as i64),
         value: f64::from_bits(value),
-    })
-}
-
-#[inline]
-fn add_series(
-    body: &[u8],
-    series: &Series,
-    place: Place,
-    hasher: &KeyHasher,
-    scratch: &RemoteWriteScratch,
-    out: &mut Collector<'_>,
-) -> Result<(), IngestError> {
-    let raw = match series.labels {
-        Some((start, end)) => &body[start..end],
-        None => &scratch.gathered,
-    };
-    if series.exemplars > 0 {
-        out.ignore_exemplars(series.exemplars);
-    }
-    if series.histograms > 0 {
-        refuse_histograms(raw, series.histograms, place, out)?;
-    }
-    if scratch.samples.is_empty() {
-        return Ok(());
-    }
-    out.add(hasher.hash(raw), &scratch.samples, place, |builder| {
-        build_labels(raw, builder)
     })
 }
 
@@ -315,7 +420,7 @@ fn add_metadata(
         Ok(_) => {}
         Err(bad) => out.report().reject(bad.reason, 0, || Rejection {
             place,
-            series: Some(crate::report::excerpt(metric)),
+            series: (!metric.is_empty()).then(|| crate::report::excerpt(metric)),
             field: None,
             reason: bad.reason,
             message: bad.message,
@@ -354,4 +459,4 @@ fn check_metadata<'a>(
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

@@ -10,15 +10,20 @@
 //! of `device`, `tags` and of a field's name are its series' key, so they are decoded only when the
 //! series is not known.
 
+mod item;
+mod scan;
+
 use std::collections::HashSet;
 
-use millrace_model::{METRIC_NAME, Sample, TimestampMs};
+use millrace_model::{Sample, TimestampMs};
 
-use super::json_scan::{Cursor, JsonStr, JsonType, Scalar, SyntaxError, line_and_column};
+use item::{Item, Part, Time, build_labels, wrong_type};
+use scan::{Cursor, JsonStr, JsonType, Scalar, SyntaxError, line_and_column};
+
 use crate::IngestError;
 use crate::precision::{Precision, parse_rfc3339};
 use crate::report::{Place, Reason, Rejection, excerpt};
-use crate::series::{BadSeries, Collector, Key, KeyHasher, SeriesBuilder, combine};
+use crate::series::{BadSeries, Collector, Entry, KeyHasher, combine};
 
 /// How the items of a request are to be taken.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +38,10 @@ pub(crate) struct JsonOptions {
 #[derive(Debug, Default)]
 pub(crate) struct JsonScratch {
     fields: Vec<Field>,
+    /// Those of them that are numbers.
+    numbers: Vec<Field>,
+    entries: Vec<Entry>,
+    samples: Vec<Sample>,
 }
 
 /// A field, its name given by position so that the buffer outlives the body.
@@ -76,7 +85,7 @@ pub(crate) fn decode(
     let mut decoder = Decoder {
         options,
         hasher,
-        fields: &mut scratch.fields,
+        scratch,
         out,
     };
     if options.lines || looks_like_lines(body) {
@@ -102,7 +111,7 @@ fn looks_like_lines(body: &[u8]) -> bool {
 struct Decoder<'d, 'c> {
     options: &'d JsonOptions,
     hasher: &'d KeyHasher,
-    fields: &'d mut Vec<Field>,
+    scratch: &'d mut JsonScratch,
     out: &'d mut Collector<'c>,
 }
 
@@ -136,6 +145,7 @@ impl Decoder<'_, '_> {
         match item {
             Ok(item) => self.add(line, &item, place),
             Err(error) => {
+                self.count_fields()?;
                 let (at, what) = (error.at + 1, error.what);
                 let shown = excerpt(line);
                 let message = format!("not JSON: {what}, at column {at}: {shown:?}");
@@ -163,13 +173,15 @@ impl Decoder<'_, '_> {
             let mut index = 0;
             let mut more = !cursor.take(b']');
             while more {
-                let item = self.item(&mut cursor).map_err(malformed)?;
+                let item = self.item(&mut cursor);
+                let item = item.or_else(|error| self.count_fields().and(Err(malformed(error))))?;
                 self.add(body, &item, Place::Index(index))?;
                 index += 1;
                 more = cursor.comma_or(b']').map_err(malformed)?;
             }
         } else {
-            let item = self.item(&mut cursor).map_err(malformed)?;
+            let item = self.item(&mut cursor);
+            let item = item.or_else(|error| self.count_fields().and(Err(malformed(error))))?;
             self.add(body, &item, Place::Index(0))?;
         }
         if cursor.peek().is_some() {
@@ -183,10 +195,16 @@ impl Decoder<'_, '_> {
         Ok(())
     }
 
+    /// Counts the fields of an item that could not be read to its end; one of too many fields ends
+    /// here.
+    fn count_fields(&mut self) -> Result<(), IngestError> {
+        self.out.count_samples(self.scratch.fields.len())
+    }
+
     /// Reads one item. Errors are of syntax; what is wrong with its meaning stands in the item.
     #[inline]
     fn item<'a>(&mut self, cursor: &mut Cursor<'a>) -> Result<Item<'a>, SyntaxError> {
-        self.fields.clear();
+        self.scratch.fields.clear();
         let mut item = Item::default();
         let found = cursor.peek_type()?;
         if found != JsonType::Object {
@@ -231,7 +249,11 @@ impl Decoder<'_, '_> {
         if cursor.take(b'}') {
             return Ok(());
         }
+        let max_fields = self.out.context().limits.samples;
         loop {
+            if self.scratch.fields.len() > max_fields {
+                return cursor.error("too many fields");
+            }
             let name_start = cursor.peek().map_or(cursor.pos, |_| cursor.pos + 1);
             let name = cursor.key()?;
             let value = match cursor.peek() {
@@ -244,7 +266,7 @@ impl Decoder<'_, '_> {
                     Scalar::String(_) => FieldValue::Other(JsonType::String),
                 },
             };
-            self.fields.push(Field {
+            self.scratch.fields.push(Field {
                 name_start,
                 name_end: name_start + name.raw.len(),
                 name_escaped: name.escaped,
@@ -261,21 +283,33 @@ impl Decoder<'_, '_> {
         let timestamp = match self.check(text, item) {
             Ok(timestamp) => timestamp,
             Err(bad) => {
-                let samples = self.fields.len();
+                let samples = self.scratch.fields.len();
                 let device = item.device.map(|device| excerpt(device.raw));
                 return self.refuse(bad, samples, place, device);
             }
         };
         let outer = item.key(self.hasher);
-        for field in &*self.fields {
+        let JsonScratch {
+            fields,
+            numbers,
+            entries,
+            samples,
+        } = &mut *self.scratch;
+        numbers.clear();
+        entries.clear();
+        samples.clear();
+        for field in fields.iter() {
             let name = field.name(text);
             match field.value {
                 FieldValue::Number(value) => {
-                    let key = combine(outer, self.hasher.hash(name.raw));
-                    let samples = [Sample { timestamp, value }];
-                    self.out.add(key, &samples, place, |builder| {
-                        build_labels(item, name, builder)
-                    })?;
+                    let index = samples.len() as u32;
+                    entries.push(Entry {
+                        key: combine(outer, self.hasher.hash(name.raw)),
+                        place,
+                        samples: index..index + 1,
+                    });
+                    numbers.push(*field);
+                    samples.push(Sample { timestamp, value });
                 }
                 FieldValue::OutOfRange => refuse_field(
                     self.out,
@@ -296,7 +330,9 @@ impl Decoder<'_, '_> {
                 )?,
             }
         }
-        Ok(())
+        self.out.add_all(entries, samples, |i, builder| {
+            build_labels(item, numbers[i].name(text), builder)
+        })
     }
 
     /// What must hold for any of an item's fields to be stored, and their common timestamp.
@@ -311,13 +347,13 @@ impl Decoder<'_, '_> {
                 "the item has no \"device\"",
             ));
         }
-        if self.fields.is_empty() {
+        if self.scratch.fields.is_empty() {
             return Err(BadSeries::new(
                 Reason::MissingFields,
                 "the item has no \"fields\", or none in them",
             ));
         }
-        if let Some(name) = repeated_name(text, self.fields) {
+        if let Some(name) = repeated_name(text, &self.scratch.fields) {
             return Err(BadSeries::new(
                 Reason::DuplicateKey,
                 format!("field {name:?} comes twice"),
@@ -410,188 +446,6 @@ fn malformed_document(body: &[u8], error: SyntaxError) -> IngestError {
     }
 }
 
-fn wrong_type(what: &str, expected: JsonType, found: JsonType) -> BadSeries {
-    BadSeries::new(
-        Reason::UnsupportedType,
-        format!(
-            "{what} is {}, expected {}",
-            found.as_str(),
-            expected.as_str()
-        ),
-    )
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
-    Device,
-    Tags,
-    Timestamp,
-    Fields,
-}
-
-impl Part {
-    const ALL: [(Self, &'static str); 4] = [
-        (Self::Device, "device"),
-        (Self::Tags, "tags"),
-        (Self::Timestamp, "timestamp"),
-        (Self::Fields, "fields"),
-    ];
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-enum Time<'a> {
-    #[default]
-    Absent,
-    Number {
-        raw: &'a [u8],
-        integer: bool,
-    },
-    Text(JsonStr<'a>),
-}
-
-/// One item as it was read, its fields aside.
-#[derive(Debug, Default)]
-struct Item<'a> {
-    seen: [bool; Part::ALL.len()],
-    device: Option<JsonStr<'a>>,
-    /// The object of the tags, braces included.
-    tags: Option<&'a [u8]>,
-    time: Time<'a>,
-    /// The first thing that makes it useless.
-    bad: Option<BadSeries>,
-}
-
-impl<'a> Item<'a> {
-    fn spoil(&mut self, bad: BadSeries) {
-        self.bad.get_or_insert(bad);
-    }
-
-    #[inline]
-    fn part(&mut self, key: JsonStr<'_>) -> Option<Part> {
-        let found = Part::ALL.iter().find(|(_, word)| key.is(word));
-        let Some((part, word)) = found else {
-            self.spoil(BadSeries::new(
-                Reason::UnknownKey,
-                format!(
-                    "key {:?} is none of device, tags, timestamp, fields",
-                    excerpt(key.raw)
-                ),
-            ));
-            return None;
-        };
-        if std::mem::replace(&mut self.seen[*part as usize], true) {
-            self.spoil(BadSeries::new(
-                Reason::DuplicateKey,
-                format!("{word:?} comes twice"),
-            ));
-        }
-        Some(*part)
-    }
-
-    #[inline]
-    fn read_device(&mut self, cursor: &mut Cursor<'a>) -> Result<(), SyntaxError> {
-        let found = cursor.peek_type()?;
-        if found == JsonType::String {
-            self.device = Some(cursor.string()?);
-        } else {
-            cursor.skip_value()?;
-            self.spoil(wrong_type("\"device\"", JsonType::String, found));
-        }
-        Ok(())
-    }
-
-    #[inline]
-    fn read_tags(&mut self, cursor: &mut Cursor<'a>) -> Result<(), SyntaxError> {
-        let found = cursor.peek_type()?;
-        let start = cursor.pos;
-        cursor.skip_value()?;
-        if found == JsonType::Object {
-            self.tags = Some(&cursor.text[start..cursor.pos]);
-        } else {
-            self.spoil(wrong_type("\"tags\"", JsonType::Object, found));
-        }
-        Ok(())
-    }
-
-    #[inline]
-    fn read_timestamp(&mut self, cursor: &mut Cursor<'a>) -> Result<(), SyntaxError> {
-        let found = cursor.peek_type()?;
-        let start = cursor.pos;
-        match found {
-            JsonType::Number | JsonType::String => match cursor.scalar()? {
-                Scalar::String(text) => self.time = Time::Text(text),
-                Scalar::Number(number) => {
-                    self.time = Time::Number {
-                        raw: &cursor.text[start..cursor.pos],
-                        integer: number.integer,
-                    };
-                }
-                Scalar::Null | Scalar::Boolean(_) => {}
-            },
-            JsonType::Null | JsonType::Boolean | JsonType::Array | JsonType::Object => {
-                cursor.skip_value()?;
-                self.spoil(BadSeries::new(
-                    Reason::UnsupportedType,
-                    format!(
-                        "\"timestamp\" is {}, expected a number or an RFC 3339 string",
-                        found.as_str()
-                    ),
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    #[inline]
-    fn key(&self, hasher: &KeyHasher) -> Key {
-        let device = self.device.map_or(0, |device| hasher.hash(device.raw));
-        combine(device, self.tags.map_or(0, |tags| hasher.hash(tags)))
-    }
-}
-
-/// Decodes device, tags and the field's name.
-fn build_labels(
-    item: &Item<'_>,
-    field: JsonStr<'_>,
-    builder: &mut SeriesBuilder<'_>,
-) -> Result<(), BadSeries> {
-    builder.label(METRIC_NAME, &decode_text(field, "the field's name")?)?;
-    let device = item.device.map(|device| decode_text(device, "\"device\""));
-    let device = device.transpose()?.unwrap_or_default();
-    if device.is_empty() {
-        return Err(BadSeries::new(Reason::MissingDevice, "\"device\" is empty"));
-    }
-    builder.label("device", &device)?;
-    let Some(tags) = item.tags else { return Ok(()) };
-    let mut cursor = Cursor::new(tags, 1);
-    let broken = |error: SyntaxError| BadSeries::new(Reason::MalformedJson, error.what);
-    if cursor.take(b'}') {
-        return Ok(());
-    }
-    loop {
-        let name = decode_text(cursor.key().map_err(broken)?, "a tag's name")?;
-        let found = cursor.peek_type().map_err(broken)?;
-        if found != JsonType::String {
-            let what = format!("tag {:?}", excerpt(name.as_bytes()));
-            return Err(wrong_type(&what, JsonType::String, found));
-        }
-        let value = decode_text(cursor.string().map_err(broken)?, "a tag's value")?;
-        builder.label(&name, &value)?;
-        if !cursor.comma_or(b'}').map_err(broken)? {
-            return Ok(());
-        }
-    }
-}
-
-fn decode_text<'a>(text: JsonStr<'a>, what: &str) -> Result<std::borrow::Cow<'a, str>, BadSeries> {
-    text.decode().ok_or_else(|| {
-        BadSeries::new(
-            Reason::InvalidUtf8,
-            format!("{what} {:?} is no valid Unicode", excerpt(text.raw)),
-        )
-    })
-}
-
 /// A name that two fields of an item have.
 #[inline]
 fn repeated_name(text: &[u8], fields: &[Field]) -> Option<String> {
@@ -614,4 +468,4 @@ fn repeated_name(text: &[u8], fields: &[Field]) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;
