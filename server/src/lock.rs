@@ -1,7 +1,7 @@
 //! One process per data directory.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use millrace_log::fs::{Fs, FsLock, create_dir_durable, read_all};
@@ -49,7 +49,7 @@ impl DirLock {
     }
 }
 
-fn write_holder(fs: &dyn Fs, path: &PathBuf, holder: &str) -> io::Result<()> {
+fn write_holder(fs: &dyn Fs, path: &Path, holder: &str) -> io::Result<()> {
     let file = fs.open_rw(path)?;
     file.set_len(0)?;
     file.write_all_at(holder.as_bytes(), 0)

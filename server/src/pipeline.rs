@@ -118,14 +118,17 @@ impl QueueEnds {
     #[must_use]
     pub fn read(&self) -> BTreeMap<PartitionId, Offset> {
         let consumers = self.0.lock();
-        let end = |consumer: &Box<dyn Consumer>| match consumer.end() {
+        let end = |consumer: &dyn Consumer| match consumer.end() {
             Ok(end) => Some((consumer.partition(), end)),
             Err(error) => {
                 warn!(partition = %consumer.partition(), %error, "the queue does not tell its end");
                 None
             }
         };
-        consumers.iter().filter_map(end).collect()
+        consumers
+            .iter()
+            .filter_map(|consumer| end(&**consumer))
+            .collect()
     }
 }
 

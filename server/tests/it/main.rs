@@ -4,6 +4,7 @@
     clippy::disallowed_methods,
     reason = "tests read and write their own fixtures, and a random moment is what a kill waits for"
 )]
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod bad_input;
 mod configuration;

@@ -32,7 +32,7 @@ impl Server {
         let slow = stopped.clone();
         let router = Router::new()
             .route("/", get(|| async { "hello" }))
-            .route("/echo", post(|body: Body| async move { body }))
+            .route("/echo", post(async |body: Body| body))
             .route("/big", get(|| async { "x".repeat(64 << 20) }))
             .route(
                 "/until-stop",
@@ -44,7 +44,7 @@ impl Server {
                     }
                 }),
             )
-            .route("/never", get(|| std::future::pending::<String>()));
+            .route("/never", get(std::future::pending::<String>));
         let serving = Serving {
             router,
             limits,

@@ -10,6 +10,7 @@ use std::path::Path;
 use crate::support::{Client, Millrace, vector};
 
 /// One row of the table.
+#[derive(Clone)]
 pub struct Row {
     /// Which table of the page it stands in.
     pub section: &'static str,

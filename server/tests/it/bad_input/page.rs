@@ -6,7 +6,7 @@ use super::Row;
 
 const INTRODUCTION: &str = "# Bad input and its answers
 
-<!-- Made from server/tests/it/bad_input/rows.rs; a test walks the table and compares the page. -->
+<!-- Made from server/tests/it/bad_input/rows/; a test walks the table and compares the page. -->
 
 What a client does wrong is answered 4xx with the reason; the good items of the same request are
 stored, and the answer says how many. A 4xx is never worth a retry of the same bytes. 5xx is: 503

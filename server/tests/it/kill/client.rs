@@ -14,7 +14,7 @@ use crate::support::{Client, Rng, remote_write};
 #[derive(Clone, Copy, Debug)]
 pub enum Protocol {
     RemoteWrite,
-    LineProtocol,
+    Line,
     Json,
 }
 
@@ -134,7 +134,7 @@ fn request(client: u32, protocol: Protocol, samples: &[Numbered]) -> Request {
             headers: remote_write::HEADERS,
             body: as_remote_write(client, samples),
         },
-        Protocol::LineProtocol => Request {
+        Protocol::Line => Request {
             path: "/write?precision=ms",
             headers: &[],
             body: as_lines(client, samples).into_bytes(),

@@ -37,10 +37,10 @@ const SMALL: &[&str] = &[
 const CLIENTS: &[(Protocol, Style)] = &[
     (Protocol::RemoteWrite, Style::InOrder),
     (Protocol::RemoteWrite, Style::Disordered),
-    (Protocol::LineProtocol, Style::InOrder),
+    (Protocol::Line, Style::InOrder),
     (Protocol::Json, Style::Disordered),
     (Protocol::Json, Style::GivesUp),
-    (Protocol::LineProtocol, Style::GivesUp),
+    (Protocol::Line, Style::GivesUp),
 ];
 
 #[test]
