@@ -1,1 +1,56 @@
-//! millrace: store.
+//! The store: what the queue delivers becomes series that can be read by label and time.
+//!
+//! One partition of the queue is one [`shard::Shard`], with its own WAL, memtable, blocks, manifest
+//! and applied offset; [`Store`] opens them all, runs one thread for each and answers reads over
+//! all of them.
+//!
+//! ```text
+//! Consumer ─poll→ WAL ─→ memtable ─freeze→ frozen memtable ─seal→ blocks
+//!                  │         │                   │                  │
+//!                  │         └───── read ────────┴────── read ──────┤
+//!                  └─ removed behind the manifest edit ←─ manifest ─┘
+//! ```
+//!
+//! Invariants:
+//! - The state is the fold of the queue's records below the applied offset W, in queue order, and W
+//!   stands in the same checksummed frame as the data that it covers: WAL record, block, manifest
+//!   edit. There is no other place that holds an offset.
+//! - A record below W is dropped, whoever delivers it again; a gap above W is legal.
+//! - Of two samples of one series and timestamp the one later in the queue is read.
+//! - The engine is synchronous: a test drives a shard step by step on one thread. [`runtime`] is the
+//!   thin wrapper with threads. All files go through [`millrace_log::fs::Fs`], all time through
+//!   [`millrace_model::Clock`].
+//! - The first failed write or sync stops the shard, and nothing retries it.
+//!
+//! Formats: `docs/formats/wal.md`, `docs/formats/manifest.md`, `docs/formats/block.md`.
+
+pub mod block;
+pub mod chunk;
+mod dead_letters;
+mod decode;
+mod error;
+#[cfg(test)]
+mod golden;
+pub mod index;
+mod manifest;
+mod memtable;
+mod merge;
+mod metrics;
+mod options;
+mod paths;
+mod planted;
+mod read;
+mod runtime;
+pub mod shard;
+mod store;
+#[cfg(test)]
+mod testing;
+mod wal;
+
+pub use dead_letters::{DeadLetter, DeadLetterReader};
+pub use error::StoreError;
+pub use metrics::StoreMetrics;
+pub use options::{StoreOptions, WalSync};
+pub use paths::BlockId;
+pub use read::StoreSeries;
+pub use store::Store;

@@ -22,7 +22,10 @@ use crate::options::{StoreOptions, WalSync};
 use crate::shard::{Shard, ShardContext};
 
 /// All samples by tenant, series and timestamp: the oracle.
-pub(crate) type Model = BTreeMap<(String, String, i64), u64>;
+pub(crate) type Model = BTreeMap<Key, u64>;
+
+/// Tenant, series and timestamp.
+pub(crate) type Key = (String, String, i64);
 
 pub(crate) fn tenant(name: &str) -> TenantId {
     name.parse().unwrap()
@@ -58,7 +61,7 @@ pub(crate) fn metadata_batch(tenant_name: &str, entries: &[MetricMetadata]) -> B
 pub(crate) struct VecQueue {
     pub(crate) records: Vec<Record>,
     /// Samples of each record, as the model takes them; none of a dead letter.
-    effects: Vec<Vec<((String, String, i64), u64)>>,
+    effects: Vec<Vec<(Key, u64)>>,
 }
 
 impl VecQueue {
@@ -141,17 +144,21 @@ pub(crate) fn open(fs: Arc<dyn Fs>, options: StoreOptions) -> Result<Shard, Stor
 
 /// Everything that the shard holds, as it is read.
 pub(crate) fn dump(shard: &Shard, tenants: &[&str]) -> Result<Model, StoreError> {
+    dump_range(shard, tenants, TimeRange::ALL)
+}
+
+/// The same, of a range.
+pub(crate) fn dump_range(
+    shard: &Shard,
+    tenants: &[&str],
+    range: TimeRange,
+) -> Result<Model, StoreError> {
     let any = Matcher::new("__name__", MatchOp::Regex, ".+").unwrap();
     let mut model = Model::new();
     for name in tenants {
         let mut found = Vec::new();
         let view = shard.shared().view();
-        view.select(
-            &tenant(name),
-            std::slice::from_ref(&any),
-            TimeRange::ALL,
-            &mut found,
-        )?;
+        view.select(&tenant(name), std::slice::from_ref(&any), range, &mut found)?;
         for series in found {
             let (mut timestamps, mut values) = (Vec::new(), Vec::new());
             series.read(&mut timestamps, &mut values)?;
@@ -169,11 +176,9 @@ pub(crate) fn dump(shard: &Shard, tenants: &[&str]) -> Result<Model, StoreError>
     Ok(model)
 }
 
-/// Compares a golden file with the hex dump on its page.
+/// Compares a golden file with the hex dump on its page, line by line.
 pub(crate) fn check_page(page: &str, stored: &[u8]) {
-    for (i, line) in stored.chunks(16).enumerate() {
-        let hex: Vec<_> = line.iter().map(|b| format!("{b:02x}")).collect();
-        let line = format!("{:04x}  {}", i * 16, hex.join(" "));
-        assert!(page.contains(&line), "the page lacks the line\n{line}");
+    for line in crate::golden::hex_dump(stored).lines() {
+        assert!(page.contains(line), "the page lacks the line\n{line}");
     }
 }

@@ -1,0 +1,331 @@
+//! The manifest: which blocks live, and up to which offset of the queue they hold everything.
+//!
+//! A manifest file is a *generation*: a snapshot of the whole state, then edits, each synced before
+//! the next is written. Every open, and every so many bytes of edits, begins a new generation,
+//! published under its own name; the one before it is kept. Format: `docs/formats/manifest.md`.
+//!
+//! Invariants:
+//! - Every byte is covered by a checksum, and every frame by a hash chain from the first on, so a
+//!   frame of another file or another place in this one does not pass.
+//! - A file that existed before the process started is never written to.
+//! - Frames are synced one by one. So an invalid frame with a valid one behind it is damage, and
+//!   an invalid one at the end is a torn edit that was never acted upon, *or* damage: that it is
+//!   not the latter is proved by the WAL, which remembers every edit that it was trimmed for.
+//! - Each edit is refused once another process has opened the shard ([`StoreError::Fenced`]).
+
+mod codec;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use millrace_log::fs::{Fs, FsFile, publish, read_all};
+use millrace_log::planted::active;
+use millrace_model::{MetricMetadata, Offset, PartitionId, QueueId, TenantId};
+use millrace_queue::QueueIdentity;
+
+use crate::error::{IoContext, StoreError};
+use crate::paths::{BlockId, ShardDir, parse_manifest};
+use crate::planted::EDIT_UNSYNCED;
+
+/// A manifest is read whole; beyond this it is not one. A block takes about 100 bytes in it.
+const MAX_FILE_BYTES: u64 = 1 << 30;
+
+/// Metadata of the metrics of all tenants.
+pub(crate) type MetadataMap = BTreeMap<TenantId, BTreeMap<String, MetricMetadata>>;
+
+/// What the manifest says of one block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BlockEntry {
+    pub(crate) id: BlockId,
+    /// Length of the file.
+    pub(crate) bytes: u64,
+    /// Checksum of the file's footer, which covers all the rest.
+    pub(crate) footer_crc: u32,
+    /// First and last timestamp, both inside.
+    pub(crate) min_time: i64,
+    pub(crate) max_time: i64,
+    /// The queue offsets `[start, end)` of the seal that wrote it.
+    pub(crate) offsets: (Offset, Offset),
+    pub(crate) series: u64,
+    pub(crate) samples: u64,
+}
+
+/// All that the manifest says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ManifestState {
+    /// Grows with every open.
+    pub(crate) epoch: u64,
+    pub(crate) queue: QueueId,
+    pub(crate) partitions: u32,
+    pub(crate) partition: PartitionId,
+    /// Everything below is in blocks.
+    pub(crate) sealed: Offset,
+    /// The WAL is needed from this LSN on.
+    pub(crate) wal_lsn: u64,
+    /// The next seal's sequence.
+    pub(crate) next_sequence: u64,
+    pub(crate) blocks: BTreeMap<BlockId, BlockEntry>,
+    pub(crate) metadata: MetadataMap,
+}
+
+/// One atomic change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Edit {
+    pub(crate) sealed: Offset,
+    pub(crate) wal_lsn: u64,
+    pub(crate) next_sequence: u64,
+    pub(crate) removed: Vec<BlockId>,
+    pub(crate) added: Vec<BlockEntry>,
+    /// New and changed metadata.
+    pub(crate) metadata: Vec<(TenantId, MetricMetadata)>,
+}
+
+impl ManifestState {
+    fn fresh(identity: &QueueIdentity, partition: PartitionId) -> Self {
+        Self {
+            epoch: 0,
+            queue: identity.id,
+            partitions: identity.partitions,
+            partition,
+            sealed: Offset::ZERO,
+            wal_lsn: 0,
+            // 0 would be the sequence of "no block".
+            next_sequence: 1,
+            blocks: BTreeMap::new(),
+            metadata: BTreeMap::new(),
+        }
+    }
+
+    fn apply(&mut self, edit: Edit) {
+        self.sealed = edit.sealed;
+        self.wal_lsn = edit.wal_lsn;
+        self.next_sequence = edit.next_sequence;
+        for id in edit.removed {
+            self.blocks.remove(&id);
+        }
+        for block in edit.added {
+            self.blocks.insert(block.id, block);
+        }
+        for (tenant, entry) in edit.metadata {
+            let of_tenant = self.metadata.entry(tenant).or_default();
+            of_tenant.insert(entry.metric.clone(), entry);
+        }
+    }
+}
+
+/// The open manifest of a shard.
+#[derive(Debug)]
+pub(crate) struct Manifest {
+    fs: Arc<dyn Fs>,
+    dir: ShardDir,
+    state: ManifestState,
+    generation: u64,
+    file: Box<dyn FsFile>,
+    /// Where the next frame goes.
+    end: u64,
+    /// Bytes of edits in this generation.
+    edit_bytes: u64,
+    edit_bytes_max: u64,
+    tail: codec::Tail,
+    /// Bytes of a torn edit that the open found.
+    torn_bytes: u64,
+}
+
+impl Manifest {
+    /// Reads the newest generation and begins a new one. Creates the first in an empty directory.
+    ///
+    /// # Errors
+    ///
+    /// A damaged or foreign manifest, or one that is missing where there are blocks; of the file
+    /// system.
+    pub(crate) fn open(
+        fs: Arc<dyn Fs>,
+        dir: ShardDir,
+        identity: &QueueIdentity,
+        partition: PartitionId,
+        edit_bytes_max: u64,
+    ) -> Result<Self, StoreError> {
+        let newest = generations(&*fs, &dir)?.last().copied();
+        let (mut state, generation, chain, torn_bytes) = match newest {
+            None => {
+                refuse_if_not_fresh(&*fs, &dir)?;
+                (ManifestState::fresh(identity, partition), 0, 0, 0)
+            }
+            Some(generation) => {
+                let path = dir.manifest(generation);
+                let bytes = read_all(&*fs, &path, MAX_FILE_BYTES).context("read", &path)?;
+                let read = codec::decode_file(&path, generation, &bytes)?;
+                check_identity(&path, &read.state, identity, partition)?;
+                (read.state, generation, read.chain, read.torn_bytes)
+            }
+        };
+        state.epoch += 1;
+        let generation = generation + 1;
+        let (file, end, tail) = begin(&*fs, &dir, generation, chain, &state)?;
+        let manifest = Self {
+            fs,
+            dir,
+            state,
+            generation,
+            file,
+            end,
+            edit_bytes: 0,
+            edit_bytes_max,
+            tail,
+            torn_bytes,
+        };
+        manifest.remove_older()?;
+        Ok(manifest)
+    }
+
+    pub(crate) fn state(&self) -> &ManifestState {
+        &self.state
+    }
+
+    /// The file that is written to now.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.dir.manifest(self.generation)
+    }
+
+    /// Bytes of a torn edit that the open cut off.
+    pub(crate) fn torn_bytes(&self) -> u64 {
+        self.torn_bytes
+    }
+
+    /// Makes `edit` durable and part of the state.
+    ///
+    /// # Errors
+    ///
+    /// Of the file system, after which the manifest must not be used any more; or
+    /// [`StoreError::Fenced`].
+    pub(crate) fn commit(&mut self, edit: Edit) -> Result<(), StoreError> {
+        self.check_fence()?;
+        let path = self.path();
+        let (frame, tail) = codec::encode_edit(self.generation, &self.tail, &edit);
+        self.file
+            .write_all_at(&frame, self.end)
+            .context("write", &path)?;
+        if !active(EDIT_UNSYNCED) {
+            // IMPORTANT: behind this line the edit may be acted upon: the WAL that it seals goes.
+            self.file.sync_data().context("sync", &path)?;
+        }
+        self.tail = tail;
+        self.end += frame.len() as u64;
+        self.edit_bytes += frame.len() as u64;
+        self.state.apply(edit);
+        if self.edit_bytes > self.edit_bytes_max {
+            self.rotate()?;
+        }
+        Ok(())
+    }
+
+    fn rotate(&mut self) -> Result<(), StoreError> {
+        let generation = self.generation + 1;
+        let (file, end, tail) = begin(
+            &*self.fs,
+            &self.dir,
+            generation,
+            self.tail.chain,
+            &self.state,
+        )?;
+        (self.file, self.end, self.tail) = (file, end, tail);
+        (self.generation, self.edit_bytes) = (generation, 0);
+        self.remove_older()
+    }
+
+    /// Removes all generations but this one and the one before it.
+    fn remove_older(&self) -> Result<(), StoreError> {
+        let older = generations(&*self.fs, &self.dir)?;
+        let mut removed = false;
+        for generation in older.into_iter().filter(|g| g + 1 < self.generation) {
+            let path = self.dir.manifest(generation);
+            self.fs.unlink(&path).context("remove", &path)?;
+            removed = true;
+        }
+        if removed {
+            let root = self.dir.root();
+            self.fs.sync_dir(root).context("sync", root)?;
+        }
+        Ok(())
+    }
+
+    fn check_fence(&self) -> Result<(), StoreError> {
+        let found = generations(&*self.fs, &self.dir)?.last().copied();
+        match found {
+            Some(found) if found == self.generation => Ok(()),
+            found => Err(StoreError::Fenced {
+                partition: self.state.partition,
+                ours: self.generation,
+                found: found.unwrap_or(0),
+            }),
+        }
+    }
+}
+
+/// Writes the first frame of a generation: the whole state.
+fn begin(
+    fs: &dyn Fs,
+    dir: &ShardDir,
+    generation: u64,
+    chain: u64,
+    state: &ManifestState,
+) -> Result<(Box<dyn FsFile>, u64, codec::Tail), StoreError> {
+    let path = dir.manifest(generation);
+    let (bytes, tail) = codec::encode_file(generation, chain, state);
+    publish(fs, &path, &bytes).context("publish", &path)?;
+    let file = fs.open_rw(&path).context("open", &path)?;
+    Ok((file, bytes.len() as u64, tail))
+}
+
+/// The generations on disk, oldest first.
+fn generations(fs: &dyn Fs, dir: &ShardDir) -> Result<Vec<u64>, StoreError> {
+    let entries = fs.list(dir.root()).context("list", dir.root())?;
+    let mut found: Vec<_> = entries
+        .iter()
+        .filter_map(|e| parse_manifest(&e.name))
+        .collect();
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Without a manifest every block is an orphan, and would be removed: so a directory that has lost
+/// its manifest must not look like a new one.
+fn refuse_if_not_fresh(fs: &dyn Fs, dir: &ShardDir) -> Result<(), StoreError> {
+    for content in [dir.blocks(), dir.wal()] {
+        let there = fs.exists(&content).context("look for", &content)?;
+        if there && !fs.list(&content).context("list", &content)?.is_empty() {
+            return Err(StoreError::ManifestDamaged {
+                path: dir.root().join("manifest-*"),
+                at: 0,
+                what: "missing, though the shard has blocks or a WAL",
+            });
+        }
+    }
+    Ok(())
+}
+
+fn check_identity(
+    path: &std::path::Path,
+    state: &ManifestState,
+    identity: &QueueIdentity,
+    partition: PartitionId,
+) -> Result<(), StoreError> {
+    let words = |id: QueueId, partition: PartitionId, of: u32| {
+        format!("queue {id}, partition {partition} of {of}")
+    };
+    let stored = words(state.queue, state.partition, state.partitions);
+    let given = words(identity.id, partition, identity.partitions);
+    if stored == given {
+        Ok(())
+    } else {
+        Err(StoreError::ForeignQueue {
+            path: path.to_owned(),
+            stored,
+            given,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,61 @@
+//! What can be set, with its defaults.
+
+use std::time::Duration;
+
+/// When the WAL is synced. Acknowledged samples never depend on it: what the WAL loses is read
+/// again from the queue. It decides how much is read again after a power cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WalSync {
+    /// Before the applied offset is published.
+    Always,
+    /// When this much time has passed since the last one.
+    Interval(Duration),
+    /// Only before a seal and at a clean stop.
+    None,
+}
+
+/// Settings of a store.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoreOptions {
+    /// When the WAL is synced.
+    pub wal_sync: WalSync,
+    /// Longest WAL segment, in bytes. Replay and removal work by segments.
+    pub wal_segment_bytes: u64,
+    /// A shard whose WAL outgrows this is sealed even if its memtable is small (a client that sends
+    /// the same samples again and again fills the WAL, not the memtable), in bytes.
+    pub wal_bytes_max: u64,
+    /// Memory that the memtables of all shards may take together, those being sealed included, in
+    /// bytes.
+    pub memtable_bytes: u64,
+    /// A memtable whose first sample came this long ago is sealed.
+    pub memtable_max_age: Duration,
+    /// Width of a block's time window.
+    pub block_window: Duration,
+    /// Most blocks that one seal writes. If its samples lie further apart, the oldest windows are
+    /// made wider.
+    pub blocks_per_seal_max: usize,
+    /// About how many bytes of records one poll of the queue takes.
+    pub poll_bytes: usize,
+    /// Longest that a shard's thread waits for records before it looks at its other duties.
+    pub poll_wait: Duration,
+    /// Manifest edits are folded into a new generation when they take this many bytes.
+    pub manifest_edit_bytes_max: u64,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            wal_sync: WalSync::Interval(Duration::from_secs(1)),
+            wal_segment_bytes: 64 << 20,
+            wal_bytes_max: 512 << 20,
+            memtable_bytes: 256 << 20,
+            memtable_max_age: Duration::from_secs(2 * 3600),
+            block_window: Duration::from_secs(2 * 3600),
+            // 5 days of 2-hour windows; beyond that, wider blocks serve as well.
+            blocks_per_seal_max: 64,
+            poll_bytes: 4 << 20,
+            poll_wait: Duration::from_millis(100),
+            manifest_edit_bytes_max: 1 << 20,
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! The bugs that can be planted into this crate, so that its tests prove that they would notice
+//! (see [`millrace_log::planted`]; never active in a product).
+
+use millrace_log::planted::Bug;
+
+/// The WAL frame names the offset behind the record's.
+pub(crate) const WAL_OFFSET_TOO_FAR: Bug = Bug("store: WAL frame with an offset one too far");
+/// A record at the applied offset itself is taken for redelivered.
+pub(crate) const REDELIVERY_OFF_BY_ONE: Bug = Bug("store: record at W dropped as redelivered");
+/// A redelivered record is applied again.
+pub(crate) const REDELIVERY_APPLIED: Bug = Bug("store: record below W applied again");
+/// A seal claims one record more than the memtable holds.
+pub(crate) const W_BEFORE_DATA: Bug = Bug("store: W advanced before the data");
+/// Replay passes over the first record behind the sealed offset.
+pub(crate) const REPLAY_SKIPS_FIRST: Bug = Bug("store: replay skips the first record");
+/// A block gets its name, and the manifest lists it, before its bytes are synced.
+pub(crate) const BLOCK_UNSYNCED: Bug = Bug("store: block renamed before its sync");
+/// The directory of the blocks is not synced before the manifest edit.
+pub(crate) const BLOCK_DIR_UNSYNCED: Bug = Bug("store: block directory not synced");
+/// The manifest's edit is not synced before it is acted upon.
+pub(crate) const EDIT_UNSYNCED: Bug = Bug("store: manifest edit not synced");
+/// WAL segments go before the edit that makes them superfluous.
+pub(crate) const WAL_REMOVED_EARLY: Bug = Bug("store: WAL removed before the manifest edit");
+/// The queue is told to forget what only the memtable holds.
+pub(crate) const RELEASE_BEFORE_SEAL: Bug = Bug("store: queue released up to the applied offset");
+/// Of two values of one sample the earlier one is sealed.
+pub(crate) const SEAL_KEEPS_FIRST: Bug = Bug("store: first value wins at the seal");
+/// Blocks that the manifest does not list are left lying about.
+pub(crate) const ORPHAN_KEPT: Bug = Bug("store: orphan blocks kept");
+/// Of two blocks with one sample the older one is read.
+pub(crate) const OLDER_BLOCK_WINS: Bug = Bug("store: older block wins on read");
+/// The queue moves past a dead letter that is not durable yet.
+pub(crate) const DEAD_LETTER_UNSYNCED: Bug = Bug("store: dead letter not synced");
+/// Dead letters are written again when the WAL is replayed.
+pub(crate) const DEAD_LETTER_TWICE: Bug = Bug("store: dead letter written again on replay");
+/// The late samples of a series are left out of its block.
+pub(crate) const SEAL_LOSES_LATE: Bug = Bug("store: late samples lost at the seal");

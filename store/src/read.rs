@@ -1,0 +1,232 @@
+//! Reading: which series there are, and their samples out of all places that hold some.
+//!
+//! Invariants:
+//! - A [`StoreSeries`] keeps what it was selected from alive, whatever is sealed or removed since.
+//! - Samples are decoded outside of all locks, and only when they are asked for.
+//! - Sources are read in order of their sequence, and of two values of one timestamp the later is
+//!   right.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use millrace_log::planted::active;
+use millrace_model::{Labels, Matcher, SeriesId, TenantId, TimeRange};
+
+use crate::block::SeriesPlace;
+use crate::error::StoreError;
+use crate::memtable::{SeriesRef, SeriesSnapshot};
+use crate::merge::Merger;
+use crate::planted::OLDER_BLOCK_WINS;
+use crate::shard::{LiveBlock, Table, View};
+
+/// One selected series.
+#[derive(Clone, Debug)]
+pub struct StoreSeries {
+    labels: Labels,
+    range: TimeRange,
+    /// Oldest first. Most series are in one place, or in two.
+    sources: Vec<Source>,
+}
+
+/// A place that has samples of the series.
+#[derive(Clone, Debug)]
+enum Source {
+    Block(Arc<LiveBlock>, SeriesPlace),
+    Table(Arc<Table>, SeriesRef),
+}
+
+impl StoreSeries {
+    /// Its labels.
+    #[must_use]
+    pub fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    pub(crate) fn into_labels(self) -> Labels {
+        self.labels
+    }
+
+    /// Appends its samples in the selected range to the columns: sorted by timestamp, each once,
+    /// staleness markers among them, every value bit for bit as it was sent.
+    ///
+    /// # Errors
+    ///
+    /// A block that is damaged or cannot be read. The columns are then of no use.
+    pub fn read(&self, timestamps: &mut Vec<i64>, values: &mut Vec<f64>) -> Result<(), StoreError> {
+        if let [source] = &self.sources[..] {
+            return self.read_source(source, timestamps, values);
+        }
+        let mut merger = Merger::default();
+        let (mut run_timestamps, mut run_values) = (Vec::new(), Vec::new());
+        for source in &self.sources {
+            run_timestamps.clear();
+            run_values.clear();
+            self.read_source(source, &mut run_timestamps, &mut run_values)?;
+            merger.push(&run_timestamps, &run_values);
+        }
+        merger.take(timestamps, values);
+        Ok(())
+    }
+
+    fn read_source(
+        &self,
+        source: &Source,
+        timestamps: &mut Vec<i64>,
+        values: &mut Vec<f64>,
+    ) -> Result<(), StoreError> {
+        match source {
+            Source::Block(block, place) => {
+                block.reader.read(place, self.range, timestamps, values)?;
+                Ok(())
+            }
+            Source::Table(table, at) => {
+                let mut snapshot = SeriesSnapshot::default();
+                let range = (self.range.start.0, self.range.end.0);
+                table.lock.read().snapshot(*at, range, &mut snapshot);
+                snapshot
+                    .decode(timestamps, values)
+                    .map_err(|source| StoreError::Chunk {
+                        series: self.labels.to_string(),
+                        source,
+                    })
+            }
+        }
+    }
+}
+
+impl View {
+    /// Appends the series of one shard.
+    pub(crate) fn select(
+        &self,
+        tenant: &TenantId,
+        matchers: &[Matcher],
+        range: TimeRange,
+        found: &mut Vec<StoreSeries>,
+    ) -> Result<(), StoreError> {
+        let mut places = Places {
+            first: found.len(),
+            by_id: HashMap::new(),
+            range,
+            found,
+        };
+        let blocks = self.blocks.iter().filter(|b| b.range().overlaps(range));
+        let mut blocks: Vec<_> = blocks.collect();
+        if active(OLDER_BLOCK_WINS) {
+            blocks.reverse();
+        }
+        for block in blocks {
+            for series in block.reader.select(tenant, matchers, range)? {
+                let source = Source::Block(Arc::clone(block), series.place);
+                places.add(series.id, &series.labels, source);
+            }
+        }
+        for table in &self.tables {
+            let memtable = table.lock.read();
+            if memtable.time_range().is_none_or(|t| !t.overlaps(range)) {
+                continue;
+            }
+            let ends = (range.start.0, range.end.0);
+            memtable.select(tenant, matchers, ends, |at, id, labels| {
+                places.add(id, labels, Source::Table(Arc::clone(table), at));
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Puts the places of one series together.
+struct Places<'a> {
+    /// Where this shard's series begin: another shard has none of them.
+    first: usize,
+    by_id: HashMap<SeriesId, usize>,
+    range: TimeRange,
+    found: &'a mut Vec<StoreSeries>,
+}
+
+impl Places<'_> {
+    fn add(&mut self, id: SeriesId, labels: &Labels, source: Source) {
+        let next = self.found.len() - self.first;
+        let at = *self.by_id.entry(id).or_insert(next);
+        if at == next {
+            self.found.push(StoreSeries {
+                labels: labels.clone(),
+                range: self.range,
+                sources: vec![source],
+            });
+        } else {
+            self.found[self.first + at].sources.push(source);
+        }
+    }
+}
+
+/// Collects names or values of labels over shards.
+pub(crate) struct LabelSets<'a> {
+    tenant: &'a TenantId,
+    matcher_sets: &'a [Vec<Matcher>],
+    range: TimeRange,
+    texts: BTreeSet<String>,
+}
+
+impl<'a> LabelSets<'a> {
+    pub(crate) fn new(
+        tenant: &'a TenantId,
+        matcher_sets: &'a [Vec<Matcher>],
+        range: TimeRange,
+    ) -> Self {
+        Self {
+            tenant,
+            matcher_sets,
+            range,
+            texts: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) fn names(&mut self, view: &View) -> Result<(), StoreError> {
+        self.each_series(view, |labels, texts| {
+            for (name, _) in labels {
+                add(texts, name);
+            }
+        })
+    }
+
+    pub(crate) fn values(&mut self, view: &View, name: &str) -> Result<(), StoreError> {
+        self.each_series(view, |labels, texts| {
+            if let Some(value) = labels.get(name) {
+                add(texts, value);
+            }
+        })
+    }
+
+    pub(crate) fn finish(self) -> Vec<String> {
+        self.texts.into_iter().collect()
+    }
+
+    fn each_series(
+        &mut self,
+        view: &View,
+        mut take: impl FnMut(&Labels, &mut BTreeSet<String>),
+    ) -> Result<(), StoreError> {
+        let all = [Vec::new()];
+        let sets = if self.matcher_sets.is_empty() {
+            &all[..]
+        } else {
+            self.matcher_sets
+        };
+        let mut found = Vec::new();
+        for matchers in sets {
+            view.select(self.tenant, matchers, self.range, &mut found)?;
+        }
+        for series in found {
+            take(series.labels(), &mut self.texts);
+        }
+        Ok(())
+    }
+}
+
+/// Most texts are there already.
+fn add(texts: &mut BTreeSet<String>, text: &str) {
+    if !texts.contains(text) {
+        texts.insert(text.to_owned());
+    }
+}

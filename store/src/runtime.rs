@@ -1,0 +1,291 @@
+//! Threads around the shards: one for each shard that polls, applies and syncs, and one for all
+//! that writes blocks.
+//!
+//! Invariants:
+//! - A shard's thread is the only one that touches the shard. The sealer gets a [`SealJob`] and
+//!   gives back a result.
+//! - The queue is released up to the *sealed* offset and no further: what only the memtable and the
+//!   WAL hold it still has.
+//! - A shard that stops does not take its neighbours with it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, unbounded};
+use millrace_queue::{ConsumeError, Consumer, Record};
+
+use crate::error::StoreError;
+use crate::options::StoreOptions;
+use crate::shard::{SealJob, Sealed, Shard};
+use crate::store::first_error;
+
+/// Longest pause between two tries of a queue that cannot be read.
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+
+type SealResult = Result<Sealed, StoreError>;
+
+/// A job, and where its result goes. One result for each job, so the channel has room for it.
+struct SealRequest {
+    job: SealJob,
+    done: Sender<SealResult>,
+}
+
+/// The running threads.
+#[derive(Debug)]
+pub(crate) struct Runtime {
+    stop: Stop,
+    lanes: Vec<JoinHandle<Result<(), StoreError>>>,
+    sealer: Option<JoinHandle<()>>,
+}
+
+/// Tells all threads to end, and wakes those that wait: nothing is ever sent, the channel is
+/// closed.
+#[derive(Debug)]
+struct Stop {
+    flag: Arc<AtomicBool>,
+    closed: Option<Sender<()>>,
+}
+
+impl Runtime {
+    pub(crate) fn start(
+        lanes: Vec<(Shard, Box<dyn Consumer>)>,
+        options: &StoreOptions,
+    ) -> Result<Self, StoreError> {
+        let flag = Arc::new(AtomicBool::new(false));
+        let (closed, closing) = bounded(0);
+        // At most one job for each shard is under way: see `Shard::begin_seal`.
+        let (jobs, queue) = unbounded();
+        let mut runtime = Self {
+            stop: Stop {
+                flag: Arc::clone(&flag),
+                closed: Some(closed),
+            },
+            lanes: Vec::new(),
+            sealer: None,
+        };
+        runtime.sealer = Some(spawn("store-sealer".into(), move || run_sealer(&queue))?);
+        for (shard, consumer) in lanes {
+            let name = format!("store-shard-{}", shard.partition());
+            let lane = Lane {
+                shard,
+                consumer,
+                options: options.clone(),
+                stop: Arc::clone(&flag),
+                closing: closing.clone(),
+                jobs: jobs.clone(),
+                sealing: None,
+            };
+            runtime.lanes.push(spawn(name, move || lane.run())?);
+        }
+        Ok(runtime)
+    }
+
+    /// Ends all threads. The WALs are synced.
+    pub(crate) fn stop(mut self) -> Result<(), StoreError> {
+        self.join()
+    }
+
+    fn join(&mut self) -> Result<(), StoreError> {
+        self.stop.flag.store(true, Ordering::SeqCst);
+        self.stop.closed = None;
+        let results: Vec<_> = self
+            .lanes
+            .drain(..)
+            .map(|lane| lane.join().expect("a shard's thread does not panic"))
+            .collect();
+        if let Some(sealer) = self.sealer.take() {
+            sealer.join().expect("the sealer does not panic");
+        }
+        first_error(results.into_iter())
+    }
+}
+
+/// Ends the threads of a store that was not closed. Errors were logged where they arose.
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        if let Err(error) = self.join() {
+            tracing::error!(%error, "a shard ended with an error");
+        }
+    }
+}
+
+fn spawn<T: Send + 'static>(
+    name: String,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, StoreError> {
+    let builder = std::thread::Builder::new().name(name.clone());
+    builder
+        .spawn(run)
+        .map_err(|source| StoreError::Thread { name, source })
+}
+
+fn run_sealer(queue: &Receiver<SealRequest>) {
+    for request in queue {
+        let result = request.job.run();
+        if request.done.send(result).is_err() {
+            // The shard has ended meanwhile: the blocks are orphans, and the WAL has the samples.
+            tracing::info!("a seal ended after its shard");
+        }
+    }
+}
+
+/// One shard's thread.
+struct Lane {
+    shard: Shard,
+    consumer: Box<dyn Consumer>,
+    options: StoreOptions,
+    stop: Arc<AtomicBool>,
+    closing: Receiver<()>,
+    jobs: Sender<SealRequest>,
+    sealing: Option<Receiver<SealResult>>,
+}
+
+impl Lane {
+    fn run(mut self) -> Result<(), StoreError> {
+        self.consumer.seek(self.shard.applied());
+        self.release();
+        if let Err(error) = self.consume() {
+            // The reason is in the shard's state, where `status` and the metric show it.
+            self.shard.stop(&error.to_string());
+            tracing::error!(partition = self.shard.partition().0, %error, "consuming ended");
+            return Err(error);
+        }
+        self.shard.close()
+    }
+
+    fn consume(&mut self) -> Result<(), StoreError> {
+        let mut records = Vec::new();
+        let mut backoff = BACKOFF_MIN;
+        while !self.stop.load(Ordering::SeqCst) {
+            self.collect_seal()?;
+            if self.shard.must_wait_for_seal() {
+                self.wait_for_seal()?;
+                continue;
+            }
+            records.clear();
+            let wait = self.poll_wait()?;
+            match self
+                .consumer
+                .poll(self.options.poll_bytes, wait, &mut records)
+            {
+                Ok(()) => backoff = BACKOFF_MIN,
+                Err(ConsumeError::Closed) => {
+                    self.drain_seal()?;
+                    return Ok(());
+                }
+                Err(ConsumeError::Unavailable { partition, reason }) => {
+                    tracing::warn!(
+                        partition = partition.0,
+                        reason,
+                        ?backoff,
+                        "queue unavailable"
+                    );
+                    if self.pause(backoff) {
+                        break;
+                    }
+                    backoff = (backoff * 2).min(BACKOFF_MAX);
+                    continue;
+                }
+                Err(
+                    error @ (ConsumeError::TooOld { .. }
+                    | ConsumeError::BeyondEnd { .. }
+                    | ConsumeError::Damaged { .. }),
+                ) => return Err(StoreError::Queue(error)),
+            }
+            self.shard.apply(&records)?;
+            self.note_lag(records.last());
+            self.maybe_seal()?;
+        }
+        self.drain_seal()
+    }
+
+    /// How long a poll may wait: not beyond the WAL's next sync, and not long while a seal runs.
+    fn poll_wait(&mut self) -> Result<Duration, StoreError> {
+        let sync_in = self.shard.maybe_sync_wal()?;
+        let wait = sync_in.map_or(self.options.poll_wait, |d| d.min(self.options.poll_wait));
+        Ok(wait)
+    }
+
+    /// Waits without polling. Whether the store is to stop.
+    fn pause(&self, pause: Duration) -> bool {
+        matches!(
+            self.closing.recv_timeout(pause),
+            Err(RecvTimeoutError::Disconnected)
+        )
+    }
+
+    fn note_lag(&self, last: Option<&Record>) {
+        let next = last.map_or(self.shard.applied(), |r| r.offset.advanced(1));
+        match self.consumer.end() {
+            Ok(end) => self.shard.shared().set_lag(end.0.saturating_sub(next.0)),
+            // The next poll will meet it, and say so.
+            Err(error) => tracing::debug!(%error, "end of the queue unknown"),
+        }
+    }
+
+    fn maybe_seal(&mut self) -> Result<(), StoreError> {
+        let Some(reason) = self.shard.seal_due() else {
+            return Ok(());
+        };
+        let Some(job) = self.shard.begin_seal()? else {
+            return Ok(());
+        };
+        tracing::debug!(partition = self.shard.partition().0, ?reason, "seal begun");
+        let (done, result) = bounded(1);
+        self.sealing = Some(result);
+        self.jobs
+            .send(SealRequest { job, done })
+            .expect("the sealer outlives the shards");
+        Ok(())
+    }
+
+    /// Commits the seal that runs, if it is done.
+    fn collect_seal(&mut self) -> Result<(), StoreError> {
+        let result = match self.sealing.as_ref().map(Receiver::try_recv) {
+            None | Some(Err(TryRecvError::Empty)) => return Ok(()),
+            Some(Ok(result)) => result,
+            Some(Err(TryRecvError::Disconnected)) => Err(StoreError::SealerGone),
+        };
+        self.commit_seal(result)
+    }
+
+    fn wait_for_seal(&mut self) -> Result<(), StoreError> {
+        // In steps, so that a stop is noticed.
+        match self
+            .sealing
+            .as_ref()
+            .map(|s| s.recv_timeout(self.options.poll_wait))
+        {
+            None | Some(Err(RecvTimeoutError::Timeout)) => Ok(()),
+            Some(Ok(result)) => self.commit_seal(result),
+            Some(Err(RecvTimeoutError::Disconnected)) => {
+                self.commit_seal(Err(StoreError::SealerGone))
+            }
+        }
+    }
+
+    /// At the end: a seal that has begun is committed, rather than done again after the next open.
+    fn drain_seal(&mut self) -> Result<(), StoreError> {
+        match self.sealing.as_ref().map(Receiver::recv) {
+            None => Ok(()),
+            Some(result) => self.commit_seal(result.unwrap_or(Err(StoreError::SealerGone))),
+        }
+    }
+
+    fn commit_seal(&mut self, result: SealResult) -> Result<(), StoreError> {
+        self.sealing = None;
+        self.shard.finish_seal(result)?;
+        self.release();
+        Ok(())
+    }
+
+    fn release(&mut self) {
+        if let Err(error) = self.consumer.release(self.shard.releasable()) {
+            // Harmless: retention then keeps more.
+            tracing::warn!(partition = self.shard.partition().0, %error, "queue not released");
+        }
+    }
+}

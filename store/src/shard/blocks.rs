@@ -1,0 +1,94 @@
+//! A shard's live blocks: written by a seal, opened by the next start, read by queries.
+
+use millrace_log::fs::Fs;
+use millrace_model::TimeRange;
+
+use super::seal::SealJob;
+use crate::block::{BlockMeta, BlockReader, BlockWriter};
+use crate::error::StoreError;
+use crate::manifest::BlockEntry;
+use crate::memtable::{SeriesRef, SeriesSnapshot};
+use crate::paths::{BlockId, ShardDir};
+
+/// A live block.
+#[derive(Debug)]
+pub(crate) struct LiveBlock {
+    pub(crate) entry: BlockEntry,
+    pub(crate) reader: BlockReader,
+}
+
+impl LiveBlock {
+    /// Opens the block that the manifest lists, and compares the two.
+    pub(crate) fn open(fs: &dyn Fs, dir: &ShardDir, entry: BlockEntry) -> Result<Self, StoreError> {
+        let path = dir.block(entry.id);
+        let reader = BlockReader::open(fs, &path)?;
+        let summary = reader.summary();
+        let found = (summary.bytes, summary.footer_crc);
+        let listed = (entry.bytes, entry.footer_crc);
+        if listed != found {
+            return Err(StoreError::BlockMismatch {
+                path,
+                listed,
+                found,
+            });
+        }
+        Ok(Self { entry, reader })
+    }
+
+    /// The time between its first and its last sample.
+    pub(crate) fn range(&self) -> TimeRange {
+        TimeRange::new(self.entry.min_time, self.entry.max_time)
+    }
+}
+
+impl SealJob {
+    /// Writes what the memtable has in one window. `None` if that is nothing.
+    pub(super) fn write_block(
+        &self,
+        id: BlockId,
+        window: (i64, i64),
+        order: &[SeriesRef],
+    ) -> Result<Option<LiveBlock>, StoreError> {
+        let fs = &*self.context.fs;
+        let mut writer = BlockWriter::new(fs, &self.dir.block(id));
+        let mut snapshot = SeriesSnapshot::default();
+        let (mut timestamps, mut values) = (Vec::new(), Vec::new());
+        // Nobody writes to it any more.
+        let table = self.table.lock.read();
+        for &at in order {
+            timestamps.clear();
+            values.clear();
+            table.snapshot(at, window, &mut snapshot);
+            let (tenant, labels) = table.describe(at);
+            let decoded = snapshot.decode(&mut timestamps, &mut values);
+            decoded.map_err(|source| StoreError::Chunk {
+                series: labels.to_string(),
+                source,
+            })?;
+            if !timestamps.is_empty() {
+                writer.push(tenant, labels, &timestamps, &values)?;
+            }
+        }
+        drop(table);
+        if writer.is_empty() {
+            return Ok(None);
+        }
+        let summary = writer.finish(BlockMeta {
+            partition: self.partition,
+            window: TimeRange::new(window.0, window.1),
+            offsets: self.offsets,
+            created_at: self.context.clock.now(),
+        })?;
+        let entry = BlockEntry {
+            id,
+            bytes: summary.bytes,
+            footer_crc: summary.footer_crc,
+            min_time: summary.samples_range.start.0,
+            max_time: summary.samples_range.end.0,
+            offsets: self.offsets,
+            series: u64::from(summary.series),
+            samples: summary.samples,
+        };
+        LiveBlock::open(fs, &self.dir, entry).map(Some)
+    }
+}

@@ -1,0 +1,350 @@
+//! The engine of one partition. Synchronous: a test drives it step by step on one thread.
+//!
+//! ```text
+//! apply(records):  drop those below W → WAL (one write) → each: decode all, then memtable → publish W
+//! seal:            freeze (WAL synced and cut) → write blocks → manifest edit → WAL marker → WAL removed
+//! open:            manifest → WAL proves that no edit is lost → orphans removed → blocks → WAL replayed
+//! ```
+//!
+//! Invariants: those of the [crate](crate), and
+//! - at most one memtable is being sealed at a time;
+//! - after an error of a write or a sync every call answers [`StoreError::Stopped`].
+
+mod blocks;
+mod recovery;
+mod seal;
+mod state;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_log::fs::Fs;
+use millrace_log::planted::active;
+use millrace_model::{Clock, Offset, PartitionId};
+use millrace_queue::{QueueIdentity, Record};
+
+use crate::dead_letters::{DeadLetterReader, DeadLetters};
+use crate::decode::Decoded;
+use crate::error::StoreError;
+use crate::manifest::{Manifest, MetadataMap};
+use crate::metrics::{StoreMetrics, as_gauge};
+use crate::options::{StoreOptions, WalSync};
+use crate::paths::ShardDir;
+use crate::planted::{REDELIVERY_APPLIED, REDELIVERY_OFF_BY_ONE, RELEASE_BEFORE_SEAL};
+use crate::wal::Wal;
+pub(crate) use blocks::LiveBlock;
+pub use seal::{SealJob, SealReason, Sealed};
+pub use state::{ShardState, ShardStatus};
+pub(crate) use state::{Shared, Table, View};
+
+/// What a shard is made with.
+#[derive(Clone, Debug)]
+pub struct ShardContext {
+    /// Where the files are.
+    pub fs: Arc<dyn Fs>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Settings of the whole store.
+    pub options: StoreOptions,
+    /// The queue that feeds the store.
+    pub identity: QueueIdentity,
+    /// Metrics of the whole store.
+    pub metrics: StoreMetrics,
+}
+
+impl ShardContext {
+    /// Memory of one shard: its share of the store's.
+    fn memtable_bytes(&self) -> usize {
+        let shards = u64::from(self.identity.partitions.max(1));
+        usize::try_from(self.options.memtable_bytes / shards).unwrap_or(usize::MAX)
+    }
+
+    fn window_ms(&self) -> i64 {
+        i64::try_from(self.options.block_window.as_millis())
+            .unwrap_or(i64::MAX)
+            .max(1)
+    }
+}
+
+/// One partition's engine. See the [module](self).
+#[derive(Debug)]
+pub struct Shard {
+    context: ShardContext,
+    dir: ShardDir,
+    shared: Arc<Shared>,
+    manifest: Manifest,
+    wal: Wal,
+    dead_letters: DeadLetters,
+    /// The memtable that takes samples; the last of the view's.
+    active: Arc<Table>,
+    /// W: everything below is applied.
+    applied: Offset,
+    /// Metadata that the manifest does not have yet.
+    unsealed_metadata: MetadataMap,
+    decoded: Decoded,
+    sealing: bool,
+    /// Memory of the memtable that is being sealed.
+    frozen_bytes: usize,
+    /// When the WAL was last synced, in monotonic time.
+    synced_at: Duration,
+}
+
+impl Shard {
+    /// Opens the shard of `partition` under the store's directory, and recovers it: its applied
+    /// offset then says where the queue is to be read from.
+    ///
+    /// # Errors
+    ///
+    /// See [`StoreError`]. Nothing that is still needed was removed.
+    pub fn open(
+        context: ShardContext,
+        store: &Path,
+        partition: PartitionId,
+    ) -> Result<Self, StoreError> {
+        recovery::open(context, store, partition)
+    }
+
+    /// Which partition.
+    #[must_use]
+    pub fn partition(&self) -> PartitionId {
+        self.shared.partition
+    }
+
+    /// W: everything below this offset of the queue is applied.
+    #[must_use]
+    pub fn applied(&self) -> Offset {
+        self.applied
+    }
+
+    /// Everything below this offset of the queue is in blocks.
+    #[must_use]
+    pub fn sealed(&self) -> Offset {
+        self.manifest.state().sealed
+    }
+
+    /// The queue may forget everything below this offset.
+    #[must_use]
+    pub fn releasable(&self) -> Offset {
+        if active(RELEASE_BEFORE_SEAL) {
+            return self.applied;
+        }
+        self.sealed()
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// In figures.
+    #[must_use]
+    pub fn status(&self) -> ShardStatus {
+        self.shared.status()
+    }
+
+    /// The records that could not be decoded.
+    #[must_use]
+    pub fn dead_letters(&self) -> DeadLetterReader {
+        self.dead_letters.reader()
+    }
+
+    /// Applies records of the queue in their order. Those below W are dropped. A record that cannot
+    /// be decoded becomes a dead letter.
+    ///
+    /// # Errors
+    ///
+    /// Of a write or a sync: the shard has then stopped, and what of the records it had applied
+    /// can be read.
+    pub fn apply(&mut self, records: &[Record]) -> Result<(), StoreError> {
+        self.shared.check_running()?;
+        let fresh = self.drop_redelivered(records);
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        let result = self.apply_fresh(&fresh);
+        self.stop_on_error(result)
+    }
+
+    /// Makes the WAL durable.
+    ///
+    /// # Errors
+    ///
+    /// Of the sync: the shard has then stopped.
+    pub fn sync_wal(&mut self) -> Result<(), StoreError> {
+        self.shared.check_running()?;
+        let result = self.sync_now();
+        self.stop_on_error(result)
+    }
+
+    /// Syncs the WAL if its policy says that it is time. Returns how long until it is; `None`
+    /// if there is nothing to sync.
+    ///
+    /// # Errors
+    ///
+    /// Of the sync: the shard has then stopped.
+    pub fn maybe_sync_wal(&mut self) -> Result<Option<Duration>, StoreError> {
+        let WalSync::Interval(interval) = self.context.options.wal_sync else {
+            return Ok(None);
+        };
+        if self.wal.is_synced() {
+            return Ok(None);
+        }
+        let since = self
+            .context
+            .clock
+            .monotonic()
+            .saturating_sub(self.synced_at);
+        if since < interval {
+            return Ok(Some(interval - since));
+        }
+        self.sync_wal()?;
+        Ok(None)
+    }
+
+    /// Stops the shard for a reason from outside, such as a queue that has lost records.
+    pub fn stop(&self, reason: &str) {
+        self.shared.stop(reason);
+    }
+
+    /// Syncs the WAL and closes. Seals nothing: the next open replays the WAL.
+    ///
+    /// # Errors
+    ///
+    /// Of the sync, or why the shard had stopped before.
+    pub fn close(mut self) -> Result<(), StoreError> {
+        self.sync_wal()?;
+        self.shared.close();
+        Ok(())
+    }
+
+    fn drop_redelivered<'a>(&self, records: &'a [Record]) -> Vec<&'a Record> {
+        let mut next = self.applied;
+        let mut fresh = Vec::with_capacity(records.len());
+        for record in records {
+            let redelivered = if active(REDELIVERY_OFF_BY_ONE) {
+                record.offset <= next && next != Offset::ZERO
+            } else {
+                record.offset < next && !active(REDELIVERY_APPLIED)
+            };
+            if redelivered {
+                self.shared.metrics.redelivered_records.inc();
+                continue;
+            }
+            next = record.offset.advanced(1);
+            fresh.push(record);
+        }
+        fresh
+    }
+
+    fn apply_fresh(&mut self, records: &[&Record]) -> Result<(), StoreError> {
+        self.wal.append(records)?;
+        if self.context.options.wal_sync == WalSync::Always {
+            self.sync_now()?;
+        }
+        for record in records {
+            self.apply_one(record)?;
+        }
+        self.publish();
+        Ok(())
+    }
+
+    /// Applies one record that is in the WAL.
+    fn apply_one(&mut self, record: &Record) -> Result<(), StoreError> {
+        let decoded = {
+            // Only this thread changes the memtable: what was found under the read lock is still
+            // right under the write lock.
+            let table = self.active.lock.read();
+            self.decoded.decode(&record.payload, &table)
+        };
+        match decoded {
+            Ok(()) => self.apply_decoded(),
+            Err(error) => self.keep_dead_letter(record, &error.to_string())?,
+        }
+        self.advance(record.offset.advanced(1));
+        Ok(())
+    }
+
+    fn apply_decoded(&mut self) {
+        let now = self.context.clock.monotonic();
+        let counts = self.active.lock.write().apply(&self.decoded, now);
+        let metrics = &self.shared.metrics;
+        metrics.batches.inc();
+        metrics.samples.inc_by(counts.samples);
+        metrics.late_samples.inc_by(counts.late);
+        metrics.duplicate_samples.inc_by(counts.duplicate);
+        self.apply_metadata();
+    }
+
+    fn apply_metadata(&mut self) {
+        let Some(tenant) = self.decoded.tenant.as_ref() else {
+            return;
+        };
+        if self.decoded.metadata.is_empty() {
+            return;
+        }
+        let mut all = self.shared.metadata.write();
+        let known = all.entry(tenant.clone()).or_default();
+        let unsealed = self.unsealed_metadata.entry(tenant.clone()).or_default();
+        for entry in self.decoded.metadata.drain(..) {
+            if known.get(&entry.metric) != Some(&entry) {
+                unsealed.insert(entry.metric.clone(), entry.clone());
+                known.insert(entry.metric.clone(), entry);
+            }
+        }
+    }
+
+    fn keep_dead_letter(&mut self, record: &Record, reason: &str) -> Result<(), StoreError> {
+        if self.dead_letters.keep(record, reason)? {
+            tracing::error!(
+                partition = self.partition().0,
+                offset = record.offset.0,
+                reason,
+                "record kept as a dead letter"
+            );
+            self.shared.metrics.dead_letters.inc();
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, applied: Offset) {
+        self.applied = applied;
+        self.shared.set_applied(applied);
+    }
+
+    fn sync_now(&mut self) -> Result<(), StoreError> {
+        let started = self.context.clock.monotonic();
+        if !self.wal.is_synced() {
+            self.wal.sync()?;
+            let took = self.context.clock.monotonic().saturating_sub(started);
+            self.shared
+                .metrics
+                .wal_sync_seconds
+                .observe(took.as_secs_f64());
+        }
+        self.synced_at = started;
+        Ok(())
+    }
+
+    /// Publishes what changes with every poll.
+    fn publish(&self) {
+        let table = self.active.lock.read();
+        let bytes = table.heap_bytes() + self.frozen_bytes;
+        let (series, samples) = (table.len() as u64, table.samples());
+        drop(table);
+        let metrics = &self.shared.metrics;
+        metrics.memtable_bytes.set(as_gauge(bytes as u64));
+        metrics.memtable_series.set(as_gauge(series));
+        metrics.memtable_samples.set(as_gauge(samples));
+        self.shared.set_wal_bytes(self.wal.bytes());
+    }
+
+    fn stop_on_error<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(error) = &result {
+            self.shared.stop(&error.to_string());
+        }
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+//! Opening a shard.
+//!
+//! In this order, and each step relies on the one before:
+//! 1. the **manifest**: the only root of truth;
+//! 2. the **WAL**, which proves that the manifest has lost no edit: if it begins behind what the
+//!    manifest says is sealed, records are gone that only a lost edit's blocks hold. Nothing was
+//!    removed up to here;
+//! 3. **orphans**: blocks that no edit made live, and temporary files, are removed;
+//! 4. the **blocks** are opened; one that is missing or damaged is an error that names it;
+//! 5. the WAL is **replayed** from the sealed offset on, sealing where memory is full: recovery
+//!    needs no more memory than operation.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_log::fs::{Fs, create_dir_durable};
+use millrace_log::planted::active;
+use millrace_model::PartitionId;
+
+use super::{LiveBlock, Shard, ShardContext, Shared, Table, View};
+use crate::dead_letters::DeadLetters;
+use crate::decode::Decoded;
+use crate::error::{IoContext, StoreError};
+use crate::manifest::{Manifest, MetadataMap};
+use crate::paths::{BlockId, ShardDir, is_temporary, parse_block};
+use crate::planted::{ORPHAN_KEPT, REPLAY_SKIPS_FIRST};
+use crate::wal::Wal;
+
+/// How often a long replay says how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_secs(2);
+
+pub(super) fn open(
+    context: ShardContext,
+    store: &Path,
+    partition: PartitionId,
+) -> Result<Shard, StoreError> {
+    let started = context.clock.monotonic();
+    let dir = ShardDir::new(store, partition);
+    let fs = &*context.fs;
+    create_dir_durable(fs, dir.root()).context("create", dir.root())?;
+    remove_temporary(fs, dir.root())?;
+    let manifest = Manifest::open(
+        Arc::clone(&context.fs),
+        dir.clone(),
+        &context.identity,
+        partition,
+        context.options.manifest_edit_bytes_max,
+    )?;
+    if manifest.torn_bytes() > 0 {
+        let bytes = manifest.torn_bytes();
+        tracing::warn!(
+            partition = partition.0,
+            bytes,
+            "torn edit of the manifest cut off"
+        );
+    }
+    let state = manifest.state();
+    let wal = Wal::open(&context.fs, &dir, &context.options, state.wal_lsn)?;
+    if wal.first_lsn() > state.wal_lsn {
+        return Err(StoreError::ManifestBehindWal {
+            path: manifest.path(),
+            manifest: state.wal_lsn,
+            wal: wal.first_lsn(),
+        });
+    }
+    let dead_letters = DeadLetters::open(&context.fs, dir.dead_letters())?;
+    create_dir_durable(fs, &dir.blocks()).context("create", &dir.blocks())?;
+    remove_orphans(fs, &dir, &state.blocks.keys().copied().collect())?;
+    let blocks = open_blocks(&context, &dir, &manifest)?;
+    let table = Table::new(context.window_ms());
+    let view = View {
+        blocks,
+        tables: vec![Arc::clone(&table)],
+    };
+    let metrics = context.metrics.shard(partition);
+    let metadata = state.metadata.clone();
+    let sealed = state.sealed;
+    let synced_at = started;
+    let mut shard = Shard {
+        shared: Arc::new(Shared::new(partition, metrics, view, metadata, sealed)),
+        context,
+        dir,
+        manifest,
+        wal,
+        dead_letters,
+        active: table,
+        applied: sealed,
+        unsealed_metadata: MetadataMap::new(),
+        decoded: Decoded::default(),
+        sealing: false,
+        frozen_bytes: 0,
+        synced_at,
+    };
+    let replayed = shard.replay()?;
+    let took = shard.context.clock.monotonic().saturating_sub(started);
+    shard.shared.set_recovered(took, replayed);
+    shard.publish();
+    tracing::info!(
+        partition = partition.0,
+        blocks = shard.shared.view().blocks.len(),
+        sealed = shard.sealed().0,
+        applied = shard.applied.0,
+        replayed_records = replayed,
+        ?took,
+        "shard open"
+    );
+    Ok(shard)
+}
+
+impl Shard {
+    /// Applies what the WAL has beyond the sealed offset. Returns how many records that were.
+    fn replay(&mut self) -> Result<u64, StoreError> {
+        let mut replay = self.wal.replay(self.manifest.state().wal_lsn);
+        let mut records = Vec::new();
+        let (mut replayed, mut skip) = (0, active(REPLAY_SKIPS_FIRST));
+        let mut told_at = self.context.clock.monotonic();
+        loop {
+            replay.next_records(&mut records)?;
+            if records.is_empty() {
+                return Ok(replayed);
+            }
+            for (lsn, record) in records.drain(..) {
+                if record.offset < self.applied || std::mem::take(&mut skip) {
+                    continue;
+                }
+                self.apply_one(&record)?;
+                replayed += 1;
+                if self.seal_due().is_some() {
+                    // Everything up to this record, and no more, is in the memtable.
+                    let job = self.freeze(lsn + 1);
+                    self.commit_seal(job.run()?)?;
+                }
+            }
+            let now = self.context.clock.monotonic();
+            if now.saturating_sub(told_at) >= PROGRESS_EVERY {
+                told_at = now;
+                let (partition, left) = (self.partition().0, replay.remaining());
+                tracing::info!(partition, replayed, left, "replaying the WAL");
+            }
+        }
+    }
+}
+
+fn remove_temporary(fs: &dyn Fs, dir: &Path) -> Result<(), StoreError> {
+    remove_where(fs, dir, is_temporary)
+}
+
+fn remove_orphans(fs: &dyn Fs, dir: &ShardDir, live: &BTreeSet<BlockId>) -> Result<(), StoreError> {
+    remove_where(fs, &dir.blocks(), |name| {
+        let orphan = parse_block(name).is_some_and(|id| !live.contains(&id));
+        is_temporary(name) || (orphan && !active(ORPHAN_KEPT))
+    })
+}
+
+/// Removes the files of these names. Other files are not ours to remove.
+fn remove_where(
+    fs: &dyn Fs,
+    dir: &Path,
+    unwanted: impl Fn(&str) -> bool,
+) -> Result<(), StoreError> {
+    let entries = fs.list(dir).context("list", dir)?;
+    let mut removed = 0u64;
+    for entry in entries.iter().filter(|e| !e.is_dir && unwanted(&e.name)) {
+        let path = dir.join(&entry.name);
+        fs.unlink(&path).context("remove", &path)?;
+        removed += 1;
+    }
+    if removed > 0 {
+        fs.sync_dir(dir).context("sync", dir)?;
+        tracing::info!(?dir, removed, "leftovers of unfinished writes removed");
+    }
+    Ok(())
+}
+
+fn open_blocks(
+    context: &ShardContext,
+    dir: &ShardDir,
+    manifest: &Manifest,
+) -> Result<Vec<Arc<LiveBlock>>, StoreError> {
+    let entries = manifest.state().blocks.values();
+    entries
+        .map(|entry| LiveBlock::open(&*context.fs, dir, entry.clone()).map(Arc::new))
+        .collect()
+}

@@ -1,0 +1,294 @@
+//! What a shard's thread shares with readers and with whoever waits for it.
+//!
+//! Invariant: a [`View`] is immutable and complete. A reader takes one and sees all that was
+//! applied when it took it, and perhaps more, whatever is sealed meanwhile; nothing it refers to
+//! goes away before it does.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use millrace_model::{Offset, PartitionId};
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use super::blocks::LiveBlock;
+use crate::error::StoreError;
+use crate::manifest::MetadataMap;
+use crate::memtable::Memtable;
+use crate::metrics::{ShardMetrics, as_gauge};
+
+/// A memtable that one thread writes to and others read.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) lock: RwLock<Memtable>,
+}
+
+impl Table {
+    pub(crate) fn new(window_ms: i64) -> Arc<Self> {
+        Arc::new(Self {
+            lock: RwLock::new(Memtable::new(window_ms)),
+        })
+    }
+}
+
+/// Where samples are.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    /// In order of their sequence: of two with one sample the later one is right.
+    pub(crate) blocks: Vec<Arc<LiveBlock>>,
+    /// Memtables being sealed, oldest first, and then the one that takes samples. Later than all
+    /// blocks.
+    pub(crate) tables: Vec<Arc<Table>>,
+}
+
+/// What a shard is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ShardState {
+    /// It is open, and applies what it is given.
+    Running,
+    /// It met an error that only a restart can mend. Its series can still be read.
+    Stopped {
+        /// Which one.
+        reason: String,
+    },
+    /// It was closed in order.
+    Closed,
+}
+
+impl fmt::Display for ShardState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Running => f.write_str("running"),
+            Self::Stopped { reason } => write!(f, "stopped: {reason}"),
+            Self::Closed => f.write_str("closed"),
+        }
+    }
+}
+
+/// One shard in figures.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShardStatus {
+    /// Which shard.
+    pub partition: PartitionId,
+    /// What it is doing.
+    pub state: ShardState,
+    /// Everything below this offset of the queue can be read.
+    pub applied: Offset,
+    /// Everything below this offset of the queue is in blocks.
+    pub sealed: Offset,
+    /// Records in the queue that are not applied yet, when it was last asked.
+    pub lag_records: u64,
+    /// Memory of its memtables, in bytes.
+    pub memtable_bytes: u64,
+    /// Series in its memtables.
+    pub memtable_series: u64,
+    /// Samples in its memtables.
+    pub memtable_samples: u64,
+    /// Size of its WAL, in bytes.
+    pub wal_bytes: u64,
+    /// Live blocks.
+    pub blocks: u64,
+    /// Their size, in bytes.
+    pub block_bytes: u64,
+    /// How long its last open took.
+    pub recovery: Duration,
+    /// WAL records that the open replayed.
+    pub replayed_records: u64,
+}
+
+#[derive(Debug)]
+struct Progress {
+    state: ShardState,
+    applied: Offset,
+    sealed: Offset,
+    lag_records: u64,
+    wal_bytes: u64,
+    recovery: Duration,
+    replayed_records: u64,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) partition: PartitionId,
+    pub(crate) metrics: ShardMetrics,
+    view: RwLock<Arc<View>>,
+    pub(crate) metadata: RwLock<MetadataMap>,
+    progress: Mutex<Progress>,
+    changed: Condvar,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        partition: PartitionId,
+        metrics: ShardMetrics,
+        view: View,
+        metadata: MetadataMap,
+        sealed: Offset,
+    ) -> Self {
+        let shared = Self {
+            partition,
+            metrics,
+            view: RwLock::new(Arc::new(view)),
+            metadata: RwLock::new(metadata),
+            progress: Mutex::new(Progress {
+                state: ShardState::Running,
+                applied: sealed,
+                sealed,
+                lag_records: 0,
+                wal_bytes: 0,
+                recovery: Duration::ZERO,
+                replayed_records: 0,
+            }),
+            changed: Condvar::new(),
+        };
+        shared.metrics.stopped.set(0);
+        shared.set_sealed(sealed);
+        shared.set_applied(sealed);
+        shared.publish_block_metrics();
+        shared
+    }
+
+    pub(crate) fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.read())
+    }
+
+    /// Replaces the view by what `change` makes of it.
+    pub(crate) fn change_view(&self, change: impl FnOnce(&mut View)) {
+        let mut guard = self.view.write();
+        let mut view = View::clone(&guard);
+        change(&mut view);
+        *guard = Arc::new(view);
+        drop(guard);
+        self.publish_block_metrics();
+    }
+
+    fn publish_block_metrics(&self) {
+        let view = self.view();
+        let bytes: u64 = view.blocks.iter().map(|b| b.entry.bytes).sum();
+        self.metrics.blocks.set(as_gauge(view.blocks.len() as u64));
+        self.metrics.block_bytes.set(as_gauge(bytes));
+    }
+
+    pub(crate) fn applied(&self) -> Offset {
+        self.progress.lock().applied
+    }
+
+    /// Publishes the applied offset and wakes who waits for it.
+    pub(crate) fn set_applied(&self, applied: Offset) {
+        self.progress.lock().applied = applied;
+        self.changed.notify_all();
+        self.metrics.applied_offset.set(as_gauge(applied.0));
+    }
+
+    pub(crate) fn set_sealed(&self, sealed: Offset) {
+        self.progress.lock().sealed = sealed;
+        self.metrics.sealed_offset.set(as_gauge(sealed.0));
+    }
+
+    pub(crate) fn set_lag(&self, records: u64) {
+        self.progress.lock().lag_records = records;
+        self.metrics.lag_records.set(as_gauge(records));
+    }
+
+    pub(crate) fn set_wal_bytes(&self, bytes: u64) {
+        self.progress.lock().wal_bytes = bytes;
+        self.metrics.wal_bytes.set(as_gauge(bytes));
+    }
+
+    pub(crate) fn set_recovered(&self, took: Duration, replayed_records: u64) {
+        let mut progress = self.progress.lock();
+        progress.recovery = took;
+        progress.replayed_records = replayed_records;
+        self.metrics.recovery_seconds.set(took.as_secs_f64());
+    }
+
+    /// Stops the shard for good; the first reason is kept.
+    pub(crate) fn stop(&self, reason: &str) {
+        let mut progress = self.progress.lock();
+        if progress.state == ShardState::Running {
+            tracing::error!(partition = self.partition.0, reason, "shard stopped");
+            progress.state = ShardState::Stopped {
+                reason: reason.to_owned(),
+            };
+            self.metrics.stopped.set(1);
+        }
+        drop(progress);
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn close(&self) {
+        let mut progress = self.progress.lock();
+        if progress.state == ShardState::Running {
+            progress.state = ShardState::Closed;
+        }
+        drop(progress);
+        self.changed.notify_all();
+    }
+
+    /// # Errors
+    ///
+    /// [`StoreError::Stopped`] unless the shard is running.
+    pub(crate) fn check_running(&self) -> Result<(), StoreError> {
+        let progress = self.progress.lock();
+        match &progress.state {
+            ShardState::Running => Ok(()),
+            state => Err(StoreError::Stopped {
+                partition: self.partition,
+                reason: state.to_string(),
+            }),
+        }
+    }
+
+    /// Blocks until everything below `wanted` is applied.
+    pub(crate) fn wait_applied(&self, wanted: Offset, timeout: Duration) -> Result<(), StoreError> {
+        let deadline = Instant::now() + timeout;
+        let mut progress = self.progress.lock();
+        while progress.applied < wanted {
+            if progress.state != ShardState::Running {
+                return Err(StoreError::Stopped {
+                    partition: self.partition,
+                    reason: progress.state.to_string(),
+                });
+            }
+            if self.changed.wait_until(&mut progress, deadline).timed_out()
+                && progress.applied < wanted
+            {
+                return Err(StoreError::WaitTimeout {
+                    partition: self.partition,
+                    wanted,
+                    applied: progress.applied,
+                    timeout,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn status(&self) -> ShardStatus {
+        let view = self.view();
+        let (mut bytes, mut series, mut samples) = (0, 0, 0);
+        for table in &view.tables {
+            let table = table.lock.read();
+            bytes += table.heap_bytes() as u64;
+            series += table.len() as u64;
+            samples += table.samples();
+        }
+        let progress = self.progress.lock();
+        ShardStatus {
+            partition: self.partition,
+            state: progress.state.clone(),
+            applied: progress.applied,
+            sealed: progress.sealed,
+            lag_records: progress.lag_records,
+            memtable_bytes: bytes,
+            memtable_series: series,
+            memtable_samples: samples,
+            wal_bytes: progress.wal_bytes,
+            blocks: view.blocks.len() as u64,
+            block_bytes: view.blocks.iter().map(|b| b.entry.bytes).sum(),
+            recovery: progress.recovery,
+            replayed_records: progress.replayed_records,
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Random operations against a map from (tenant, series, timestamp) to bits.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// How many operations the test has done; each case is a sequence of them.
+const CASES: u32 = 160;
+
+#[derive(Clone, Debug)]
+enum Op {
+    Append(&'static str, Rows),
+    Poison,
+    Redeliver(u64),
+    BeginSeal,
+    FinishSeal,
+    Seal,
+    SyncWal,
+    /// Clean stop and open.
+    Close,
+    /// The process dies; what was written is still there.
+    Kill,
+    /// The machine dies; what was not synced is gone, and the queue delivers it again.
+    PowerCut,
+    Query(i64, i64),
+}
+
+fn arb_rows() -> impl Strategy<Value = Rows> {
+    // Few series and timestamps, so that everything meets; some far apart.
+    let time = prop_oneof![
+        6 => 0i64..40,
+        3 => (0i64..30).prop_map(|t| t * 1_000_000),
+        1 => any::<i64>(),
+    ];
+    let bits = prop_oneof![4 => 0u64..3, 1 => any::<u64>(), 1 => Just(STALE_NAN_BITS)];
+    let series = prop_oneof![Just("a"), Just("b"), Just("c"), Just("d")];
+    let row = (series.prop_map(str::to_owned), time, bits);
+    proptest::collection::vec(row, 1..12)
+}
+
+/// Samples in order of time, as most are: they fill chunks.
+fn arb_run() -> impl Strategy<Value = Rows> {
+    (0i64..5_000, 1i64..60_000, 1usize..300).prop_map(|(start, step, count)| {
+        let at = |i: usize| start + step * i as i64;
+        (0..count)
+            .map(|i| ("run".to_owned(), at(i), (i % 7) as u64))
+            .collect()
+    })
+}
+
+fn arb_op() -> impl Strategy<Value = Op> {
+    let tenant = prop_oneof![3 => Just("one"), 1 => Just("two")];
+    prop_oneof![
+        12 => (tenant, prop_oneof![5 => arb_rows().boxed(), 1 => arb_run().boxed()])
+            .prop_map(|(t, r)| Op::Append(t, r)),
+        1 => Just(Op::Poison),
+        2 => (0u64..6).prop_map(Op::Redeliver),
+        1 => Just(Op::BeginSeal),
+        1 => Just(Op::FinishSeal),
+        2 => Just(Op::Seal),
+        1 => Just(Op::SyncWal),
+        1 => Just(Op::Close),
+        1 => Just(Op::Kill),
+        1 => Just(Op::PowerCut),
+        4 => (any::<i64>(), 0i64..40, 0i64..40).prop_map(|(wide, a, b)| {
+            if wide % 3 == 0 { Op::Query(wide.min(a), wide.max(a)) } else { Op::Query(a.min(b), a.max(b)) }
+        }),
+    ]
+}
+
+struct World {
+    fs: SimFs,
+    queue: VecQueue,
+    shard: Option<Shard>,
+    job: Option<SealJob>,
+}
+
+impl World {
+    fn new() -> Self {
+        let fs = SimFs::new();
+        Self {
+            shard: Some(open(Arc::new(fs.clone()), small()).unwrap()),
+            queue: VecQueue::default(),
+            job: None,
+            fs,
+        }
+    }
+
+    fn shard(&mut self) -> &mut Shard {
+        self.shard.as_mut().unwrap()
+    }
+
+    fn feed(&mut self) {
+        let queue = &self.queue;
+        let shard = self.shard.as_mut().unwrap();
+        feed(shard, queue);
+        if self.job.is_none() && shard.seal_due().is_some() {
+            shard.seal().unwrap();
+        }
+    }
+
+    fn reopen(&mut self) {
+        (self.shard, self.job) = (None, None);
+        self.fs.kill();
+        self.shard = Some(open(Arc::new(self.fs.clone()), small()).unwrap());
+        self.feed();
+    }
+
+    fn run(&mut self, op: Op) {
+        match op {
+            Op::Append(tenant, rows) => {
+                self.queue.push_rows(tenant, rows);
+                self.feed();
+            }
+            Op::Poison => {
+                self.queue.push_payload(b"no batch".as_slice().into(), 3);
+                self.feed();
+            }
+            Op::Redeliver(back) => {
+                let from = Offset(self.shard().applied().0.saturating_sub(back));
+                // Alone, not with what came behind it.
+                let records: Vec<_> = self.queue.from(from).first().cloned().into_iter().collect();
+                self.shard().apply(&records).unwrap();
+            }
+            Op::BeginSeal => {
+                if self.job.is_none() {
+                    self.job = self.shard().begin_seal().unwrap();
+                }
+            }
+            Op::FinishSeal => {
+                if let Some(job) = self.job.take() {
+                    self.shard().finish_seal(job.run()).unwrap();
+                }
+            }
+            Op::Seal => {
+                self.shard().seal().unwrap();
+            }
+            Op::SyncWal => self.shard().sync_wal().unwrap(),
+            Op::Close => {
+                self.job = None;
+                self.shard.take().unwrap().close().unwrap();
+                self.reopen();
+            }
+            Op::Kill => self.reopen(),
+            Op::PowerCut => {
+                (self.shard, self.job) = (None, None);
+                self.fs = self.fs.power_cut();
+                self.reopen();
+            }
+            Op::Query(start, end) => self.check((start, end)),
+        }
+    }
+
+    /// Compares what is read in a range with the model.
+    fn check(&mut self, (start, end): (i64, i64)) {
+        let mut expect = self.queue.fold(self.queue.end());
+        expect.retain(|key, _| start <= key.2 && key.2 <= end);
+        let range = millrace_model::TimeRange::new(start, end);
+        let got = dump_range(self.shard(), &["one", "two"], range).unwrap();
+        assert_eq!(got, expect, "{start}..={end}");
+    }
+}
+
+/// Small enough that some cases seal by themselves.
+fn small() -> StoreOptions {
+    StoreOptions {
+        memtable_bytes: 48 << 10,
+        manifest_edit_bytes_max: 2_000,
+        ..options()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: CASES, ..ProptestConfig::default() })]
+    #[test]
+    fn a_shard_equals_a_map(ops in proptest::collection::vec(arb_op(), 1..80)) {
+        let mut world = World::new();
+        for op in ops {
+            world.run(op);
+        }
+        world.check((i64::MIN, i64::MAX));
+        world.reopen();
+        world.check((i64::MIN, i64::MAX));
+        prop_assert!(world.shard().dead_letters().read_all().is_ok());
+    }
+}

@@ -1,0 +1,119 @@
+//! Bugs planted on purpose, each killed by the test that is meant to find it.
+
+use millrace_log::fs::sim::CrashPlan;
+use millrace_log::planted::{Bug, with};
+
+use super::crash::crash_everywhere;
+
+use crate::planted::*;
+
+/// The crash enumeration must fail with the bug, and say something like `says`.
+fn killed_by_crashes(bug: Bug, says: &str) {
+    let plan = CrashPlan {
+        random_subsets: 4,
+        ..CrashPlan::default()
+    };
+    let outcome = with(bug, || std::panic::catch_unwind(|| crash_everywhere(&plan)));
+    let message = match outcome {
+        Ok(Ok(tally)) => panic!("{bug:?} survived: {tally}"),
+        Ok(Err(failure)) => failure.to_string(),
+        Err(panic) => panic
+            .downcast_ref::<String>()
+            .cloned()
+            .unwrap_or_else(|| "panic".into()),
+    };
+    assert!(
+        message.contains(says),
+        "{bug:?} was found otherwise: {message}"
+    );
+}
+
+#[test]
+fn wal_offset_one_too_far_is_killed() {
+    killed_by_crashes(WAL_OFFSET_TOO_FAR, "");
+}
+
+#[test]
+fn dropping_the_record_at_w_is_killed() {
+    killed_by_crashes(REDELIVERY_OFF_BY_ONE, "");
+}
+
+#[test]
+fn applying_below_w_again_is_killed() {
+    killed_by_crashes(REDELIVERY_APPLIED, "");
+}
+
+#[test]
+fn a_sealed_offset_ahead_of_the_data_is_killed() {
+    killed_by_crashes(W_BEFORE_DATA, "");
+}
+
+#[test]
+fn skipping_the_first_record_of_a_replay_is_killed() {
+    killed_by_crashes(REPLAY_SKIPS_FIRST, "");
+}
+
+#[test]
+fn a_block_renamed_before_its_sync_is_killed() {
+    killed_by_crashes(BLOCK_UNSYNCED, "");
+}
+
+#[test]
+fn a_block_directory_without_sync_is_killed() {
+    killed_by_crashes(BLOCK_DIR_UNSYNCED, "");
+}
+
+#[test]
+fn an_unsynced_manifest_edit_is_killed() {
+    killed_by_crashes(EDIT_UNSYNCED, "");
+}
+
+#[test]
+fn removing_the_wal_before_the_edit_is_killed() {
+    killed_by_crashes(WAL_REMOVED_EARLY, "");
+}
+
+#[test]
+fn releasing_the_queue_before_the_seal_is_killed() {
+    killed_by_crashes(RELEASE_BEFORE_SEAL, "Released");
+}
+
+#[test]
+fn sealing_the_first_value_instead_of_the_last_is_killed() {
+    killed_by_crashes(SEAL_KEEPS_FIRST, "");
+}
+
+#[test]
+fn losing_late_samples_at_the_seal_is_killed() {
+    killed_by_crashes(SEAL_LOSES_LATE, "");
+}
+
+#[test]
+fn reading_the_older_of_two_blocks_is_killed() {
+    killed_by_crashes(OLDER_BLOCK_WINS, "");
+}
+
+#[test]
+fn orphans_left_lying_about_are_killed() {
+    killed_by_crashes(ORPHAN_KEPT, "left over");
+}
+
+#[test]
+fn an_unsynced_dead_letter_is_killed() {
+    killed_by_crashes(DEAD_LETTER_UNSYNCED, "dead letters");
+}
+
+#[test]
+fn a_dead_letter_written_twice_is_killed() {
+    killed_by_crashes(DEAD_LETTER_TWICE, "dead letters");
+}
+
+/// Without a bug the same plan passes: a harness that fails always would kill every bug.
+#[test]
+fn without_a_bug_the_same_plan_passes() {
+    let plan = CrashPlan {
+        random_subsets: 4,
+        ..CrashPlan::default()
+    };
+    crash_everywhere(&plan).unwrap_or_else(|failure| panic!("{failure}"));
+}

@@ -1,0 +1,324 @@
+//! All shards of one queue, as one store.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_log::fs::{Fs, create_dir_durable};
+use millrace_model::{
+    Clock, Labels, Matcher, MetricMetadata, Offset, PartitionId, TenantId, TimeRange,
+};
+use millrace_queue::{Consumer, Position, QueueIdentity};
+use parking_lot::Mutex;
+use prometheus::Registry;
+
+use crate::dead_letters::DeadLetterReader;
+use crate::error::{IoContext, StoreError};
+use crate::metrics::StoreMetrics;
+use crate::options::StoreOptions;
+use crate::read::{LabelSets, StoreSeries};
+use crate::runtime::Runtime;
+use crate::shard::{Shard, ShardContext, ShardStatus, Shared};
+
+/// The store of one queue: a shard for each of its partitions.
+///
+/// Reads are answered from the moment it is open; [`start`](Self::start) lets it consume.
+#[derive(Debug)]
+pub struct Store {
+    identity: QueueIdentity,
+    options: StoreOptions,
+    shared: Vec<Arc<Shared>>,
+    dead_letters: Vec<DeadLetterReader>,
+    runtime: Mutex<Stage>,
+}
+
+/// The shards belong to the store until their threads take them.
+#[derive(Debug)]
+enum Stage {
+    Open(Vec<Shard>),
+    Running(Runtime),
+    Closed,
+}
+
+impl Store {
+    /// Opens the shards under `dir`, each on a thread of its own, and recovers them.
+    ///
+    /// # Errors
+    ///
+    /// See [`StoreError`]; of several shards that fail, the first one's.
+    ///
+    /// # Panics
+    ///
+    /// If a shard's recovery panics.
+    pub fn open(
+        fs: Arc<dyn Fs>,
+        clock: Arc<dyn Clock>,
+        dir: &Path,
+        options: StoreOptions,
+        identity: &QueueIdentity,
+        registry: &Registry,
+    ) -> Result<Self, StoreError> {
+        let context = ShardContext {
+            fs,
+            clock,
+            options: options.clone(),
+            identity: identity.clone(),
+            metrics: StoreMetrics::register(registry)?,
+        };
+        // Before the shards would create it, all at the same time.
+        create_dir_durable(&*context.fs, dir).context("create", dir)?;
+        let shards = open_shards(&context, dir)?;
+        Ok(Self {
+            identity: identity.clone(),
+            options,
+            shared: shards.iter().map(|s| Arc::clone(s.shared())).collect(),
+            dead_letters: shards.iter().map(Shard::dead_letters).collect(),
+            runtime: Mutex::new(Stage::Open(shards)),
+        })
+    }
+
+    /// Where the consumers of [`start`](Self::start) must begin.
+    #[must_use]
+    pub fn resume_offsets(&self) -> Vec<(PartitionId, Offset)> {
+        let offsets = self.shared.iter().map(|s| (s.partition, s.applied()));
+        offsets.collect()
+    }
+
+    /// Starts a thread for each shard that applies what its consumer yields. One consumer for each
+    /// partition, in any order.
+    ///
+    /// # Errors
+    ///
+    /// Consumers that do not fit the shards, a store that was started before, or no more threads.
+    pub fn start(&self, consumers: Vec<Box<dyn Consumer>>) -> Result<(), StoreError> {
+        let consumers = self.match_consumers(consumers)?;
+        let mut stage = self.runtime.lock();
+        match std::mem::replace(&mut *stage, Stage::Closed) {
+            Stage::Open(shards) => {
+                let lanes = shards.into_iter().zip(consumers).collect();
+                *stage = Stage::Running(Runtime::start(lanes, &self.options)?);
+                Ok(())
+            }
+            other => {
+                *stage = other;
+                Err(StoreError::Consumers {
+                    what: "the store was started or closed before",
+                    partition: PartitionId(0),
+                })
+            }
+        }
+    }
+
+    /// One consumer for each shard, in the shards' order.
+    fn match_consumers(
+        &self,
+        consumers: Vec<Box<dyn Consumer>>,
+    ) -> Result<Vec<Box<dyn Consumer>>, StoreError> {
+        let refuse = |what, partition| Err(StoreError::Consumers { what, partition });
+        let mut by_partition = BTreeMap::new();
+        for consumer in consumers {
+            let partition = consumer.partition();
+            if partition.index() >= self.shared.len() {
+                return refuse(
+                    "a consumer of a partition that the queue has not",
+                    partition,
+                );
+            }
+            if by_partition.insert(partition, consumer).is_some() {
+                return refuse("two consumers of one partition", partition);
+            }
+        }
+        let missing = self
+            .shared
+            .iter()
+            .find(|s| !by_partition.contains_key(&s.partition));
+        if let Some(missing) = missing {
+            return refuse("no consumer", missing.partition);
+        }
+        Ok(by_partition.into_values().collect())
+    }
+
+    /// The series of `tenant` that pass all matchers and may have samples in `range`; in no special
+    /// order, each once.
+    ///
+    /// # Errors
+    ///
+    /// A block that is damaged or cannot be read.
+    pub fn select(
+        &self,
+        tenant: &TenantId,
+        matchers: &[Matcher],
+        range: TimeRange,
+    ) -> Result<Vec<StoreSeries>, StoreError> {
+        let mut found = Vec::new();
+        for shared in &self.shared {
+            shared.view().select(tenant, matchers, range, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    /// The label sets of such series, sorted.
+    ///
+    /// # Errors
+    ///
+    /// As [`select`](Self::select).
+    pub fn series(
+        &self,
+        tenant: &TenantId,
+        matchers: &[Matcher],
+        range: TimeRange,
+    ) -> Result<Vec<Labels>, StoreError> {
+        let found = self.select(tenant, matchers, range)?;
+        let mut labels: Vec<_> = found.into_iter().map(StoreSeries::into_labels).collect();
+        labels.sort();
+        Ok(labels)
+    }
+
+    /// The label names of the series that pass all matchers of one of the sets (all series, if
+    /// there is no set) and may have samples in `range`; sorted.
+    ///
+    /// # Errors
+    ///
+    /// As [`select`](Self::select).
+    pub fn label_names(
+        &self,
+        tenant: &TenantId,
+        matcher_sets: &[Vec<Matcher>],
+        range: TimeRange,
+    ) -> Result<Vec<String>, StoreError> {
+        let mut sets = LabelSets::new(tenant, matcher_sets, range);
+        for shared in &self.shared {
+            sets.names(&shared.view())?;
+        }
+        Ok(sets.finish())
+    }
+
+    /// The values of the label `name` of such series; sorted.
+    ///
+    /// # Errors
+    ///
+    /// As [`select`](Self::select).
+    pub fn label_values(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        matcher_sets: &[Vec<Matcher>],
+        range: TimeRange,
+    ) -> Result<Vec<String>, StoreError> {
+        let mut sets = LabelSets::new(tenant, matcher_sets, range);
+        for shared in &self.shared {
+            sets.values(&shared.view(), name)?;
+        }
+        Ok(sets.finish())
+    }
+
+    /// The metadata of one metric, or of all, in order of the metric's name. Where shards differ,
+    /// the lowest one's.
+    #[must_use]
+    pub fn metadata(&self, tenant: &TenantId, metric: Option<&str>) -> Vec<MetricMetadata> {
+        let mut merged: BTreeMap<String, MetricMetadata> = BTreeMap::new();
+        for shared in &self.shared {
+            let all = shared.metadata.read();
+            let Some(entries) = all.get(tenant) else {
+                continue;
+            };
+            let wanted = entries
+                .iter()
+                .filter(|(name, _)| metric.is_none_or(|m| m == *name));
+            for (name, entry) in wanted {
+                merged.entry(name.clone()).or_insert_with(|| entry.clone());
+            }
+        }
+        merged.into_values().collect()
+    }
+
+    /// Up to where the queue is applied, in all partitions.
+    #[must_use]
+    pub fn applied(&self) -> Position {
+        let mut position = Position::new(self.identity.id);
+        for shared in &self.shared {
+            position.advance(shared.partition, shared.applied());
+        }
+        position
+    }
+
+    /// Waits until everything before `position` can be read.
+    ///
+    /// # Errors
+    ///
+    /// A position of another queue; [`StoreError::WaitTimeout`]; [`StoreError::Stopped`] if one of
+    /// the partitions will not get there.
+    pub fn wait_applied(&self, position: &Position, timeout: Duration) -> Result<(), StoreError> {
+        let foreign = |partition| StoreError::ForeignPosition {
+            given: position.queue,
+            partition,
+            ours: self.identity.id,
+        };
+        if position.queue != self.identity.id {
+            return Err(foreign(None));
+        }
+        let deadline = std::time::Instant::now() + timeout;
+        for (partition, wanted) in &position.next {
+            let shared = self.shared.get(partition.index());
+            let shared = shared.ok_or_else(|| foreign(Some(*partition)))?;
+            let left = deadline.saturating_duration_since(std::time::Instant::now());
+            shared.wait_applied(*wanted, left)?;
+        }
+        Ok(())
+    }
+
+    /// The shards in figures, in order of their partitions.
+    #[must_use]
+    pub fn status(&self) -> Vec<ShardStatus> {
+        self.shared.iter().map(|s| s.status()).collect()
+    }
+
+    /// The dead letters of each partition.
+    #[must_use]
+    pub fn dead_letters(&self) -> Vec<(PartitionId, DeadLetterReader)> {
+        let partitions = self.shared.iter().map(|s| s.partition);
+        partitions.zip(self.dead_letters.iter().cloned()).collect()
+    }
+
+    /// Stops the threads and syncs the WALs. Seals nothing: the next open replays the WAL. Reads
+    /// are still answered. A second call does nothing.
+    ///
+    /// # Errors
+    ///
+    /// The first of the shards that could not sync, or had stopped before.
+    pub fn close(&self) -> Result<(), StoreError> {
+        let stage = std::mem::replace(&mut *self.runtime.lock(), Stage::Closed);
+        match stage {
+            Stage::Open(shards) => first_error(shards.into_iter().map(Shard::close)),
+            Stage::Running(runtime) => runtime.stop(),
+            Stage::Closed => Ok(()),
+        }
+    }
+}
+
+/// All of them run; the first error is told.
+pub(crate) fn first_error(
+    results: impl Iterator<Item = Result<(), StoreError>>,
+) -> Result<(), StoreError> {
+    let errors: Vec<_> = results.filter_map(Result::err).collect();
+    errors.into_iter().next().map_or(Ok(()), Err)
+}
+
+fn open_shards(context: &ShardContext, dir: &Path) -> Result<Vec<Shard>, StoreError> {
+    let partitions = (0..context.identity.partitions).map(PartitionId);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = partitions
+            .map(|partition| scope.spawn(move || Shard::open(context.clone(), dir, partition)))
+            .collect();
+        let opened: Vec<_> = threads
+            .into_iter()
+            .map(|thread| thread.join().expect("a shard's recovery does not panic"))
+            .collect();
+        opened.into_iter().collect()
+    })
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;
