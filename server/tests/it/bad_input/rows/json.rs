@@ -146,7 +146,12 @@ fn times(t: &mut Section) {
         400,
         &says,
     );
-    t.row("a timestamp beyond 64 bits", at(1e30), 400, &["timestamp"]);
+    t.row(
+        "a timestamp beyond 64 bits",
+        at(1e30),
+        400,
+        &["timestamp 1e30", "64 bits"],
+    );
     let says = ["too old", "ingest.max_age", "too_old"];
     t.row(
         "older than `ingest.max_age`",

@@ -10,32 +10,42 @@ fn lines(body: impl Into<Vec<u8>>) -> Request {
 pub fn rows() -> Vec<Row> {
     let mut t = Section::new("Line protocol: `POST /write`, `/api/v2/write`");
     let now = now_ms();
-    t.row("no fields", lines("weather,site=a"), 400, &["line 1"]);
+    t.row(
+        "no fields",
+        lines("weather,site=a"),
+        400,
+        &["line 1", "no fields", "malformed_line"],
+    );
     t.row(
         "a field without a value",
         lines("weather wind="),
         400,
-        &["line 1"],
+        &["line 1", "expected a value"],
     );
     t.row(
         "a field of unknown type",
         lines("weather wind=strong"),
         400,
-        &["line 1", "strong"],
+        &["line 1", "no number, boolean"],
     );
     t.row(
         "an integer with a fraction",
         lines("weather wind=1.5i"),
         400,
-        &["line 1"],
+        &["line 1", "byte 17"],
     );
     t.row(
         "a text that never ends",
         lines("weather wind=\"x"),
         400,
-        &["line 1"],
+        &["line 1", "never closed"],
     );
-    t.row("no measurement", lines(",site=a wind=1"), 400, &["line 1"]);
+    t.row(
+        "no measurement",
+        lines(",site=a wind=1"),
+        400,
+        &["line 1", "no measurement"],
+    );
     let says = ["line 1", "has no value"];
     t.row(
         "a tag without a value",
@@ -47,7 +57,7 @@ pub fn rows() -> Vec<Row> {
         "a tag twice",
         lines("weather,site=a,site=b wind=1"),
         400,
-        &["line 1", "site"],
+        &["line 1", "site", "comes twice"],
     );
     let not_utf8 = lines(b"weather,site=\xff wind=1".to_vec());
     t.row("not UTF-8", not_utf8, 400, &["line 1", "UTF-8"]);
@@ -55,7 +65,7 @@ pub fn rows() -> Vec<Row> {
         "a timestamp that is no number",
         lines("weather wind=1 noon"),
         400,
-        &["line 1", "noon"],
+        &["line 1", "noon", "bad_timestamp"],
     );
     let old = lines(format!("weather wind=1 {}", now - 31 * DAY_MS));
     t.row(

@@ -46,13 +46,13 @@ pub fn rows() -> Vec<Row> {
         "a regular expression that does not parse",
         regex,
         400,
-        &["bad_data"],
+        &["bad_data", "1:9", "unclosed group"],
     );
     t.row(
         "a selector that would match everything",
         query("{}"),
         400,
-        &["bad_data"],
+        &["bad_data", "non-empty matcher"],
     );
     let long = query(&format!("up{{a=\"{}\"}}", "x".repeat(17 << 10)));
     t.row(
@@ -62,9 +62,19 @@ pub fn rows() -> Vec<Row> {
         &["bad_data", "16384"],
     );
     let deep = query(&format!("{}1{}", "(".repeat(5000), ")".repeat(5000)));
-    t.row("nested too deeply", deep, 400, &["bad_data"]);
+    t.row(
+        "nested too deeply",
+        deep,
+        400,
+        &["bad_data", "more than 64 deep"],
+    );
     let chain = query(&vec!["1"; 5000].join("+"));
-    t.row("a chain of too many terms", chain, 400, &["bad_data"]);
+    t.row(
+        "a chain of too many terms",
+        chain,
+        400,
+        &["bad_data", "2000 tokens"],
+    );
     let both = query("{__name__=~\"bad_rw|bad_item\"} * on () bad_rw");
     t.row("many-to-many matching", both, 422, &["execution"]);
 
