@@ -150,7 +150,7 @@ fn times(t: &mut Section) {
         "a timestamp beyond 64 bits",
         at(1e30),
         400,
-        &["timestamp 1e30", "64 bits"],
+        &["timestamp 1e+30", "64 bits"],
     );
     let says = ["too old", "ingest.max_age", "too_old"];
     t.row(
