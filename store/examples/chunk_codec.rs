@@ -58,7 +58,7 @@ fn on_the_grid(_: &mut Random) -> i64 {
 
 /// As scrapes of a real Prometheus are: three of four on the millisecond, the rest off by a few.
 fn scrape_jitter(random: &mut Random) -> i64 {
-    if random.next() % 4 == 0 {
+    if random.next().is_multiple_of(4) {
         (random.normal() * 1.5) as i64
     } else {
         0

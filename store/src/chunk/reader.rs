@@ -11,37 +11,49 @@ const PEEK_BITS: u32 = 57;
 ///
 /// # Errors
 ///
-/// Bytes that are no chunk of exactly that many samples. The columns then hold some of the samples
-/// more than before.
+/// Bytes that are no chunk of exactly that many samples. The columns are then as before.
 pub fn decode_chunk(
     bytes: &[u8],
     count: u32,
     timestamps: &mut Vec<i64>,
     values: &mut Vec<f64>,
 ) -> Result<(), ChunkError> {
-    let mut reader = ChunkReader::new(bytes, count)?;
-    timestamps.reserve(count as usize);
-    values.reserve(count as usize);
-    while let Some((timestamp, value)) = reader.next_sample()? {
-        timestamps.push(timestamp);
-        values.push(value);
+    check_length(bytes, count)?;
+    let ends = (timestamps.len(), values.len());
+    timestamps.resize(ends.0 + count as usize, 0);
+    values.resize(ends.1 + count as usize, 0.0);
+    let decoded = decode_into(bytes, &mut timestamps[ends.0..], &mut values[ends.1..]);
+    if decoded.is_err() {
+        timestamps.truncate(ends.0);
+        values.truncate(ends.1);
     }
-    Ok(())
+    decoded
+}
+
+/// Decodes a chunk of as many samples as the columns are long.
+fn decode_into(bytes: &[u8], timestamps: &mut [i64], values: &mut [f64]) -> Result<(), ChunkError> {
+    let count = timestamps.len() as u32;
+    let mut columns = timestamps.iter_mut().zip(values);
+    let mut state = State::EMPTY;
+    if let Some((timestamp, value)) = columns.next() {
+        state = State::first(bytes).ok_or_else(|| truncated(bytes, count))?;
+        (*timestamp, *value) = (state.timestamp, f64::from_bits(state.value));
+    }
+    // The state stays in registers: nothing here takes its address.
+    for (sample, (timestamp, value)) in (1..).zip(columns) {
+        state = state.next(bytes).map_err(|window| window.error(sample))?;
+        (*timestamp, *value) = (state.timestamp, f64::from_bits(state.value));
+    }
+    state.check_end(bytes, count)
 }
 
 /// Reads the samples of a chunk one by one.
 #[derive(Clone, Debug)]
 pub struct ChunkReader<'a> {
     bytes: &'a [u8],
-    /// Position in bits.
-    at: usize,
+    state: State,
     next: u32,
     count: u32,
-    timestamp: i64,
-    delta: i64,
-    value: u64,
-    lead: u32,
-    width: u32,
 }
 
 impl<'a> ChunkReader<'a> {
@@ -51,25 +63,12 @@ impl<'a> ChunkReader<'a> {
     ///
     /// Too few bytes for so many samples, whatever they are.
     pub fn new(bytes: &'a [u8], count: u32) -> Result<Self, ChunkError> {
-        let first_bytes = if count == 0 { 0 } else { FIRST_SAMPLE_BYTES };
-        let rest = bytes.len().checked_sub(first_bytes);
-        // Every further sample takes one bit or more.
-        if rest.is_none_or(|rest| rest.saturating_mul(8) < (count as usize).saturating_sub(1)) {
-            return Err(ChunkError::Truncated {
-                bytes: bytes.len(),
-                count,
-            });
-        }
+        check_length(bytes, count)?;
         Ok(Self {
             bytes,
-            at: 0,
+            state: State::EMPTY,
             next: 0,
             count,
-            timestamp: 0,
-            delta: 0,
-            value: 0,
-            lead: 0,
-            width: 64,
         })
     }
 
@@ -80,56 +79,113 @@ impl<'a> ChunkReader<'a> {
     /// Bytes that are no chunk of the samples that were announced.
     #[inline]
     pub fn next_sample(&mut self) -> Result<Option<(i64, f64)>, ChunkError> {
-        if self.next == 0 || self.next == self.count {
-            return self.first_or_end();
+        if self.next == self.count {
+            self.state.check_end(self.bytes, self.count)?;
+            return Ok(None);
         }
-        let word = self.peek(self.at);
+        self.state = if self.next == 0 {
+            State::first(self.bytes).ok_or_else(|| truncated(self.bytes, self.count))?
+        } else {
+            let next = self.state.next(self.bytes);
+            next.map_err(|window| window.error(self.next))?
+        };
+        if self.state.at > 8 * self.bytes.len() {
+            return Err(truncated(self.bytes, self.count));
+        }
+        self.next += 1;
+        Ok(Some((
+            self.state.timestamp,
+            f64::from_bits(self.state.value),
+        )))
+    }
+}
+
+/// Every sample behind the first takes one bit or more.
+fn check_length(bytes: &[u8], count: u32) -> Result<(), ChunkError> {
+    let first_bytes = if count == 0 { 0 } else { FIRST_SAMPLE_BYTES };
+    let rest = bytes.len().checked_sub(first_bytes);
+    if rest.is_none_or(|rest| rest.saturating_mul(8) < (count as usize).saturating_sub(1)) {
+        return Err(truncated(bytes, count));
+    }
+    Ok(())
+}
+
+#[cold]
+fn truncated(bytes: &[u8], count: u32) -> ChunkError {
+    ChunkError::Truncated {
+        bytes: bytes.len(),
+        count,
+    }
+}
+
+/// A window that reaches over the end of a value.
+struct BadWindow {
+    lead: u32,
+    width: u32,
+}
+
+impl BadWindow {
+    #[cold]
+    fn error(self, sample: u32) -> ChunkError {
+        ChunkError::Window {
+            sample,
+            lead: self.lead,
+            width: self.width,
+        }
+    }
+}
+
+/// What the next sample is read against. Behind the end of the bytes it reads zeros and moves on,
+/// by at most some 150 bits a sample; the end is checked once, behind the last sample.
+#[derive(Clone, Copy, Debug)]
+struct State {
+    /// Position in bits.
+    at: usize,
+    timestamp: i64,
+    delta: i64,
+    value: u64,
+    lead: u32,
+    width: u32,
+}
+
+impl State {
+    const EMPTY: Self = Self {
+        at: 0,
+        timestamp: 0,
+        delta: 0,
+        value: 0,
+        lead: 0,
+        width: 64,
+    };
+
+    fn first(bytes: &[u8]) -> Option<Self> {
+        let timestamp = bytes.first_chunk::<8>()?;
+        let value = bytes.get(8..)?.first_chunk::<8>()?;
+        Some(Self {
+            at: 8 * FIRST_SAMPLE_BYTES,
+            timestamp: i64::from_be_bytes(*timestamp),
+            value: u64::from_be_bytes(*value),
+            ..Self::EMPTY
+        })
+    }
+
+    #[inline(always)]
+    fn next(mut self, bytes: &[u8]) -> Result<Self, BadWindow> {
+        let word = peek(bytes, self.at);
         if word >> 63 == 0 {
             self.at += 1;
         } else if word >> 62 == 0b10 {
-            self.take_xor(word, 2)?;
+            self = self.xor(bytes, word, 2)?;
         } else {
-            self.take_change(word)?;
+            self = self.change(bytes, word)?;
         }
-        if self.at > 8 * self.bytes.len() {
-            return Err(self.truncated());
-        }
-        self.next += 1;
         self.timestamp = self.timestamp.wrapping_add(self.delta);
-        Ok(Some((self.timestamp, f64::from_bits(self.value))))
-    }
-
-    #[cold]
-    fn first_or_end(&mut self) -> Result<Option<(i64, f64)>, ChunkError> {
-        if self.next == self.count {
-            // Nothing may hide behind the samples: bits that are ignored are not covered by tests
-            // of what was read.
-            let used = self.at.div_ceil(8);
-            let padding = 8 * used - self.at;
-            let clean = padding == 0 || self.bytes[used - 1].trailing_zeros() as usize >= padding;
-            if used != self.bytes.len() || !clean {
-                return Err(ChunkError::Trailing {
-                    bytes: self.bytes.len(),
-                    count: self.count,
-                });
-            }
-            return Ok(None);
-        }
-        let (Some(timestamp), Some(value)) = (
-            self.bytes.first_chunk::<8>(),
-            self.bytes.get(8..).and_then(|b| b.first_chunk::<8>()),
-        ) else {
-            return Err(self.truncated());
-        };
-        self.timestamp = i64::from_be_bytes(*timestamp);
-        self.value = u64::from_be_bytes(*value);
-        self.at = 8 * FIRST_SAMPLE_BYTES;
-        self.next = 1;
-        Ok(Some((self.timestamp, f64::from_bits(self.value))))
+        Ok(self)
     }
 
     /// A sample off the grid, whose code begins `word`.
-    fn take_change(&mut self, word: u64) -> Result<(), ChunkError> {
+    #[inline(always)]
+    fn change(mut self, bytes: &[u8], word: u64) -> Result<Self, BadWindow> {
         let rest = word << 2;
         let (change, mut word, mut used) = match BINS.get(rest.leading_ones() as usize) {
             Some(bin) => {
@@ -138,9 +194,10 @@ impl<'a> ChunkReader<'a> {
             }
             None => {
                 let start = self.at + 2 + ESCAPE_BITS as usize;
-                let change = self.peek(start) >> 32 << 32 | self.peek(start + 32) >> 32;
+                let change = peek64(bytes, start);
+                // The bit that says whether the value changed begins a word of its own.
                 self.at = start + 64;
-                (change, self.peek(start + 64), 0)
+                (change, peek(bytes, self.at), 0)
             }
         };
         self.delta = self.delta.wrapping_add(unzigzag(change));
@@ -148,21 +205,20 @@ impl<'a> ChunkReader<'a> {
         used += 1;
         if !changed {
             self.at += used as usize;
-            return Ok(());
+            return Ok(self);
         }
         if used == 1 {
-            // Behind an escape: the position has been moved, so the word starts anew as well.
             self.at += 1;
-            word = self.peek(self.at);
+            word = peek(bytes, self.at);
             used = 0;
         }
-        self.take_xor(word, used)
+        self.xor(bytes, word, used)
     }
 
     /// The changed bits of a value. `word` is what stands at the position, of which `used` bits
     /// have been read.
-    #[inline]
-    fn take_xor(&mut self, word: u64, mut used: u32) -> Result<(), ChunkError> {
+    #[inline(always)]
+    fn xor(mut self, bytes: &[u8], word: u64, mut used: u32) -> Result<Self, BadWindow> {
         let rest = word << used;
         used += 1;
         if rest >> 63 == 1 {
@@ -170,8 +226,7 @@ impl<'a> ChunkReader<'a> {
             self.width = (rest << (1 + LEAD_BITS) >> (64 - WIDTH_BITS)) as u32 + 1;
             used += LEAD_BITS + WIDTH_BITS;
             if self.lead + self.width > 64 {
-                return Err(ChunkError::Window {
-                    sample: self.next,
+                return Err(BadWindow {
                     lead: self.lead,
                     width: self.width,
                 });
@@ -181,41 +236,54 @@ impl<'a> ChunkReader<'a> {
         let xor = if used + width <= PEEK_BITS {
             word << used >> (64 - width)
         } else {
-            let start = self.at + used as usize;
-            // The second half is read by itself: a window can be wider than a peek is sure of.
-            let high = self.peek(start) >> 32 << 32;
-            let low = self.peek(start + 32) >> 32;
-            (high | low) >> (64 - width)
+            peek64(bytes, self.at + used as usize) >> (64 - width)
         };
         self.value ^= xor << (64 - lead - width);
         self.at += (used + width) as usize;
+        Ok(self)
+    }
+
+    /// Whether the samples ended where the bytes do. Nothing may hide behind them: bits that are
+    /// not interpreted are not compared by anybody.
+    fn check_end(&self, bytes: &[u8], count: u32) -> Result<(), ChunkError> {
+        let used = self.at.div_ceil(8);
+        if used > bytes.len() {
+            return Err(truncated(bytes, count));
+        }
+        let padding = 8 * used - self.at;
+        let clean = padding == 0 || bytes[used - 1].trailing_zeros() as usize >= padding;
+        if used != bytes.len() || !clean {
+            return Err(ChunkError::Trailing {
+                bytes: bytes.len(),
+                count,
+            });
+        }
         Ok(())
     }
+}
 
-    /// The 64 bits at a bit position, of which at least the first [`PEEK_BITS`] are the chunk's;
-    /// zeros behind its end.
-    #[inline]
-    fn peek(&self, at: usize) -> u64 {
-        let byte = at >> 3;
-        let word = match self.bytes.get(byte..).and_then(|b| b.first_chunk::<8>()) {
-            Some(&word) => word,
-            None => self.peek_tail(byte),
-        };
-        u64::from_be_bytes(word) << (at & 7)
-    }
+/// The 64 bits at a bit position, of which at least the first [`PEEK_BITS`] are the chunk's; zeros
+/// behind its end.
+#[inline(always)]
+fn peek(bytes: &[u8], at: usize) -> u64 {
+    let byte = at >> 3;
+    let word = match bytes.get(byte..).and_then(|b| b.first_chunk::<8>()) {
+        Some(&word) => word,
+        None => peek_tail(bytes, byte),
+    };
+    u64::from_be_bytes(word) << (at & 7)
+}
 
-    #[cold]
-    fn peek_tail(&self, byte: usize) -> [u8; 8] {
-        let mut word = [0; 8];
-        let tail = self.bytes.get(byte..).unwrap_or(&[]);
-        word[..tail.len()].copy_from_slice(tail);
-        word
-    }
+/// All of the 64 bits at a bit position.
+#[inline(always)]
+fn peek64(bytes: &[u8], at: usize) -> u64 {
+    peek(bytes, at) >> 32 << 32 | peek(bytes, at + 32) >> 32
+}
 
-    fn truncated(&self) -> ChunkError {
-        ChunkError::Truncated {
-            bytes: self.bytes.len(),
-            count: self.count,
-        }
-    }
+#[cold]
+fn peek_tail(bytes: &[u8], byte: usize) -> [u8; 8] {
+    let mut word = [0; 8];
+    let tail = bytes.get(byte..).unwrap_or(&[]);
+    word[..tail.len()].copy_from_slice(tail);
+    word
 }
