@@ -203,11 +203,7 @@ impl Engine {
             tokens: self.options.max_tokens,
             depth: self.options.max_depth,
         };
-        let parsed = parser::parse(text, &limits).and_then(|expr| {
-            resolve::check_selectors(&expr)?;
-            Ok(expr)
-        });
-        parsed.map_err(|error| syntax_error(text, &error))
+        parser::parse(text, &limits).map_err(|error| syntax_error(text, &error))
     }
 
     fn grid(&self, time: QueryTime) -> Result<(Grid, QueryTimes), QueryError> {

@@ -344,6 +344,8 @@ impl Default for Matching {
 #[derive(Clone, Debug)]
 pub(super) struct Binary {
     pub(super) op: BinaryOp,
+    /// Where the operator stands.
+    pub(super) op_at: usize,
     pub(super) left: Expr,
     pub(super) right: Expr,
     pub(super) return_bool: bool,

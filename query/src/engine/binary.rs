@@ -39,7 +39,7 @@ fn truth(holds: bool) -> f64 {
 }
 
 /// Whether the result is no longer what the left side's name says.
-pub(super) fn changes_meaning(binary: &Binary) -> bool {
+fn changes_meaning(binary: &Binary) -> bool {
     !binary.op.is_comparison() || binary.return_bool
 }
 

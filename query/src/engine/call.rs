@@ -9,7 +9,7 @@ use super::block::{Block, Grid, Meta, is_absent};
 use super::date::Part;
 use super::eval::{Evaluator, Value, names_one_metric};
 use super::instantfn;
-use super::labels::{Scratch, is_counter_name};
+use super::labels::Scratch;
 use super::leaf::{Kernel, Leaf};
 use super::math;
 use super::rangefn::{Op, RangeFn};
@@ -42,8 +42,12 @@ impl Evaluator<'_> {
             "absent" => vector(self.absent(&args[0], grid)?),
             "absent_over_time" => vector(self.absent_over_time(&args[0], grid)?),
             "timestamp" => vector(self.timestamp(&args[0], grid)?),
-            "sort" | "sort_desc" => vector(self.sort(&args[0], grid, name == "sort_desc")?),
+            "sort" | "sort_desc" => {
+                self.note_sort(pos, grid);
+                vector(self.sort(&args[0], grid, name == "sort_desc")?)
+            }
             "sort_by_label" | "sort_by_label_desc" => {
+                self.note_sort(pos, grid);
                 vector(self.sort_by_label(args, grid, name == "sort_by_label_desc")?)
             }
             "label_replace" => vector(self.label_replace(args, grid)?),
@@ -76,6 +80,15 @@ impl Evaluator<'_> {
                 }
                 vector(self.instant_function(name, args, grid)?)
             }
+        }
+    }
+
+    fn note_sort(&self, pos: Pos, grid: Grid) {
+        if grid.steps > 1 {
+            self.notes.warn(
+                pos,
+                "sort is ineffective for range queries since results are always ordered by labels",
+            );
         }
     }
 
@@ -134,12 +147,14 @@ impl Evaluator<'_> {
             }
         }
         let range = range.ok_or_else(|| QueryError::Internal("no range vector".to_owned()))?;
+        check_edges(call.function.name, range)?;
         let (input, view) = self.range_input(range, grid)?;
         Ok(Leaf {
             input,
             view,
             kernel: Kernel::Range(RangeFn { op, params }),
             drops_name: !op.keeps_name(),
+            counter: matches!(op, Op::Rate | Op::Increase).then_some(range_pos(range)),
         })
     }
 
@@ -149,27 +164,12 @@ impl Evaluator<'_> {
             return;
         };
         let arg = call.args[0].bare();
-        match function.op {
-            Op::Rate | Op::Increase => {
-                for index in 0..leaf.input.len() {
-                    let Some(name) = leaf.input.labels(index).metric_name() else {
-                        continue;
-                    };
-                    // Name by name: a selector usually selects one.
-                    if !is_counter_name(name) {
-                        self.notes.possible_non_counter(arg.pos, name);
-                        break;
-                    }
+        if function.op == Op::Quantile && any {
+            for q in &function.params[0] {
+                if !(0.0..=1.0).contains(q) {
+                    self.notes.invalid_quantile(arg.pos, *q);
                 }
             }
-            Op::Quantile if any => {
-                for q in &function.params[0] {
-                    if !(0.0..=1.0).contains(q) {
-                        self.notes.invalid_quantile(arg.pos, *q);
-                    }
-                }
-            }
-            _ => {}
         }
     }
 
@@ -197,6 +197,7 @@ impl Evaluator<'_> {
     }
 
     fn absent_over_time(&self, arg: &Expr, grid: Grid) -> Result<Block> {
+        check_edges("absent_over_time", arg)?;
         let (input, view) = self.range_input(arg, grid)?;
         let leaf = Leaf {
             input,
@@ -206,6 +207,7 @@ impl Evaluator<'_> {
                 params: Vec::new(),
             }),
             drops_name: true,
+            counter: None,
         };
         let mut present = vec![false; grid.steps];
         self.fold(
@@ -308,4 +310,34 @@ fn absent_labels(arg: &Expr) -> millrace_model::Labels {
         }
     }
     labels
+}
+
+/// Where an annotation on a range vector points. That on a subquery points at the beginning of the
+/// query, as Prometheus's does.
+fn range_pos(range: &Expr) -> Pos {
+    match &range.bare().kind {
+        ExprKind::Subquery(_) => Pos::default(),
+        _ => range.bare().pos,
+    }
+}
+
+fn check_edges(function: &str, arg: &Expr) -> Result<()> {
+    let ExprKind::Matrix(matrix) = &arg.bare().kind else {
+        return Ok(());
+    };
+    let (modifier, allowed): (&str, &[&str]) = match matrix.selector.edges {
+        Edges::Plain => return Ok(()),
+        Edges::Anchored => (
+            "anchored",
+            &["changes", "delta", "increase", "rate", "resets"],
+        ),
+        Edges::Smoothed => ("smoothed", &["delta", "increase", "rate"]),
+    };
+    if allowed.contains(&function) {
+        return Ok(());
+    }
+    Err(QueryError::Execution(format!(
+        "{modifier} modifier can only be used with: {} - not with {function}",
+        allowed.join(", ")
+    )))
 }

@@ -1,14 +1,11 @@
-//! Type rules, in Prometheus's words.
+//! Type rules, checked on the finished tree, children first, in Prometheus's words.
 
-use millrace_model::METRIC_NAME;
+use millrace_model::{METRIC_NAME, Matcher};
 
 use super::ast::{
-    Aggregate, Binary, Call, Cardinality, DurationExpr, Edges, Expr, ExprKind, Pos, Selector,
-    ValueType,
+    Aggregate, Binary, Call, Cardinality, Expr, ExprKind, Pos, Selector, Subquery, ValueType,
 };
 use super::lex::SyntaxError;
-use super::parser::name_matcher;
-use super::resolve;
 use super::text::quote;
 
 type Result<T> = std::result::Result<T, SyntaxError>;
@@ -17,7 +14,23 @@ fn fail<T>(at: usize, message: impl Into<String>) -> Result<T> {
     Err(SyntaxError::new(at, message))
 }
 
+/// Checks a whole expression.
+pub(super) fn tree(expr: &Expr) -> Result<()> {
+    match &expr.kind {
+        ExprKind::Number(_) | ExprKind::String(_) => Ok(()),
+        ExprKind::Vector(found) => selector(found, expr.pos, false),
+        ExprKind::Matrix(matrix) => selector(&matrix.selector, matrix.selector_pos, false),
+        ExprKind::Subquery(found) => subquery(found, expr.pos),
+        ExprKind::Call(found) => call(found, expr.pos),
+        ExprKind::Aggregate(found) => aggregate(found),
+        ExprKind::Binary(_) => binary_chain(expr),
+        ExprKind::Negate(inner) | ExprKind::Plus(inner) => unary(inner, expr.pos),
+        ExprKind::Paren(inner) => tree(inner),
+    }
+}
+
 fn expect_type(expr: &Expr, wanted: ValueType, context: &str) -> Result<()> {
+    tree(expr)?;
     let found = expr.value_type();
     if found == wanted {
         return Ok(());
@@ -30,7 +43,8 @@ fn expect_type(expr: &Expr, wanted: ValueType, context: &str) -> Result<()> {
     fail(expr.pos.start, message)
 }
 
-pub(super) fn unary(inner: &Expr, pos: Pos) -> Result<()> {
+fn unary(inner: &Expr, pos: Pos) -> Result<()> {
+    tree(inner)?;
     let found = inner.value_type();
     if matches!(found, ValueType::Scalar | ValueType::Vector) {
         return Ok(());
@@ -42,29 +56,92 @@ pub(super) fn unary(inner: &Expr, pos: Pos) -> Result<()> {
     fail(pos.start, message)
 }
 
-pub(super) fn aggregate(aggregate: &Aggregate) -> Result<()> {
-    const CONTEXT: &str = "aggregation expression";
-    expect_type(&aggregate.expr, ValueType::Vector, CONTEXT)?;
+fn subquery(subquery: &Subquery, pos: Pos) -> Result<()> {
+    tree(&subquery.expr)?;
+    let found = match subquery.expr.value_type() {
+        ValueType::Vector => return Ok(()),
+        ValueType::Scalar => "scalar",
+        ValueType::String => "string",
+        ValueType::Matrix => "matrix",
+    };
+    let message = format!("subquery is only allowed on instant vector, got {found} instead");
+    fail(pos.start, message)
+}
+
+fn aggregate(aggregate: &Aggregate) -> Result<()> {
+    expect_type(&aggregate.expr, ValueType::Vector, "aggregation expression")?;
     if let (Some(param), Some(wanted)) = (&aggregate.param, aggregate.op.param_type()) {
-        let context = match wanted {
-            ValueType::String => "aggregation parameter",
-            _ => "aggregation parameter",
-        };
-        expect_type(param, wanted, context)?;
+        expect_type(param, wanted, "aggregation parameter")?;
     }
     Ok(())
 }
 
-pub(super) fn binary(binary: &Binary) -> Result<()> {
-    let at = binary.left.pos.start;
+/// A chain of left-associative operators is as long as it is deep: walked in a loop.
+fn binary_chain(expr: &Expr) -> Result<()> {
+    let mut nodes = Vec::new();
+    let mut first = expr;
+    while let ExprKind::Binary(node) = &first.kind {
+        nodes.push((node, first.pos));
+        first = &node.left;
+    }
+    tree(first)?;
+    for (node, pos) in nodes.into_iter().rev() {
+        tree(&node.right)?;
+        binary(node, pos)?;
+    }
+    Ok(())
+}
+
+fn binary(binary: &Binary, pos: Pos) -> Result<()> {
     let (op, matching) = (binary.op, &binary.matching);
     let (left, right) = (binary.left.value_type(), binary.right.value_type());
     if binary.return_bool && !op.is_comparison() {
-        return fail(at, "bool modifier can only be used on comparison operators");
+        let message = "bool modifier can only be used on comparison operators";
+        return fail(binary.op_at, message);
     }
     let scalars = left == ValueType::Scalar && right == ValueType::Scalar;
     if op.is_comparison() && !binary.return_bool && scalars {
-        return fail(at, "comparisons between scalars must use BOOL modifier");
+        let message = "comparisons between scalars must use BOOL modifier";
+        return fail(binary.op_at, message);
+    }
+    let twice = matching
+        .labels
+        .iter()
+        .find(|l| matching.include.contains(l));
+    if let (true, Some(label)) = (matching.on, twice) {
+        let message = format!(
+            "label {} must not occur in ON and GROUP clause at once",
+            quote(label)
+        );
+        return fail(binary.op_at, message);
+    }
+    for side in [&binary.left, &binary.right] {
+        if !matches!(side.value_type(), ValueType::Scalar | ValueType::Vector) {
+            let message = "binary expression must contain only scalar and instant vector types";
+            return fail(side.pos.start, message);
+        }
+    }
+    let fills = matching.fill_left.is_some() || matching.fill_right.is_some();
+    let at = pos.start;
+    if left != ValueType::Vector || right != ValueType::Vector {
+        if !matching.labels.is_empty() {
+            return fail(at, "vector matching only allowed between instant vectors");
+        }
+        if fills {
+            let message = "filling in missing series only allowed between instant vectors";
+            return fail(at, message);
+        }
+    } else if op.is_set() {
+        if matching.cardinality != Cardinality::OneToOne {
+            let message = format!("no grouping allowed for {} operation", quote(op.as_str()));
+            return fail(at, message);
+        }
+        if fills {
+            return fail(
+                at,
+                "filling in missing series not allowed for set operators",
+            );
+        }
     }
     if op.is_set() && (left == ValueType::Scalar || right == ValueType::Scalar) {
         let message = format!(
@@ -73,135 +150,66 @@ pub(super) fn binary(binary: &Binary) -> Result<()> {
         );
         return fail(at, message);
     }
-    for side in [&binary.left, &binary.right] {
-        if !matches!(side.value_type(), ValueType::Scalar | ValueType::Vector) {
-            let message = "binary expression must contain only scalar and instant vector types";
-            return fail(side.pos.start, message);
-        }
-    }
-    if matching.on
-        && let Some(label) = matching
-            .labels
-            .iter()
-            .find(|l| matching.include.contains(*l))
-    {
-        let message = format!(
-            "label {} must not occur in ON and GROUP clause at once",
-            quote(label)
-        );
-        return fail(at, message);
-    }
-    let fills = matching.fill_left.is_some() || matching.fill_right.is_some();
-    if left == ValueType::Vector && right == ValueType::Vector {
-        if op.is_set() && matching.cardinality != Cardinality::OneToOne {
-            let message = format!("no grouping allowed for {} operation", quote(op.as_str()));
-            return fail(at, message);
-        }
-        if op.is_set() && fills {
-            return fail(
-                at,
-                "filling in missing series not allowed for set operators",
-            );
-        }
-    } else {
-        if !matching.labels.is_empty() {
-            return fail(at, "vector matching only allowed between instant vectors");
-        }
-        if fills {
-            return fail(
-                at,
-                "filling in missing series only allowed between instant vectors",
-            );
-        }
-    }
     Ok(())
 }
 
-pub(super) fn call(call: &Call, pos: Pos) -> Result<()> {
+fn call(call: &Call, pos: Pos) -> Result<()> {
     let function = call.function;
     let (types, got) = (function.args.len(), call.args.len());
     let name = quote(function.name);
-    if function.variadic == 0 {
-        if types != got {
-            return fail(
-                pos.start,
-                format!("expected {types} argument(s) in call to {name}, got {got}"),
-            );
+    let wrong = match usize::try_from(function.variadic) {
+        Ok(0) => (types != got).then(|| format!("{types} argument(s)")),
+        _ if got + 1 < types => Some(format!("at least {} argument(s)", types - 1)),
+        Ok(more) if got > types - 1 + more => {
+            Some(format!("at most {} argument(s)", types - 1 + more))
         }
-    } else {
-        let least = types - 1;
-        if got < least {
-            return fail(
-                pos.start,
-                format!("expected at least {least} argument(s) in call to {name}, got {got}"),
-            );
-        }
-        let most = usize::try_from(function.variadic).map(|n| least + n);
-        if let Ok(most) = most
-            && got > most
-        {
-            return fail(
-                pos.start,
-                format!("expected at most {most} argument(s) in call to {name}, got {got}"),
-            );
-        }
+        _ => None,
+    };
+    if let Some(wanted) = wrong {
+        let message = format!("expected {wanted} in call to {name}, got {got}");
+        return fail(pos.start, message);
     }
     for (index, arg) in call.args.iter().enumerate() {
         if function.name == "info" && index == 1 {
-            info_selector(arg)?;
+            info_selector(arg, pos)?;
             continue;
         }
         let context = format!("call to function {name}");
         expect_type(arg, function.arg_type(index), &context)?;
-        edges(function.name, arg)?;
     }
     Ok(())
 }
 
-/// The second argument of `info` is label matchers in braces.
-fn info_selector(arg: &Expr) -> Result<()> {
-    let ExprKind::Vector(selector) = &arg.kind else {
-        return fail(
-            arg.pos.start,
-            "expected label selectors as the second argument to \"info\" function, got other expression",
+/// The second argument of `info` is label matchers in braces; they may accept anything.
+fn info_selector(arg: &Expr, pos: Pos) -> Result<()> {
+    let found = arg.value_type();
+    if found != ValueType::Vector {
+        let message = format!(
+            "expected type instant vector in call to function \"info\", got {}",
+            found.as_str()
         );
-    };
-    let shifted = selector.time.offset.is_some() || selector.time.at.is_some();
-    if selector.name.is_some() || shifted {
-        return fail(
-            arg.pos.start,
-            "expected label selectors only in the second argument to \"info\" function",
-        );
+        return fail(pos.start, message);
     }
-    Ok(())
+    let ExprKind::Vector(found) = &arg.kind else {
+        return fail(arg.pos.start, "expected label selectors only");
+    };
+    if found.name.is_some() {
+        let message = "expected label selectors only, got vector selector instead";
+        return fail(arg.pos.start, message);
+    }
+    selector(found, arg.pos, true)
 }
 
-fn edges(function: &str, arg: &Expr) -> Result<()> {
-    let ExprKind::Matrix(matrix) = &arg.bare().kind else {
-        return Ok(());
-    };
-    let (modifier, allowed): (&str, &[&str]) = match matrix.selector.edges {
-        Edges::Plain => return Ok(()),
-        Edges::Anchored => (
-            "anchored",
-            &["changes", "delta", "increase", "rate", "resets"],
-        ),
-        Edges::Smoothed => ("smoothed", &["delta", "increase", "rate"]),
-    };
-    if allowed.contains(&function) {
-        return Ok(());
-    }
-    let message = format!(
-        "{modifier} modifier can only be used with: {} - not with {function}",
-        allowed.join(", ")
-    );
-    fail(arg.pos.start, message)
-}
-
-/// Completes a selector's matchers and refuses one that would select everything.
-pub(super) fn selector(selector: &mut Selector, pos: Pos) -> Result<()> {
+/// Unless `any` is set, refuses a selector whose matchers all accept an absent label: it would
+/// select everything.
+fn selector(selector: &Selector, pos: Pos, any: bool) -> Result<()> {
     if let Some(name) = &selector.name {
-        if let Some(other) = selector.matchers.iter().find(|m| m.name() == METRIC_NAME) {
+        // The last one is the name itself.
+        let named = selector
+            .matchers
+            .split_last()
+            .map_or(&[][..], |(_, rest)| rest);
+        if let Some(other) = named.iter().find(|m| m.name() == METRIC_NAME) {
             let message = format!(
                 "metric name must not be set twice: {} or {}",
                 quote(name),
@@ -209,32 +217,11 @@ pub(super) fn selector(selector: &mut Selector, pos: Pos) -> Result<()> {
             );
             return fail(pos.start, message);
         }
-        let matcher = name_matcher(name);
-        selector.matchers.push(matcher);
+        return Ok(());
     }
-    Ok(())
-}
-
-/// Refuses a selector whose matchers all accept an absent label. Not for the second argument of
-/// `info`, so it runs over the finished tree.
-pub(super) fn selective(selector: &Selector, pos: Pos) -> Result<()> {
-    if selector
-        .matchers
-        .iter()
-        .all(millrace_model::Matcher::matches_empty)
-    {
+    if !any && selector.matchers.iter().all(Matcher::matches_empty) {
         let message = "vector selector must contain at least one non-empty matcher";
         return fail(pos.start, message);
-    }
-    Ok(())
-}
-
-/// Refuses a range or step that is not positive, where that is known already.
-pub(super) fn positive(duration: &DurationExpr, at: usize) -> Result<()> {
-    if let Some(seconds) = resolve::constant(duration)
-        && seconds <= 0.0
-    {
-        return fail(at, "duration must be greater than 0");
     }
     Ok(())
 }

@@ -28,12 +28,16 @@ impl Part {
         })
     }
 
-    /// The part of the moment `seconds` after the epoch; fractions are cut.
+    /// The part of the moment `seconds` after the epoch; fractions are cut. What no i64 holds, NaN
+    /// too, counts as its least value, as it does for Go on amd64.
     pub(super) fn of(self, seconds: f64) -> f64 {
-        // Saturates where Go's conversion is undefined.
-        let seconds = seconds as i64;
-        let days = seconds.div_euclid(86_400);
-        let second = seconds.rem_euclid(86_400);
+        let fits = seconds >= i64::MIN as f64 && seconds < i64::MAX as f64;
+        let seconds = if fits { seconds as i64 } else { i64::MIN };
+        // Go counts from a year so early that any i64 of seconds is later, in a u64 that wraps
+        // around for the first few centuries of them.
+        let absolute = (seconds as u64).wrapping_add(ABSOLUTE_SECONDS);
+        let days = (absolute / 86_400) as i64 - ABSOLUTE_DAYS;
+        let second = (absolute % 86_400) as i64;
         let (year, month, day) = civil(days);
         let value = match self {
             Self::Minute => second % 3_600 / 60,
@@ -56,6 +60,12 @@ impl Part {
         value as f64
     }
 }
+
+/// Days from the 1st of March of the year -292,277,022,400, from which Go counts, to the epoch.
+const ABSOLUTE_DAYS: i64 = 292_277_022_400 / 400 * 146_097 + 719_468;
+
+/// The same in seconds, modulo 2^64.
+const ABSOLUTE_SECONDS: u64 = (ABSOLUTE_DAYS as u64).wrapping_mul(86_400);
 
 /// Year, month, day of a day counted from the epoch. The year is taken to begin in March, so that
 /// the leap day is its last: then months have lengths that repeat every 153 days.
@@ -136,10 +146,10 @@ mod tests {
     }
 
     #[test]
-    fn absurd_moments_do_not_panic() {
+    fn absurd_moments_are_what_go_makes_of_them() {
         for seconds in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e300, -1e300] {
-            let part = Part::Year.of(seconds);
-            assert!(part.is_finite(), "{seconds}");
+            assert_eq!(Part::DayOfMonth.of(seconds), 4.0, "{seconds}");
+            assert_eq!(Part::DayOfWeek.of(seconds), 0.0, "{seconds}");
         }
     }
 

@@ -184,6 +184,7 @@ impl Evaluator<'_> {
             view,
             kernel,
             drops_name: timestamps,
+            counter: None,
         })
     }
 

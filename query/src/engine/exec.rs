@@ -4,10 +4,11 @@ use rayon::prelude::*;
 
 use crate::QueryError;
 
+use super::ast::Pos;
 use super::block::{Block, Meta, is_absent};
 use super::budget::Meter;
 use super::eval::Evaluator;
-use super::labels::Scratch;
+use super::labels::{Scratch, is_counter_name};
 use super::leaf::{Buffers, Leaf};
 
 /// Series per piece of work. Fixed, so that sums come out the same whatever the threads: pieces
@@ -36,10 +37,14 @@ impl Evaluator<'_> {
             let mut meter = Meter::new(self.budget);
             let mut scratch = Scratch::default();
             let mut row = vec![0.0; steps];
+            let mut non_counter = String::new();
             for index in chunk * CHUNK..((chunk + 1) * CHUNK).min(total) {
                 leaf.row(index, &mut buffers, &mut row, self.budget, &mut meter)?;
                 if row.iter().all(|v| is_absent(*v)) {
                     continue;
+                }
+                if let Some(pos) = leaf.counter {
+                    self.check_counter_name(leaf, index, pos, &mut non_counter);
                 }
                 let meta = self.meta(leaf, index, &mut scratch);
                 add(&mut accumulator, meta, &row)?;
@@ -62,6 +67,16 @@ impl Evaluator<'_> {
             self.budget.check()?;
         }
         Ok(())
+    }
+
+    /// Says that a metric might not be a counter. `last` is the last one of which it was said:
+    /// neighbours mostly are of one metric.
+    fn check_counter_name(&self, leaf: &Leaf, index: usize, pos: Pos, last: &mut String) {
+        let name = leaf.input.labels(index).metric_name().unwrap_or_default();
+        if !name.is_empty() && name != last && !is_counter_name(name) {
+            self.notes.possible_non_counter(pos, name);
+            name.clone_into(last);
+        }
     }
 
     fn meta(&self, leaf: &Leaf, index: usize, scratch: &mut Scratch) -> Meta {

@@ -38,7 +38,11 @@ impl Evaluator<'_> {
         let mut index: HashMap<Labels, usize> = HashMap::new();
         let mut found: Vec<Histogram> = Vec::new();
         for (row, meta) in block.series.iter().enumerate() {
-            let metric = meta.labels.metric_name().unwrap_or_default();
+            // Where names are not removed at the end, they count as removed here already.
+            let metric = match self.options.delayed_name_removal {
+                true => meta.labels.metric_name().unwrap_or_default(),
+                false => "",
+            };
             let le = meta.labels.get(BUCKET_LABEL).unwrap_or_default();
             let Ok(upper) = le.parse::<f64>() else {
                 self.notes.bad_bucket_label(pos, metric, le);

@@ -127,6 +127,7 @@ impl Evaluator<'_> {
             view,
             kernel: Kernel::Instant { timestamps: true },
             drops_name: false,
+            counter: None,
         };
         let block = self.collect(&leaf)?;
         Ok(block

@@ -7,7 +7,7 @@ use millrace_model::{Labels, is_stale};
 
 use crate::{QueryError, SampleColumns, StoredSeries};
 
-use super::ast::Edges;
+use super::ast::{Edges, Pos};
 use super::block::{ABSENT, Block, Grid, is_absent};
 use super::budget::{Budget, Meter};
 use super::rangefn::{RangeFn, Windows};
@@ -124,6 +124,8 @@ pub(super) struct Leaf {
     pub(super) kernel: Kernel,
     /// The values no longer mean what the metric's name says.
     pub(super) drops_name: bool,
+    /// Where to say that a metric of which there are values might not be a counter.
+    pub(super) counter: Option<Pos>,
 }
 
 /// Buffers of one thread.

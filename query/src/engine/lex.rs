@@ -44,6 +44,8 @@ pub(super) enum Kind {
     Pow,
     At,
     Eof,
+    /// What comes here is no token.
+    Error,
 }
 
 /// A token; `start..end` are bytes of the text.
@@ -70,8 +72,16 @@ impl SyntaxError {
     }
 }
 
-/// Splits `text` into tokens, the last one [`Kind::Eof`].
-pub(super) fn lex(text: &str, limits: &TextLimits) -> Result<Vec<Token>, SyntaxError> {
+/// Splits `text` into tokens. The last one is [`Kind::Eof`], or [`Kind::Error`] with the error
+/// beside: whether it is the first thing wrong with the text, the parser has to say.
+///
+/// # Errors
+///
+/// The text is over a bound.
+pub(super) fn lex(
+    text: &str,
+    limits: &TextLimits,
+) -> Result<(Vec<Token>, Option<SyntaxError>), SyntaxError> {
     if text.len() > limits.bytes {
         let message = format!(
             "query of {} bytes, the limit is {} bytes",
@@ -87,10 +97,20 @@ pub(super) fn lex(text: &str, limits: &TextLimits) -> Result<Vec<Token>, SyntaxE
     };
     let mut tokens = Vec::new();
     loop {
-        let token = lexer.next()?;
+        let token = match lexer.next() {
+            Ok(token) => token,
+            Err(error) => {
+                tokens.push(Token {
+                    kind: Kind::Error,
+                    start: error.at,
+                    end: error.at,
+                });
+                return Ok((tokens, Some(error)));
+            }
+        };
         tokens.push(token);
         if token.kind == Kind::Eof {
-            return Ok(tokens);
+            return Ok((tokens, None));
         }
         if tokens.len() > limits.tokens {
             let message = format!("query of more than {} tokens", limits.tokens);

@@ -9,7 +9,7 @@ use millrace_model::Labels;
 use crate::QueryError;
 
 use super::ast::{Binary, BinaryOp, Cardinality, Matching};
-use super::binary::{changes_meaning, element};
+use super::binary::element;
 use super::block::{ABSENT, Block, Meta, is_absent, same_labelset};
 use super::eval::Evaluator;
 use super::labels::Scratch;
@@ -154,12 +154,24 @@ impl Evaluator<'_> {
                 _ => *many || *one,
             })
             .collect();
-        for (labels, group) in groups(matching, left, right) {
+        let groups = groups(matching, left, right);
+        let sides = |group: &'_ Group| match swapped {
+            true => (group.right.clone(), group.left.clone()),
+            false => (group.left.clone(), group.right.clone()),
+        };
+        // An ambiguous "one" side is an error even where nothing matches it, and comes first.
+        for (labels, group) in &groups {
+            let (_, one) = sides(group);
+            if one.len() > 1 {
+                for (step, _) in active.iter().enumerate().filter(|(_, active)| **active) {
+                    join.single(labels, &one, step)?;
+                }
+            }
+        }
+        for (labels, group) in groups {
             self.budget.check()?;
-            let (many, one) = match swapped {
-                true => (&group.right, &group.left),
-                false => (&group.left, &group.right),
-            };
+            let (many, one) = sides(&group);
+            let (many, one) = (&many, &one);
             join.group(&labels, many, one, &active)?;
         }
         join.out.compact();
@@ -325,14 +337,15 @@ impl Join<'_> {
             let value = one_labels.get(name).unwrap_or_default();
             result = self.scratch.with(&result, name, value);
         }
-        let renamed = changes_meaning(self.binary) || many_meta.is_some_and(|m| m.drop_name);
         if let Some(row) = self.rows.get(&result) {
             return Ok(*row);
         }
         self.out.reserve(1)?;
         let row = self.out.push_absent(Meta {
             labels: result.clone(),
-            drop_name: self.delayed && renamed,
+            // Arithmetic has removed the name already. A filter gives back even a name that was
+            // marked, as Prometheus does.
+            drop_name: self.delayed && self.binary.return_bool,
         });
         self.rows.insert(result, row);
         Ok(row)

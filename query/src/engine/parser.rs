@@ -6,8 +6,6 @@
 mod duration;
 mod selector;
 
-pub(super) use selector::name_matcher;
-
 use super::ast::{
     Aggregate, AggregateOp, Binary, BinaryOp, Call, Cardinality, Expr, ExprKind, Grouping,
     Matching, Pos,
@@ -22,10 +20,11 @@ type Result<T> = std::result::Result<T, SyntaxError>;
 
 /// Parses and type-checks an expression.
 pub(super) fn parse(text: &str, limits: &TextLimits) -> Result<Expr> {
-    let tokens = lex(text, limits)?;
+    let (tokens, error) = lex(text, limits)?;
     let mut parser = Parser {
         text,
         tokens,
+        error,
         next: 0,
         depth: 0,
         max_depth: limits.depth,
@@ -37,12 +36,15 @@ pub(super) fn parse(text: &str, limits: &TextLimits) -> Result<Expr> {
     if parser.kind() != Kind::Eof {
         return Err(parser.unexpected("", ""));
     }
+    check::tree(&expr)?;
     Ok(expr)
 }
 
 struct Parser<'t> {
     text: &'t str,
     tokens: Vec<Token>,
+    /// What ended the tokens, where that was not the end of the text.
+    error: Option<SyntaxError>,
     next: usize,
     depth: usize,
     max_depth: usize,
@@ -99,6 +101,9 @@ impl<'t> Parser<'t> {
     /// Prometheus's words for a token that may not stand where it stands.
     fn unexpected(&self, context: &str, expected: &str) -> SyntaxError {
         let token = self.peek();
+        if let (Kind::Error, Some(error)) = (token.kind, &self.error) {
+            return error.clone();
+        }
         let mut message = format!("unexpected {}", self.describe(token));
         if !context.is_empty() {
             message = format!("{message} in {context}");
@@ -113,13 +118,11 @@ impl<'t> Parser<'t> {
         let written = self.slice(token);
         match token.kind {
             Kind::Eof => "end of input".to_owned(),
-            Kind::Ident if is_keyword(&written.to_ascii_lowercase()) => {
-                format!("<{}>", written.to_ascii_lowercase())
-            }
-            Kind::Ident => format!("identifier {}", quote(written)),
-            Kind::Number => format!("number {}", quote(written)),
-            Kind::Duration => format!("duration {}", quote(written)),
-            Kind::Str => format!("string {written}"),
+            Kind::Error => "error".to_owned(),
+            Kind::Ident => self.describe_word(written),
+            Kind::Number => format!("number {}", shortened(written)),
+            Kind::Duration => format!("duration {}", shortened(written)),
+            Kind::Str => format!("string {}", shortened(written)),
             Kind::LeftParen
             | Kind::RightParen
             | Kind::LeftBrace
@@ -149,6 +152,23 @@ impl<'t> Parser<'t> {
         }
     }
 
+    fn describe_word(&self, written: &str) -> String {
+        let word = written.to_ascii_lowercase();
+        if AggregateOp::from_word(&word).is_some() {
+            return format!("<aggr:{word}>");
+        }
+        match word.as_str() {
+            "and" | "or" | "unless" | "atan2" => format!("<op:{word}>"),
+            "offset" | "smoothed" | "anchored" | "by" | "without" | "on" | "ignoring"
+            | "group_left" | "group_right" | "bool" | "fill" | "fill_left" | "fill_right" => {
+                format!("<{word}>")
+            }
+            _ if is_number_word(written) => format!("number {}", quote(written)),
+            _ if written.contains(':') => format!("metric identifier {}", quote(written)),
+            _ => format!("identifier {}", quote(written)),
+        }
+    }
+
     /// Calls `inner` one level deeper.
     fn deeper<T>(&mut self, inner: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         if self.depth >= self.max_depth {
@@ -169,7 +189,7 @@ impl<'t> Parser<'t> {
                 if op.precedence() <= floor {
                     break;
                 }
-                parser.bump();
+                let op_at = parser.bump().start;
                 let (return_bool, matching) = parser.binary_modifiers()?;
                 // `^` binds to the right, everything else to the left.
                 let right_floor = match op {
@@ -183,12 +203,12 @@ impl<'t> Parser<'t> {
                 };
                 let binary = Binary {
                     op,
+                    op_at,
                     left,
                     right,
                     return_bool,
                     matching: matching.unwrap_or_default(),
                 };
-                check::binary(&binary)?;
                 left = Expr::new(ExprKind::Binary(Box::new(binary)), pos);
             }
             Ok(left)
@@ -337,7 +357,6 @@ impl<'t> Parser<'t> {
             start,
             end: inner.pos.end,
         };
-        check::unary(&inner, pos)?;
         let kind = match (negative, inner.kind) {
             (true, ExprKind::Number(value)) => ExprKind::Number(-value),
             (false, ExprKind::Number(value)) => ExprKind::Number(value),
@@ -480,7 +499,6 @@ impl<'t> Parser<'t> {
             end,
         };
         let call = Call { function, args };
-        check::call(&call, pos)?;
         Ok(Expr::new(ExprKind::Call(Box::new(call)), pos))
     }
 
@@ -515,7 +533,6 @@ impl<'t> Parser<'t> {
             param: args.pop(),
             expr,
         };
-        check::aggregate(&aggregate)?;
         Ok(Expr::new(ExprKind::Aggregate(Box::new(aggregate)), pos))
     }
 
@@ -529,6 +546,15 @@ impl<'t> Parser<'t> {
         let labels = self.label_list()?;
         Ok(Some(Grouping { without, labels }))
     }
+}
+
+/// Quoted, and cut where it is long.
+fn shortened(written: &str) -> String {
+    if written.len() <= 10 {
+        return quote(written);
+    }
+    let head: String = written.chars().take(10).collect();
+    format!("{}...", quote(&head))
 }
 
 fn is_number_word(word: &str) -> bool {

@@ -31,8 +31,9 @@ impl Evaluator<'_> {
             AggregateOp::CountValues => self.count_values(aggregate, param, grid),
             AggregateOp::Quantile => self.quantile(aggregate, param, grid),
             AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk => {
-                let counts = counts(&self.scalar(param, grid)?)?;
+                let params = self.scalar(param, grid)?;
                 let block = self.vector(&aggregate.expr, grid)?;
+                let counts = counts(&params)?;
                 self.pick(aggregate, &counts, block)
             }
             AggregateOp::LimitRatio => self.limit_ratio(aggregate, param, grid),
@@ -72,10 +73,15 @@ impl Evaluator<'_> {
 
     fn quantile(&self, aggregate: &Aggregate, param: &Expr, grid: Grid) -> Result<Block> {
         let quantiles = self.scalar(param, grid)?;
-        for q in &quantiles {
-            if !(0.0..=1.0).contains(q) {
-                self.notes.invalid_quantile(param.pos, *q);
-            }
+        if quantiles.iter().any(|q| q.is_nan()) {
+            self.notes.invalid_quantile(param.pos, f64::NAN);
+        }
+        let (least, greatest) = extremes(&quantiles);
+        if greatest > 1.0 {
+            self.notes.invalid_quantile(param.pos, greatest);
+        }
+        if least < 0.0 {
+            self.notes.invalid_quantile(param.pos, least);
         }
         let inner = self.vector(&aggregate.expr, grid)?;
         let groups = self.groups(aggregate, &inner);
@@ -126,7 +132,7 @@ impl Evaluator<'_> {
                                 block.reserve(1)?;
                                 let meta = Meta {
                                     labels: labels.clone(),
-                                    drop_name: meta.drop_name,
+                                    drop_name: false,
                                 };
                                 let target = block.push_absent(meta);
                                 targets.insert(labels, target);
@@ -179,20 +185,22 @@ impl Evaluator<'_> {
 
     fn limit_ratio(&self, aggregate: &Aggregate, param: &Expr, grid: Grid) -> Result<Block> {
         let mut ratios = self.scalar(param, grid)?;
-        for ratio in &mut ratios {
-            if ratio.is_nan() {
-                return execution("Ratio value is NaN");
-            }
-            let capped = ratio.clamp(-1.0, 1.0);
-            if capped != *ratio {
+        if ratios.iter().any(|ratio| ratio.is_nan()) {
+            return execution("Ratio value is NaN");
+        }
+        let (least, greatest) = extremes(&ratios);
+        for (ratio, capped) in [(greatest, 1.0), (least, -1.0)] {
+            if ratio.abs() > 1.0 && ratio.signum() == capped {
                 let message = format!(
                     "ratio value should be between -1 and 1, got {}, capping to {}",
-                    format_g(*ratio),
+                    format_g(ratio),
                     format_g(capped)
                 );
                 self.notes.warn(param.pos, message);
-                *ratio = capped;
             }
+        }
+        for ratio in &mut ratios {
+            *ratio = ratio.clamp(-1.0, 1.0);
         }
         let mut block = self.vector(&aggregate.expr, grid)?;
         for index in 0..block.len() {
@@ -208,6 +216,12 @@ impl Evaluator<'_> {
         block.compact();
         Ok(block)
     }
+}
+
+/// The least and the greatest number; NaN does not count.
+fn extremes(values: &[f64]) -> (f64, f64) {
+    let least = values.iter().copied().fold(f64::NAN, f64::min);
+    (least, values.iter().copied().fold(f64::NAN, f64::max))
 }
 
 /// Where in [0, 1) a series lies; the same place as in Prometheus (whose label hash is XXH64 of

@@ -1,7 +1,6 @@
 //! What depends on the query's own times: `@ start()`, `step()` in durations, and so on.
 
 use super::ast::{At, DurationExpr, DurationOp, Expr, ExprKind, TimeShift};
-use super::check;
 use super::lex::SyntaxError;
 
 /// Times of a query, in ms.
@@ -11,34 +10,6 @@ pub(super) struct QueryTimes {
     pub(super) end: i64,
     /// Zero for an instant query.
     pub(super) step: i64,
-}
-
-/// Refuses selectors that would select everything.
-pub(super) fn check_selectors(expr: &Expr) -> Result<(), SyntaxError> {
-    match &expr.kind {
-        ExprKind::Number(_) | ExprKind::String(_) => Ok(()),
-        ExprKind::Vector(selector) => check::selective(selector, expr.pos),
-        ExprKind::Matrix(matrix) => check::selective(&matrix.selector, matrix.selector_pos),
-        ExprKind::Subquery(subquery) => check_selectors(&subquery.expr),
-        ExprKind::Call(call) => {
-            let args = match call.function.name {
-                "info" => &call.args[..1],
-                _ => &call.args[..],
-            };
-            args.iter().try_for_each(check_selectors)
-        }
-        ExprKind::Aggregate(aggregate) => {
-            check_selectors(&aggregate.expr)?;
-            aggregate.param.as_ref().map_or(Ok(()), check_selectors)
-        }
-        ExprKind::Binary(binary) => {
-            check_selectors(&binary.left)?;
-            check_selectors(&binary.right)
-        }
-        ExprKind::Negate(inner) | ExprKind::Plus(inner) | ExprKind::Paren(inner) => {
-            check_selectors(inner)
-        }
-    }
 }
 
 /// Fills in the milliseconds of every selector and subquery.

@@ -3,10 +3,10 @@
 use millrace_model::{METRIC_NAME, MatchOp, Matcher};
 
 use super::super::ast::{
-    At, Edges, Expr, ExprKind, MatrixSelector, Pos, Selector, Subquery, TimeShift, ValueType,
+    At, DurationExpr, Edges, Expr, ExprKind, MatrixSelector, Pos, Selector, Subquery, TimeShift,
 };
-use super::super::check;
 use super::super::lex::{Kind, SyntaxError, Token};
+use super::super::resolve;
 use super::super::text::quote;
 use super::{Parser, Result};
 
@@ -27,7 +27,10 @@ impl Parser<'_> {
             end = self.braces(&mut selector)?;
         }
         let pos = Pos { start, end };
-        check::selector(&mut selector, pos)?;
+        if let Some(name) = &selector.name {
+            let matcher = Matcher::equal(METRIC_NAME, name.as_str());
+            selector.matchers.push(matcher);
+        }
         Ok(Expr::new(ExprKind::Vector(Box::new(selector)), pos))
     }
 
@@ -107,24 +110,16 @@ impl Parser<'_> {
             ));
         }
         let range = self.duration_expr()?;
-        check::positive(&range, open.start)?;
+        positive(&range, open.end)?;
         if self.eat(Kind::Colon) {
             let step = match self.kind() {
                 Kind::RightBracket => None,
                 _ => Some(self.duration_expr()?),
             };
             if let Some(step) = &step {
-                check::positive(step, open.start)?;
+                positive(step, open.end)?;
             }
             let close = self.expect(Kind::RightBracket, "subquery selector", "\"]\"")?;
-            let found = expr.value_type();
-            if found != ValueType::Vector {
-                let message = format!(
-                    "subquery is only allowed on instant vector, got {} instead",
-                    found.as_str()
-                );
-                return Err(SyntaxError::new(expr.pos.start, message));
-            }
             let pos = Pos {
                 start: expr.pos.start,
                 end: close.end,
@@ -146,7 +141,7 @@ impl Parser<'_> {
         };
         let ExprKind::Vector(selector) = expr.kind else {
             let message = "ranges only allowed for vector selectors";
-            return Err(SyntaxError::new(expr.pos.start, message));
+            return Err(SyntaxError::new(open.start, message));
         };
         let problem = if selector.time.offset.is_some() {
             Some("no offset modifiers allowed before range")
@@ -185,13 +180,14 @@ impl Parser<'_> {
     }
 
     pub(super) fn offset(&mut self, mut expr: Expr) -> Result<Expr> {
-        let word = self.bump();
+        self.bump();
+        let start = expr.pos.start;
         let offset = self.offset_duration()?;
         let end = self.tokens[self.next - 1].end;
         let time = self.shift(&mut expr, "offset")?;
         if time.offset.is_some() {
             let message = "offset may not be set multiple times";
-            return Err(SyntaxError::new(word.start, message));
+            return Err(SyntaxError::new(start, message));
         }
         time.offset = Some(offset);
         expr.pos.end = end;
@@ -199,7 +195,8 @@ impl Parser<'_> {
     }
 
     pub(super) fn at(&mut self, mut expr: Expr) -> Result<Expr> {
-        let sign = self.bump();
+        self.bump();
+        let start = expr.pos.start;
         let at = match self.word().as_str() {
             word @ ("start" | "end") if self.kind_after(1) == Kind::LeftParen => {
                 let at = if word == "start" { At::Start } else { At::End };
@@ -221,7 +218,7 @@ impl Parser<'_> {
                 // Exactly the whole numbers of ms that an i64 holds.
                 if !ms.is_finite() || ms.abs() >= i64::MAX as f64 {
                     let message = format!("timestamp out of bounds for @ modifier: {seconds}");
-                    return Err(SyntaxError::new(sign.start, message));
+                    return Err(SyntaxError::new(start, message));
                 }
                 At::Time(ms as i64)
             }
@@ -230,7 +227,7 @@ impl Parser<'_> {
         let time = self.shift(&mut expr, "@")?;
         if time.at.is_some() {
             let message = "@ <timestamp> may not be set multiple times";
-            return Err(SyntaxError::new(sign.start, message));
+            return Err(SyntaxError::new(start, message));
         }
         time.at = Some(at);
         expr.pos.end = end;
@@ -269,7 +266,12 @@ impl Parser<'_> {
     }
 }
 
-/// The matcher that a metric's name stands for.
-pub(in super::super) fn name_matcher(name: &str) -> Matcher {
-    Matcher::equal(METRIC_NAME, name)
+/// Refuses a range or step that is not positive, where that is known already.
+fn positive(duration: &DurationExpr, at: usize) -> Result<()> {
+    match resolve::constant(duration) {
+        Some(seconds) if seconds <= 0.0 => {
+            Err(SyntaxError::new(at, "duration must be greater than 0"))
+        }
+        _ => Ok(()),
+    }
 }
