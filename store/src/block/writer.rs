@@ -109,7 +109,7 @@ impl<'a> BlockWriter<'a> {
         for (timestamps, values) in timestamps.chunks(each).zip(values.chunks(each)) {
             self.push_chunk(timestamps, values)?;
         }
-        self.series.push(labels.canonical(), &self.entries);
+        self.series.push(labels, &self.entries);
         let counts = &mut self.counts;
         counts.series += 1;
         counts.chunks += self.entries.len() as u64;
