@@ -47,8 +47,10 @@ pub struct Round {
     pub visible_new_ms: f64,
     /// The same for further samples of it, in order of size.
     pub visible_ms: Vec<f64>,
-    /// From starting the process after kill -9 to the answer of a query for the newest sample.
+    /// From kill -9 to the first answer to a query by the restarted server.
     pub recovery_seconds: f64,
+    /// Of the acknowledged samples that were seen one by one before it, those that were gone after.
+    pub lost_by_kill: usize,
 }
 
 impl Round {
@@ -101,7 +103,7 @@ pub fn run(mut server: Server, plan: &Plan, deadline: Duration) -> Result<Round>
     server.kill_and_restart()?;
     // A new connection: the old one went with the process.
     let mut probe = Probe::new(&url)?;
-    probe.wait_for(&mut server, marker)?;
+    let survived = probe.count_survivors(&mut server, marker)?;
     let recovery_seconds = killed.elapsed().as_secs_f64();
     probe.wait_for_load(&mut server, &plan.check, plan.end_ms)?;
 
@@ -117,6 +119,7 @@ pub fn run(mut server: Server, plan: &Plan, deadline: Duration) -> Result<Round>
         visible_new_ms,
         visible_ms,
         recovery_seconds,
+        lost_by_kill: (VISIBILITY_TRIALS + 1).saturating_sub(survived),
         load,
     })
 }
@@ -203,6 +206,23 @@ impl Probe {
         self.wait(server, Marker::METRIC, marker.at_ms, marker.value)
     }
 
+    /// Waits until a restarted server answers, and counts the markers that it has.
+    fn count_survivors(&mut self, server: &mut Server, newest: Marker) -> Result<usize> {
+        let query = format!("count_over_time({}[1h])", Marker::METRIC);
+        let path = query_path(&query, newest.at_ms);
+        let deadline = Instant::now() + VISIBLE_TIMEOUT;
+        loop {
+            server.check_alive()?;
+            match self.value(&path) {
+                Ok(found) => return Ok(found.unwrap_or(0.0) as usize),
+                Err(error) if Instant::now() >= deadline => {
+                    return Err(error.context("it does not answer after a restart"));
+                }
+                Err(_) => std::thread::sleep(POLL),
+            }
+        }
+    }
+
     /// Waits until every sample of the load is counted.
     fn wait_for_load(&mut self, server: &mut Server, check: &Check, end_ms: i64) -> Result<()> {
         let Check {
@@ -218,12 +238,7 @@ impl Probe {
 
     fn wait(&mut self, server: &mut Server, query: &str, at_ms: i64, expected: f64) -> Result<()> {
         let deadline = Instant::now() + VISIBLE_TIMEOUT;
-        let path = format!(
-            "/api/v1/query?query={}&time={}.{:03}&nocache=1",
-            percent_encode(query),
-            at_ms.div_euclid(1000),
-            at_ms.rem_euclid(1000)
-        );
+        let path = query_path(query, at_ms);
         loop {
             server.check_alive()?;
             let found = self.value(&path);
@@ -253,4 +268,14 @@ impl Probe {
         };
         Ok(Some(text.parse().with_context(|| format!("{text:?}"))?))
     }
+}
+
+/// Of an instant query.
+fn query_path(query: &str, at_ms: i64) -> String {
+    format!(
+        "/api/v1/query?query={}&time={}.{:03}&nocache=1",
+        percent_encode(query),
+        at_ms.div_euclid(1000),
+        at_ms.rem_euclid(1000)
+    )
 }

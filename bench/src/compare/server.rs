@@ -142,7 +142,13 @@ fn spawn(system: System, binary: &Path, more: &[String], dir: &Path, port: u16) 
     let listen = format!("127.0.0.1:{port}");
     let data = dir.join("data");
     let data = data.to_str().context("the directory's name is not UTF-8")?;
-    let mut command = Command::new(binary);
+    // The server gets a working directory of its own, which a relative path would be taken from. A
+    // bare name is looked for in the search path.
+    let binary = match binary.parent() {
+        Some(parent) if parent != Path::new("") => fs::canonicalize(binary)?,
+        Some(_) | None => binary.to_owned(),
+    };
+    let mut command = Command::new(&binary);
     match system {
         System::Millrace => {
             command.args(["--listen", &listen, "--data-dir", data]);

@@ -98,6 +98,13 @@ const ROWS: &[Row] = &[
         more_is_better: false,
         of: |round| round.recovery_seconds,
     },
+    Row {
+        name: "acknowledged samples lost by kill -9",
+        unit: "of 11 pushed before it",
+        decimals: 0,
+        more_is_better: false,
+        of: |round| round.lost_by_kill as f64,
+    },
 ];
 
 /// Medians over the rounds, the range of the first line, and millrace's advantage over each other
@@ -161,6 +168,9 @@ fn cell(row: &Row, measured: &Measured) -> String {
 
 fn ratio(row: &Row, own: &Measured, other: &Measured) -> String {
     let (own, other) = (median(&values(row, own)), median(&values(row, other)));
+    if own == 0.0 || other == 0.0 {
+        return "–".to_owned();
+    }
     let ratio = if row.more_is_better {
         own / other
     } else {
@@ -225,6 +235,7 @@ mod tests {
             visible_new_ms: 3.0,
             visible_ms: vec![1.0, 2.0, 3.0],
             recovery_seconds: 1.0,
+            lost_by_kill: 0,
         };
         Measured {
             system,
