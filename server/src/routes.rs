@@ -10,7 +10,7 @@ use axum::routing::get;
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, Uri, header};
 use http_body_util::Full;
-use prometheus::{Encoder as _, TextEncoder};
+use prometheus::{Encoder as _, IntCounter, TextEncoder};
 use serde_json::json;
 use tower::ServiceExt as _;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -24,8 +24,7 @@ const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("2");
 
 /// The router of the whole process.
 pub fn router(app: &Arc<App>) -> Router {
-    let panics = app.http.panics.clone();
-    Router::new()
+    let routes = Router::new()
         .route("/", get(index))
         .route("/metrics", get(metrics))
         .route("/-/healthy", get(healthy))
@@ -33,10 +32,16 @@ pub fn router(app: &Arc<App>) -> Router {
         .route("/api/v1/status/pipeline", get(pipeline::status))
         .method_not_allowed_fallback(wrong_method)
         .fallback(to_parts)
-        .with_state(app.clone())
+        .with_state(app.clone());
+    guarded(routes, app.http.panics.clone())
+}
+
+/// What holds for every answer.
+fn guarded(routes: Router, panics: IntCounter) -> Router {
+    routes
         .layer(CatchPanicLayer::custom(move |panic| {
             panics.inc();
-            after_panic(&panic)
+            after_panic(panic)
         }))
         .layer(axum::middleware::map_response(no_sniffing))
 }
@@ -53,7 +58,12 @@ async fn no_sniffing(mut response: Response) -> Response {
 /// Push and query go to the opened parts; until there are such, clients are asked to come again.
 async fn to_parts(State(app): State<Arc<App>>, request: Request) -> Response {
     let (stage, detail) = app.stage();
-    match app.parts() {
+    let parts = match stage {
+        // Whoever was told "stored" by the last process must not be shown less by this one.
+        Stage::OpeningQueue | Stage::RecoveringStore | Stage::CatchingUp => None,
+        Stage::Ready | Stage::Failed | Stage::Stopping => app.parts(),
+    };
+    match parts {
         Some(parts) => match parts.router.clone().oneshot(request).await {
             Ok(response) => response,
             Err(infallible) => match infallible {},
@@ -93,7 +103,11 @@ fn failure(status: StatusCode, kind: &str, text: &str) -> Response {
     (status, axum::Json(body)).into_response()
 }
 
-fn after_panic(panic: &(dyn Any + Send)) -> http::Response<Full<Bytes>> {
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "a panic's payload comes in its box"
+)]
+fn after_panic(panic: Box<dyn Any + Send>) -> http::Response<Full<Bytes>> {
     let text = panic
         .downcast_ref::<String>()
         .map(String::as_str)
@@ -183,3 +197,90 @@ Status
   GET /api/v1/status/pipeline  queue and store by partition: written, applied, lag
 "
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::HttpMetrics;
+    use axum::body::Body;
+    use http_body_util::BodyExt as _;
+    use millrace_log::SystemClock;
+    use prometheus::Registry;
+
+    fn app() -> Arc<App> {
+        let registry = Registry::new();
+        let http = HttpMetrics::new(&registry).unwrap();
+        Arc::new(App::new(registry, http, Arc::new(SystemClock)))
+    }
+
+    async fn ask(router: Router, method: &str, path: &str) -> (StatusCode, bool, String) {
+        let request = Request::builder().method(method).uri(path);
+        let request = request.body(Body::empty()).unwrap();
+        let response = router.oneshot(request).await.unwrap();
+        assert_eq!(response.headers()["x-content-type-options"], "nosniff");
+        let status = response.status();
+        let retry = response.headers().contains_key(header::RETRY_AFTER);
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, retry, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn until_it_is_ready_clients_are_asked_to_come_again_and_told_how_far_it_is() {
+        let app = app();
+        for (stage, text) in [
+            (Stage::OpeningQueue, "opening the queue"),
+            (Stage::RecoveringStore, "recovering the store"),
+            (
+                Stage::CatchingUp,
+                "catching up with the queue: 7 records behind",
+            ),
+        ] {
+            let detail = if stage == Stage::CatchingUp {
+                "7 records behind"
+            } else {
+                ""
+            };
+            app.enter(stage, detail);
+            for path in ["/-/ready", "/api/v1/query", "/api/v1/push", "/write"] {
+                let (status, retry, body) = ask(router(&app), "GET", path).await;
+                assert_eq!(
+                    (status, retry),
+                    (StatusCode::SERVICE_UNAVAILABLE, true),
+                    "{path}"
+                );
+                assert!(body.contains(text), "{path}: {body}");
+            }
+            let (status, _, body) = ask(router(&app), "GET", "/api/v1/status/pipeline").await;
+            assert_eq!(status, StatusCode::OK);
+            assert!(body.contains("\"partitions\":[]"), "{body}");
+            assert_eq!(
+                ask(router(&app), "GET", "/-/healthy").await.0,
+                StatusCode::OK
+            );
+        }
+        app.enter(Stage::Ready, "");
+        assert_eq!(ask(router(&app), "GET", "/-/ready").await.0, StatusCode::OK);
+        app.enter(Stage::Stopping, "");
+        let (status, _, body) = ask(router(&app), "GET", "/-/ready").await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(body.contains("stopping"), "{body}");
+        let (status, _, body) = ask(router(&app), "POST", "/metrics").await;
+        assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{body}");
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_answer_and_is_counted() {
+        let app = app();
+        async fn bug() -> &'static str {
+            panic!("a bug in a handler")
+        }
+        let routes = guarded(
+            Router::new().route("/bug", get(bug)),
+            app.http.panics.clone(),
+        );
+        let (status, _, body) = ask(routes, "GET", "/bug").await;
+        assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(body.contains("\"errorType\":\"internal\""), "{body}");
+        assert_eq!(app.http.panics.get(), 1);
+    }
+}

@@ -162,8 +162,13 @@ async fn life(
             return Err(failure);
         }
     };
-    catch_up(app, &opened).await;
-    let watching = tokio::spawn(watch_shards(app.clone(), opened.store.clone()));
+    let watching = tokio::spawn({
+        let (app, store, recovered) = (app.clone(), opened.store.clone(), opened.recovered.clone());
+        async move {
+            catch_up(&app, &store, &recovered).await;
+            watch_shards(&app, &store).await;
+        }
+    });
 
     let name = signals.next().await;
     info!(
@@ -292,21 +297,20 @@ fn parts_router(
 
 /// Ready only once everything that was acknowledged before the start can be read: a client that was
 /// told "stored" by the last process shall find it in this one.
-async fn catch_up(app: &Arc<App>, opened: &Opened) {
+async fn catch_up(app: &App, store: &Store, recovered: &BTreeMap<PartitionId, Offset>) {
     let behind = || -> u64 {
-        let applied = opened.store.applied();
+        let applied = store.applied();
         let left = |(partition, end): (&PartitionId, &Offset)| {
             let applied = applied.next.get(partition).map_or(0, |applied| applied.0);
             end.0.saturating_sub(applied)
         };
-        opened.recovered.iter().map(left).sum()
+        recovered.iter().map(left).sum()
     };
     let mut ticks = tokio::time::interval(CATCH_UP_INTERVAL);
     loop {
         ticks.tick().await;
-        let stopped = pipeline::stopped(&opened.store);
-        if !stopped.is_empty() {
-            return app.enter(Stage::Failed, stopped.join("; "));
+        if !pipeline::stopped(store).is_empty() {
+            return;
         }
         match behind() {
             0 => break,
@@ -319,11 +323,11 @@ async fn catch_up(app: &Arc<App>, opened: &Opened) {
 
 /// A shard that stops takes no more records, so the process is not ready any more: what it
 /// acknowledges is durable, and is not seen before a restart.
-async fn watch_shards(app: Arc<App>, store: Arc<Store>) {
+async fn watch_shards(app: &App, store: &Store) {
     let mut ticks = tokio::time::interval(WATCH_INTERVAL);
     loop {
         ticks.tick().await;
-        let stopped = pipeline::stopped(&store);
+        let stopped = pipeline::stopped(store);
         if !stopped.is_empty() {
             let reason = stopped.join("; ");
             error!(%reason, "a shard of the store has stopped; restart millrace once the cause is gone");

@@ -306,3 +306,130 @@ fn a_second_signal_ends_at_once() {
     let (status, stderr) = server.wait();
     assert_eq!(status.code(), Some(130), "{stderr}");
 }
+
+#[test]
+fn the_demo_gives_something_to_look_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Millrace::start(dir.path(), &[]);
+    let run = |args: &[&str]| {
+        let mut command = Millrace::command();
+        let output = command
+            .args(args)
+            .args(["--url", &server.url])
+            .output()
+            .unwrap();
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), stdout, stderr)
+    };
+    let (code, stdout, stderr) = run(&[
+        "demo",
+        "--devices",
+        "5",
+        "--interval",
+        "100ms",
+        "--for",
+        "500ms",
+        "--backfill",
+        "10m",
+    ]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(
+        stdout.starts_with("backfilled 800 samples of 5 devices\n"),
+        "{stdout}"
+    );
+    assert!(
+        stdout.ends_with("\n100 samples of 5 devices pushed\n"),
+        "{stdout}"
+    );
+    eventually(
+        "the last push to be visible",
+        Duration::from_secs(10),
+        || {
+            let (code, stdout, stderr) =
+                run(&["query", "count(count_over_time(temperature[1h]) == 45)"]);
+            assert_eq!(code, Some(0), "{stderr}");
+            if stdout == "{}  5\n" {
+                Ok(())
+            } else {
+                Err(stdout)
+            }
+        },
+    );
+    let (_, stdout, _) = run(&[
+        "query",
+        "count by (site) (rate(flow_liters_total[5m]) >= 0)",
+    ]);
+    assert_eq!(stdout.lines().count(), 4, "{stdout}");
+    let (code, _, stderr) = run(&["query", "sum("]);
+    assert_eq!(code, Some(69));
+    assert!(stderr.starts_with("millrace: bad_data: "), "{stderr}");
+    let url = server.url.clone();
+    server.kill();
+    let output = Millrace::command()
+        .args(["demo", "--url", &url])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(69));
+    assert!(stderr.contains("start the server first"), "{stderr}");
+}
+
+#[test]
+fn answers_are_compressed_for_who_asks() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Millrace::start(dir.path(), &[]);
+    let lines: String = (0..500).map(|i| format!("m,device=d{i} v={i}\n")).collect();
+    let answer = server.client().post("/write", &[], lines);
+    let position = answer.header("millrace-position").to_owned();
+    let ask = |encoding: &'static str| {
+        let url = format!("{}/api/v1/query?query=m_v", server.url);
+        let request = reqwest::blocking::Client::new().get(url);
+        let request = request.header("millrace-read-after", &position);
+        request.header("accept-encoding", encoding).send().unwrap()
+    };
+    let plain = ask("identity").bytes().unwrap();
+    let compressed = ask("gzip");
+    assert_eq!(compressed.headers()["content-encoding"], "gzip");
+    let compressed = compressed.bytes().unwrap();
+    assert!(
+        compressed.len() * 4 < plain.len(),
+        "{} of {}",
+        compressed.len(),
+        plain.len()
+    );
+    let mut text = String::new();
+    let mut decoder = flate2::read::GzDecoder::new(&compressed[..]);
+    std::io::Read::read_to_string(&mut decoder, &mut text).unwrap();
+    // The two were asked at two moments.
+    let result = |text: &[u8]| {
+        let answer: serde_json::Value = serde_json::from_slice(text).unwrap();
+        let items = answer["data"]["result"].as_array().unwrap().clone();
+        let value =
+            |item: &serde_json::Value| (item["metric"].to_string(), item["value"][1].clone());
+        items.iter().map(value).collect::<Vec<_>>()
+    };
+    assert_eq!(result(text.as_bytes()).len(), 500);
+    assert_eq!(result(text.as_bytes()), result(&plain));
+}
+
+#[test]
+fn damage_is_named_and_nothing_is_started() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Millrace::start(dir.path(), &["queue.partitions=1"]);
+    let answer = server.client().post("/write", &[], "m,device=d v=1");
+    assert_eq!(answer.status, 204);
+    assert_eq!(server.terminate().0.code(), Some(0));
+    let identity = dir.path().join("queue/identity");
+    let mut bytes = std::fs::read(&identity).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    std::fs::write(&identity, bytes).unwrap();
+    let stderr = ended_by_itself(dir.path(), &["queue.partitions=1"]);
+    let last = stderr.lines().last().unwrap();
+    assert!(
+        last.starts_with("millrace: ") && last.contains("identity"),
+        "{stderr}"
+    );
+    assert!(!stderr.contains("panicked"), "{stderr}");
+}

@@ -89,45 +89,102 @@ impl Ledger {
         let expression = format!("ledger{{client=\"{}\"}}[{span_s}s]", self.client);
         let time = format!("{:.3}", end_ms as f64 / 1000.0);
         let found = matrix(&client.query(&expression, Some(&time)));
-        assert!(found.len() <= SERIES as usize, "{:?}", found.keys());
+        if let Err(difference) = self.compare(found) {
+            panic!("client {}: {difference}", self.client);
+        }
+    }
 
+    fn compare(&self, found: BTreeMap<String, Vec<(i64, f64)>>) -> Result<(), String> {
         let mut stored: BTreeMap<i64, (String, f64)> = BTreeMap::new();
         for (labels, samples) in found {
             for (timestamp, value) in samples {
-                let before = stored.insert(timestamp, (labels.clone(), value));
-                assert!(
-                    before.is_none(),
-                    "{timestamp} is there twice: {before:?} and {labels}"
-                );
+                if let Some(before) = stored.insert(timestamp, (labels.clone(), value)) {
+                    return Err(format!("{timestamp} is in {labels} and in {before:?}"));
+                }
             }
         }
         for (number, outcome) in &self.outcomes {
             let sample = self.sample(*number);
-            match stored.remove(&sample.timestamp) {
-                Some((labels, value)) => {
-                    assert_eq!(
-                        value.to_bits(),
-                        sample.value.to_bits(),
-                        "client {} number {number}: {value} in place of {}",
-                        self.client,
-                        sample.value
-                    );
-                    let device = format!("\"device\":\"c{}-{}\"", self.client, sample.device);
-                    assert!(labels.contains(&device), "number {number} is in {labels}");
+            let Some((labels, value)) = stored.remove(&sample.timestamp) else {
+                if *outcome == Outcome::Acknowledged {
+                    let at = sample.timestamp;
+                    return Err(format!(
+                        "number {number} at {at} was acknowledged and is lost"
+                    ));
                 }
-                None => assert_eq!(
-                    *outcome,
-                    Outcome::Unknown,
-                    "client {} number {number} at {} was acknowledged and is lost",
-                    self.client,
-                    sample.timestamp
-                ),
+                continue;
+            };
+            if value.to_bits() != sample.value.to_bits() {
+                return Err(format!(
+                    "number {number}: {value} in place of {}",
+                    sample.value
+                ));
+            }
+            let device = format!("\"device\":\"c{}-{}\"", self.client, sample.device);
+            if !labels.contains(&device) {
+                return Err(format!("number {number} is in {labels}"));
             }
         }
-        assert!(
-            stored.is_empty(),
-            "client {}: never sent: {stored:?}",
-            self.client
-        );
+        if stored.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("never sent: {stored:?}"))
+        }
     }
+}
+
+/// A check that cannot fail proves nothing.
+#[test]
+fn the_ledger_notices_what_is_wrong() {
+    let mut ledger = Ledger::new(3, 1_000_000);
+    ledger.intend(&[0, 1, 2, 3]);
+    ledger.acknowledge(&[0, 1, 2]);
+    type Found = BTreeMap<String, Vec<(i64, f64)>>;
+    let found = |numbers: &[u64]| -> Found {
+        let mut found = Found::new();
+        for number in numbers {
+            let sample = ledger.sample(*number);
+            let labels = format!("{{\"device\":\"c3-{}\"}}", sample.device);
+            let samples = found.entry(labels).or_default();
+            samples.push((sample.timestamp, sample.value));
+        }
+        found
+    };
+    let check = |change: &dyn Fn(&mut Found), expect: &str| {
+        let mut found = found(&[0, 1, 2]);
+        change(&mut found);
+        match ledger.compare(found) {
+            Ok(()) => assert_eq!(expect, "", "nothing was noticed"),
+            Err(difference) => assert!(difference.contains(expect), "{difference}"),
+        }
+    };
+    let first = || "{\"device\":\"c3-0\"}".to_owned();
+    check(&|_| {}, "");
+    assert_eq!(
+        ledger.compare(found(&[0, 1, 2, 3])),
+        Ok(()),
+        "an unknown outcome may be there"
+    );
+    check(
+        &|found| drop(found.remove(&first())),
+        "acknowledged and is lost",
+    );
+    check(
+        &|found| found.get_mut(&first()).unwrap()[0].1 += 1.0,
+        "in place of",
+    );
+    check(
+        &|found| found.get_mut(&first()).unwrap().push((7, 7.0)),
+        "never sent",
+    );
+    let moved = |found: &mut Found| {
+        let samples = found.remove(&first()).unwrap();
+        found.insert("{\"device\":\"c3-9\"}".to_owned(), samples);
+    };
+    check(&moved, "is in");
+    let doubled = |found: &mut Found| {
+        let samples = found[&first()].clone();
+        found.insert("{\"device\":\"c3-9\"}".to_owned(), samples);
+    };
+    check(&doubled, "and in");
 }

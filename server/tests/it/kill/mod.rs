@@ -117,6 +117,11 @@ fn kill_again_and_again(dir: &Path, kills: u32, target: &Target, rng: &mut Rng) 
             thread::sleep(Duration::from_millis(rng.between(50, 900)));
         }
         target.gone();
+        if rng.one_in(8) {
+            // In the middle of an orderly end.
+            server.signal(rustix::process::Signal::TERM);
+            thread::sleep(Duration::from_millis(rng.between(0, 30)));
+        }
         let stderr = server.kill();
         for bad in [" ERROR ", "panicked"] {
             assert!(!stderr.contains(bad), "before kill {kill}:\n{stderr}");

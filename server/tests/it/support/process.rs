@@ -125,7 +125,7 @@ impl Millrace {
 
     /// kill -9, and everything that it wrote to standard error.
     pub fn kill(mut self) -> String {
-        self.child.kill().expect("it runs");
+        self.child.kill().expect("it is our child, dead or alive");
         self.child.wait().expect("a child can be waited for");
         self.take_stderr()
     }
