@@ -1,6 +1,6 @@
 //! The first of the two phases in which a record is applied: the batch is decoded to its end, its
 //! known series are looked up and its new ones checked, and only if nothing is wrong with it does
-//! the second phase ([`Memtable::apply`]) touch the memtable. So a batch is applied whole or not.
+//! the second phase ([`crate::memtable::Memtable::apply`]) touch the memtable. So a batch is applied whole or not.
 //!
 //! One lookup per series and no allocation per sample; what is kept here is reused from batch to
 //! batch.
@@ -8,7 +8,7 @@
 use millrace_model::batch::{Batch, BatchError, FloatSeries, SectionContent};
 use millrace_model::{Labels, MetricMetadata, Sample, SeriesHasher, SeriesId, TenantId};
 
-use crate::memtable::{Memtable, SeriesRef};
+use crate::memtable::{Rows, SeriesRef};
 
 /// Why a record is not applied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,14 +52,14 @@ pub(crate) struct Decoded {
 }
 
 impl Decoded {
-    /// Decodes `payload`, replacing what was here. `table` is not changed between this call and
+    /// Decodes `payload`, replacing what was here. `rows` are not changed between this call and
     /// the one that applies the result.
-    pub(crate) fn decode(&mut self, payload: &[u8], table: &Memtable) -> Result<(), RecordError> {
+    pub(crate) fn decode(&mut self, payload: &[u8], rows: &Rows) -> Result<(), RecordError> {
         self.clear();
         let batch = Batch::decode(payload)?;
         for section in batch.sections() {
             match section?.content()? {
-                SectionContent::Float(series) => self.decode_series(series, &batch, table)?,
+                SectionContent::Float(series) => self.decode_series(series, &batch, rows)?,
                 SectionContent::Metadata(mut entries) => self.metadata.append(&mut entries),
             }
         }
@@ -79,14 +79,14 @@ impl Decoded {
         &mut self,
         mut series: FloatSeries<'_>,
         batch: &Batch<'_>,
-        table: &Memtable,
+        rows: &Rows,
     ) -> Result<(), RecordError> {
         let hasher = SeriesHasher::new(batch.tenant());
         // A source sends its series in the same order each time, and they were given neighbouring
         // places when they were new: the next one is most often the one behind the last.
         let mut guess = SeriesRef::FIRST;
         while let Some(id) = series.next_series(&mut self.samples)? {
-            let target = match table.find(id, guess) {
+            let target = match rows.find(id, guess) {
                 Some(known) => {
                     guess = known.next();
                     Target::Known(known)

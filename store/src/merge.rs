@@ -3,7 +3,7 @@
 //! Invariant: a run is sorted by timestamp, each timestamp once. Runs are pushed oldest source
 //! first, and where two have one timestamp the one pushed later is right.
 
-/// Collects runs into two columns. Reusable: [`take`](Self::take) leaves the memory.
+/// Collects runs into two columns.
 #[derive(Debug, Default)]
 pub(crate) struct Merger {
     timestamps: Vec<i64>,
@@ -52,15 +52,10 @@ impl Merger {
         debug_assert!(old == to, "the run ends behind the range");
     }
 
-    /// Appends everything to `timestamps` and `values`, and is empty again.
-    pub(crate) fn take(&mut self, timestamps: &mut Vec<i64>, values: &mut Vec<f64>) {
+    /// Appends everything to `timestamps` and `values`.
+    pub(crate) fn take(mut self, timestamps: &mut Vec<i64>, values: &mut Vec<f64>) {
         timestamps.append(&mut self.timestamps);
         values.append(&mut self.values);
-    }
-
-    pub(crate) fn clear(&mut self) {
-        self.timestamps.clear();
-        self.values.clear();
     }
 }
 

@@ -15,10 +15,10 @@ use millrace_model::{Labels, Matcher, SeriesId, TenantId, TimeRange};
 
 use crate::block::SeriesPlace;
 use crate::error::StoreError;
-use crate::memtable::{SeriesRef, SeriesSnapshot};
+use crate::memtable::{Memtable, SeriesRef, SeriesSnapshot};
 use crate::merge::Merger;
 use crate::planted::OLDER_BLOCK_WINS;
-use crate::shard::{LiveBlock, Table, View};
+use crate::shard::{LiveBlock, View};
 
 /// One selected series.
 #[derive(Clone, Debug)]
@@ -33,7 +33,7 @@ pub struct StoreSeries {
 #[derive(Clone, Debug)]
 enum Source {
     Block(Arc<LiveBlock>, SeriesPlace),
-    Table(Arc<Table>, SeriesRef),
+    Table(Arc<Memtable>, SeriesRef),
 }
 
 impl StoreSeries {
@@ -83,7 +83,7 @@ impl StoreSeries {
             Source::Table(table, at) => {
                 let mut snapshot = SeriesSnapshot::default();
                 let range = (self.range.start.0, self.range.end.0);
-                table.lock.read().snapshot(*at, range, &mut snapshot);
+                table.rows().snapshot(*at, range, &mut snapshot);
                 snapshot
                     .decode(timestamps, values)
                     .map_err(|source| StoreError::Chunk {
@@ -110,8 +110,7 @@ impl View {
             range,
             found,
         };
-        let blocks = self.blocks.iter().filter(|b| b.range().overlaps(range));
-        let mut blocks: Vec<_> = blocks.collect();
+        let mut blocks: Vec<_> = self.blocks_in(range).collect();
         if active(OLDER_BLOCK_WINS) {
             blocks.reverse();
         }
@@ -121,17 +120,25 @@ impl View {
                 places.add(series.id, &series.labels, source);
             }
         }
-        for table in &self.tables {
-            let memtable = table.lock.read();
-            if memtable.time_range().is_none_or(|t| !t.overlaps(range)) {
-                continue;
-            }
+        for table in self.tables_in(range) {
             let ends = (range.start.0, range.end.0);
-            memtable.select(tenant, matchers, ends, |at, id, labels| {
+            table.select(tenant, matchers, ends, |at, id, labels| {
                 places.add(id, labels, Source::Table(Arc::clone(table), at));
             });
         }
         Ok(())
+    }
+
+    fn blocks_in(&self, range: TimeRange) -> impl DoubleEndedIterator<Item = &Arc<LiveBlock>> {
+        let overlaps = move |block: &&Arc<LiveBlock>| block.range().overlaps(range);
+        self.blocks.iter().filter(overlaps)
+    }
+
+    fn tables_in(&self, range: TimeRange) -> impl Iterator<Item = &Arc<Memtable>> {
+        self.tables.iter().filter(move |table| {
+            let time = table.rows().time_range();
+            time.is_some_and(|time| time.overlaps(range))
+        })
     }
 }
 
@@ -160,7 +167,7 @@ impl Places<'_> {
     }
 }
 
-/// Collects names or values of labels over shards.
+/// Collects names or values of labels over shards, from the indexes alone.
 pub(crate) struct LabelSets<'a> {
     tenant: &'a TenantId,
     matcher_sets: &'a [Vec<Matcher>],
@@ -183,44 +190,32 @@ impl<'a> LabelSets<'a> {
     }
 
     pub(crate) fn names(&mut self, view: &View) -> Result<(), StoreError> {
-        self.each_series(view, |labels, texts| {
-            for (name, _) in labels {
-                add(texts, name);
-            }
-        })
+        for block in view.blocks_in(self.range) {
+            let names = block.reader.label_names(self.tenant, self.matcher_sets)?;
+            self.texts.extend(names);
+        }
+        for table in view.tables_in(self.range) {
+            let texts = &mut self.texts;
+            table.label_names(self.tenant, self.matcher_sets, |text| add(texts, text));
+        }
+        Ok(())
     }
 
     pub(crate) fn values(&mut self, view: &View, name: &str) -> Result<(), StoreError> {
-        self.each_series(view, |labels, texts| {
-            if let Some(value) = labels.get(name) {
-                add(texts, value);
-            }
-        })
+        for block in view.blocks_in(self.range) {
+            let reader = &block.reader;
+            self.texts
+                .extend(reader.label_values(self.tenant, name, self.matcher_sets)?);
+        }
+        for table in view.tables_in(self.range) {
+            let texts = &mut self.texts;
+            table.label_values(self.tenant, name, self.matcher_sets, |text| add(texts, text));
+        }
+        Ok(())
     }
 
     pub(crate) fn finish(self) -> Vec<String> {
         self.texts.into_iter().collect()
-    }
-
-    fn each_series(
-        &mut self,
-        view: &View,
-        mut take: impl FnMut(&Labels, &mut BTreeSet<String>),
-    ) -> Result<(), StoreError> {
-        let all = [Vec::new()];
-        let sets = if self.matcher_sets.is_empty() {
-            &all[..]
-        } else {
-            self.matcher_sets
-        };
-        let mut found = Vec::new();
-        for matchers in sets {
-            view.select(self.tenant, matchers, self.range, &mut found)?;
-        }
-        for series in found {
-            take(series.labels(), &mut self.texts);
-        }
-        Ok(())
     }
 }
 

@@ -11,26 +11,33 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, unbounded};
-use millrace_queue::{ConsumeError, Consumer, Record};
+use millrace_queue::{ConsumeError, Consumer};
 
 use crate::error::StoreError;
 use crate::options::StoreOptions;
-use crate::shard::{SealJob, Sealed, Shard};
+use crate::shard::{Retired, SealJob, Sealed, Shard};
 use crate::store::first_error;
 
 /// Longest pause between two tries of a queue that cannot be read.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
+/// How often the lag is measured.
+const LAG_EVERY: Duration = Duration::from_millis(250);
 
 type SealResult = Result<Sealed, StoreError>;
 
-/// A job, and where its result goes. One result for each job, so the channel has room for it.
-struct SealRequest {
-    job: SealJob,
-    done: Sender<SealResult>,
+/// What the sealer is asked to do.
+enum Request {
+    /// A job, and where its result goes. One result for each job, so the channel has room for it.
+    Seal {
+        job: Box<SealJob>,
+        done: Sender<SealResult>,
+    },
+    /// To free memory.
+    Drop(Retired),
 }
 
 /// The running threads.
@@ -77,6 +84,7 @@ impl Runtime {
                 closing: closing.clone(),
                 jobs: jobs.clone(),
                 sealing: None,
+                lag_noted: None,
             };
             runtime.lanes.push(spawn(name, move || lane.run())?);
         }
@@ -122,12 +130,17 @@ fn spawn<T: Send + 'static>(
         .map_err(|source| StoreError::Thread { name, source })
 }
 
-fn run_sealer(queue: &Receiver<SealRequest>) {
+fn run_sealer(queue: &Receiver<Request>) {
     for request in queue {
-        let result = request.job.run();
-        if request.done.send(result).is_err() {
-            // The shard has ended meanwhile: the blocks are orphans, and the WAL has the samples.
-            tracing::info!("a seal ended after its shard");
+        match request {
+            Request::Seal { job, done } => {
+                if done.send(job.run()).is_err() {
+                    // The shard has ended meanwhile: the blocks are orphans, and the WAL has the
+                    // samples.
+                    tracing::info!("a seal ended after its shard");
+                }
+            }
+            Request::Drop(retired) => drop(retired),
         }
     }
 }
@@ -139,8 +152,10 @@ struct Lane {
     options: StoreOptions,
     stop: Arc<AtomicBool>,
     closing: Receiver<()>,
-    jobs: Sender<SealRequest>,
+    jobs: Sender<Request>,
     sealing: Option<Receiver<SealResult>>,
+    /// When the queue was last asked for its end.
+    lag_noted: Option<Instant>,
 }
 
 impl Lane {
@@ -193,10 +208,14 @@ impl Lane {
                     error @ (ConsumeError::TooOld { .. }
                     | ConsumeError::BeyondEnd { .. }
                     | ConsumeError::Damaged { .. }),
-                ) => return Err(StoreError::Queue(error)),
+                ) => {
+                    // What the queue has not got any more must not be lost here as well.
+                    self.shard.sync_wal()?;
+                    return Err(StoreError::Queue(error));
+                }
             }
             self.shard.apply(&records)?;
-            self.note_lag(records.last());
+            self.note_lag();
             self.maybe_seal()?;
         }
         self.drain_seal()
@@ -217,8 +236,14 @@ impl Lane {
         )
     }
 
-    fn note_lag(&self, last: Option<&Record>) {
-        let next = last.map_or(self.shard.applied(), |r| r.offset.advanced(1));
+    /// Asks the queue, which may be far away, now and then.
+    fn note_lag(&mut self) {
+        let fresh = |noted: Instant| noted.elapsed() < LAG_EVERY;
+        if self.lag_noted.is_some_and(fresh) {
+            return;
+        }
+        self.lag_noted = Some(Instant::now());
+        let next = self.shard.applied();
         match self.consumer.end() {
             Ok(end) => self.shard.shared().set_lag(end.0.saturating_sub(next.0)),
             // The next poll will meet it, and say so.
@@ -237,7 +262,10 @@ impl Lane {
         let (done, result) = bounded(1);
         self.sealing = Some(result);
         self.jobs
-            .send(SealRequest { job, done })
+            .send(Request::Seal {
+                job: Box::new(job),
+                done,
+            })
             .expect("the sealer outlives the shards");
         Ok(())
     }
@@ -277,7 +305,10 @@ impl Lane {
 
     fn commit_seal(&mut self, result: SealResult) -> Result<(), StoreError> {
         self.sealing = None;
-        self.shard.finish_seal(result)?;
+        let retired = self.shard.finish_seal(result)?;
+        self.jobs
+            .send(Request::Drop(retired))
+            .expect("the sealer outlives the shards");
         self.release();
         Ok(())
     }

@@ -3,15 +3,20 @@
 
 use millrace_log::planted::active;
 use millrace_model::{Labels, Matcher, SeriesId, TenantId};
+use roaring::RoaringBitmap;
 
 use super::series::{ClosedChunk, Series, sort_keep_last};
-use super::{Memtable, SeriesRef};
+use super::{Memtable, Rows, SeriesRef};
 use crate::chunk::{ChunkError, decode_chunk};
+use crate::index::MemIndex;
 use crate::merge::Merger;
 use crate::planted::{SEAL_KEEPS_FIRST, SEAL_LOSES_LATE};
 
+/// Series that are looked at under one lock.
+const SERIES_PER_LOCK: usize = 512;
+
 impl Memtable {
-    /// Appends the series of `tenant` that pass all matchers and may have samples in
+    /// Calls `found` for the series of `tenant` that pass all matchers and may have samples in
     /// `[start, end]`.
     pub(crate) fn select(
         &self,
@@ -20,17 +25,64 @@ impl Memtable {
         (start, end): (i64, i64),
         mut found: impl FnMut(SeriesRef, SeriesId, &Labels),
     ) {
-        let Some(index) = self.index_of(tenant) else {
+        let Some(at) = self.tenant(tenant) else {
             return;
         };
-        for at in index.select(matchers) {
-            let (series, id) = (self.series_at(SeriesRef(at)), self.id_at(SeriesRef(at)));
-            if series.may_overlap(start, end) {
-                found(SeriesRef(at), id, series.labels());
+        let passing = self.indexes.read()[at].select(matchers);
+        let mut passing = passing.iter().map(SeriesRef).peekable();
+        while passing.peek().is_some() {
+            let rows = self.rows.read();
+            for at in passing.by_ref().take(SERIES_PER_LOCK) {
+                let series = rows.series_at(at);
+                if series.may_overlap(start, end) {
+                    found(at, rows.id_at(at), series.labels());
+                }
             }
         }
     }
 
+    /// Calls `found` for the label names of the series that pass all matchers of one of the sets,
+    /// or of all series if there is no set.
+    pub(crate) fn label_names(
+        &self,
+        tenant: &TenantId,
+        matcher_sets: &[Vec<Matcher>],
+        found: impl FnMut(&str),
+    ) {
+        if let Some(at) = self.tenant(tenant) {
+            let index = &self.indexes.read()[at];
+            let passing = passing_any(index, matcher_sets);
+            index.label_names(passing.as_ref()).into_iter().for_each(found);
+        }
+    }
+
+    /// The same, for the values of one label.
+    pub(crate) fn label_values(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        matcher_sets: &[Vec<Matcher>],
+        found: impl FnMut(&str),
+    ) {
+        if let Some(at) = self.tenant(tenant) {
+            let index = &self.indexes.read()[at];
+            let passing = passing_any(index, matcher_sets);
+            index.label_values(name, passing.as_ref()).into_iter().for_each(found);
+        }
+    }
+
+    fn tenant(&self, name: &TenantId) -> Option<usize> {
+        self.rows.read().tenants.iter().position(|t| t == name)
+    }
+}
+
+/// `None` stands for all series.
+fn passing_any(index: &MemIndex, matcher_sets: &[Vec<Matcher>]) -> Option<RoaringBitmap> {
+    let passing = matcher_sets.iter().map(|matchers| index.select(matchers));
+    passing.reduce(|a, b| a | b)
+}
+
+impl Rows {
     /// All series, in the order in which they came.
     pub(crate) fn all(&self) -> impl Iterator<Item = SeriesRef> + use<> {
         // Fewer than 2^32: see `find_or_add`.
@@ -50,7 +102,7 @@ impl Memtable {
     /// Tenant and labels of a series.
     pub(crate) fn describe(&self, at: SeriesRef) -> (&TenantId, &Labels) {
         let series = self.series_at(at);
-        let tenant = &self.tenants[series.tenant() as usize].name;
+        let tenant = &self.tenants[series.tenant() as usize];
         (tenant, series.labels())
     }
 
@@ -86,9 +138,6 @@ pub(crate) struct SeriesSnapshot {
     open: Vec<u8>,
     open_samples: u32,
     late: Vec<(i64, u64)>,
-    timestamps: Vec<i64>,
-    values: Vec<f64>,
-    merger: Merger,
 }
 
 impl SeriesSnapshot {
@@ -96,17 +145,6 @@ impl SeriesSnapshot {
         self.closed.clear();
         self.open.clear();
         self.late.clear();
-    }
-
-    /// The chunks at the ends reach over the range.
-    fn cut_to_range(&mut self) {
-        let (start, end) = self.range;
-        let behind = self.timestamps.partition_point(|&t| t <= end);
-        self.timestamps.truncate(behind);
-        self.values.truncate(behind);
-        let before = self.timestamps.partition_point(|&t| t < start);
-        self.timestamps.drain(..before);
-        self.values.drain(..before);
     }
 
     /// Decodes the snapshot: appends its samples to the columns, sorted, each timestamp once, the
@@ -120,34 +158,46 @@ impl SeriesSnapshot {
         timestamps: &mut Vec<i64>,
         values: &mut Vec<f64>,
     ) -> Result<(), ChunkError> {
-        self.timestamps.clear();
-        self.values.clear();
+        if self.late.is_empty() || active(SEAL_LOSES_LATE) {
+            return self.decode_in_order(timestamps, values);
+        }
+        let (mut in_order, mut bits) = (Vec::new(), Vec::new());
+        self.decode_in_order(&mut in_order, &mut bits)?;
+        sort_keep_last(&mut self.late);
+        let late = self.late.iter().map(|&(t, bits)| (t, f64::from_bits(bits)));
+        let late: (Vec<_>, Vec<_>) = late.unzip();
+        let mut merger = Merger::default();
+        let mut runs = [(&in_order, &bits), (&late.0, &late.1)];
+        if active(SEAL_KEEPS_FIRST) {
+            runs.reverse();
+        }
+        for (run_timestamps, run_values) in runs {
+            merger.push(run_timestamps, run_values);
+        }
+        merger.take(timestamps, values);
+        Ok(())
+    }
+
+    /// Appends what came in order of time.
+    fn decode_in_order(
+        &self,
+        timestamps: &mut Vec<i64>,
+        values: &mut Vec<f64>,
+    ) -> Result<(), ChunkError> {
+        let first = timestamps.len();
         let closed = self.closed.iter().map(|c| (&c.bytes[..], c.samples));
         let open = (!self.open.is_empty()).then_some((&self.open[..], self.open_samples));
         for (bytes, count) in closed.chain(open) {
-            decode_chunk(bytes, count, &mut self.timestamps, &mut self.values)?;
+            decode_chunk(bytes, count, timestamps, values)?;
         }
-        self.cut_to_range();
-        if self.late.is_empty() || active(SEAL_LOSES_LATE) {
-            timestamps.append(&mut self.timestamps);
-            values.append(&mut self.values);
-            return Ok(());
-        }
-        sort_keep_last(&mut self.late);
-        let late: (Vec<_>, Vec<_>) = self
-            .late
-            .iter()
-            .map(|&(timestamp, bits)| (timestamp, f64::from_bits(bits)))
-            .unzip();
-        self.merger.clear();
-        if active(SEAL_KEEPS_FIRST) {
-            self.merger.push(&late.0, &late.1);
-            self.merger.push(&self.timestamps, &self.values);
-        } else {
-            self.merger.push(&self.timestamps, &self.values);
-            self.merger.push(&late.0, &late.1);
-        }
-        self.merger.take(timestamps, values);
+        // The chunks at the ends reach over the range.
+        let (start, end) = self.range;
+        let behind = first + timestamps[first..].partition_point(|&t| t <= end);
+        timestamps.truncate(behind);
+        values.truncate(behind);
+        let before = first + timestamps[first..].partition_point(|&t| t < start);
+        timestamps.drain(first..before);
+        values.drain(first..before);
         Ok(())
     }
 }

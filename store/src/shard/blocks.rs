@@ -54,7 +54,7 @@ impl SealJob {
         let mut snapshot = SeriesSnapshot::default();
         let (mut timestamps, mut values) = (Vec::new(), Vec::new());
         // Nobody writes to it any more.
-        let table = self.table.lock.read();
+        let table = self.table.rows();
         for &at in order {
             timestamps.clear();
             values.clear();

@@ -28,15 +28,16 @@ use crate::dead_letters::{DeadLetterReader, DeadLetters};
 use crate::decode::Decoded;
 use crate::error::StoreError;
 use crate::manifest::{Manifest, MetadataMap};
+use crate::memtable::Memtable;
 use crate::metrics::{StoreMetrics, as_gauge};
 use crate::options::{StoreOptions, WalSync};
 use crate::paths::ShardDir;
 use crate::planted::{REDELIVERY_APPLIED, REDELIVERY_OFF_BY_ONE, RELEASE_BEFORE_SEAL};
 use crate::wal::Wal;
 pub(crate) use blocks::LiveBlock;
-pub use seal::{SealJob, SealReason, Sealed};
+pub use seal::{Retired, SealJob, SealReason, Sealed};
 pub use state::{ShardState, ShardStatus};
-pub(crate) use state::{Shared, Table, View};
+pub(crate) use state::{Shared, View};
 
 /// What a shard is made with.
 #[derive(Clone, Debug)]
@@ -77,7 +78,7 @@ pub struct Shard {
     wal: Wal,
     dead_letters: DeadLetters,
     /// The memtable that takes samples; the last of the view's.
-    active: Arc<Table>,
+    active: Arc<Memtable>,
     /// W: everything below is applied.
     applied: Offset,
     /// Metadata that the manifest does not have yet.
@@ -253,8 +254,8 @@ impl Shard {
         let decoded = {
             // Only this thread changes the memtable: what was found under the read lock is still
             // right under the write lock.
-            let table = self.active.lock.read();
-            self.decoded.decode(&record.payload, &table)
+            let rows = self.active.rows();
+            self.decoded.decode(&record.payload, &rows)
         };
         match decoded {
             Ok(()) => self.apply_decoded(),
@@ -266,7 +267,7 @@ impl Shard {
 
     fn apply_decoded(&mut self) {
         let now = self.context.clock.monotonic();
-        let counts = self.active.lock.write().apply(&self.decoded, now);
+        let counts = self.active.apply(&self.decoded, now);
         let metrics = &self.shared.metrics;
         metrics.batches.inc();
         metrics.samples.inc_by(counts.samples);
@@ -327,7 +328,7 @@ impl Shard {
 
     /// Publishes what changes with every poll.
     fn publish(&self) {
-        let table = self.active.lock.read();
+        let table = self.active.rows();
         let bytes = table.heap_bytes() + self.frozen_bytes;
         let (series, samples) = (table.len() as u64, table.samples());
         drop(table);

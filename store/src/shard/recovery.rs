@@ -19,11 +19,12 @@ use millrace_log::fs::{Fs, create_dir_durable};
 use millrace_log::planted::active;
 use millrace_model::PartitionId;
 
-use super::{LiveBlock, Shard, ShardContext, Shared, Table, View};
+use super::{LiveBlock, Shard, ShardContext, Shared, View};
 use crate::dead_letters::DeadLetters;
 use crate::decode::Decoded;
 use crate::error::{IoContext, StoreError};
 use crate::manifest::{Manifest, MetadataMap};
+use crate::memtable::Memtable;
 use crate::paths::{BlockId, ShardDir, is_temporary, parse_block};
 use crate::planted::{ORPHAN_KEPT, REPLAY_SKIPS_FIRST};
 use crate::wal::Wal;
@@ -69,7 +70,7 @@ pub(super) fn open(
     create_dir_durable(fs, &dir.blocks()).context("create", &dir.blocks())?;
     remove_orphans(fs, &dir, &state.blocks.keys().copied().collect())?;
     let blocks = open_blocks(&context, &dir, &manifest)?;
-    let table = Table::new(context.window_ms());
+    let table = Arc::new(Memtable::new(context.window_ms()));
     let view = View {
         blocks,
         tables: vec![Arc::clone(&table)],
@@ -130,7 +131,7 @@ impl Shard {
                 if self.seal_due().is_some() {
                     // Everything up to this record, and no more, is in the memtable.
                     let job = self.freeze(lsn + 1);
-                    self.commit_seal(job.run()?)?;
+                    drop(self.commit_seal(job.run()?)?);
                 }
             }
             let now = self.context.clock.monotonic();

@@ -17,10 +17,10 @@ use std::time::Duration;
 use millrace_log::planted::active;
 use millrace_model::{MetricMetadata, Offset, PartitionId, TenantId, TimestampMs};
 
-use super::{LiveBlock, Shard, ShardContext, Table};
+use super::{LiveBlock, Shard, ShardContext};
 use crate::error::{IoContext, StoreError};
 use crate::manifest::Edit;
-use crate::memtable::SeriesRef;
+use crate::memtable::{Memtable, SeriesRef};
 use crate::paths::{BlockId, ShardDir};
 use crate::planted::{BLOCK_DIR_UNSYNCED, W_BEFORE_DATA, WAL_REMOVED_EARLY};
 
@@ -41,7 +41,7 @@ pub struct SealJob {
     pub(super) context: ShardContext,
     pub(super) dir: ShardDir,
     pub(super) partition: PartitionId,
-    pub(super) table: Arc<Table>,
+    pub(super) table: Arc<Memtable>,
     pub(super) sequence: u64,
     pub(super) offsets: (Offset, Offset),
     pub(super) wal_lsn: u64,
@@ -56,6 +56,14 @@ pub struct Sealed {
     blocks: Vec<LiveBlock>,
 }
 
+/// A memtable whose blocks live. To drop it frees some million pieces of memory, which takes a
+/// while: not for the shard's own thread.
+#[derive(Debug)]
+#[must_use = "dropping it takes a while, and may be left to another thread"]
+pub struct Retired {
+    _table: Arc<Memtable>,
+}
+
 impl Shard {
     /// Whether the memtable should be sealed now.
     #[must_use]
@@ -63,7 +71,7 @@ impl Shard {
         if self.sealing || self.applied == self.sealed() {
             return None;
         }
-        let table = self.active.lock.read();
+        let table = self.active.rows();
         // Half of the share: the other half is for what comes while this is sealed.
         if table.heap_bytes() >= self.context.memtable_bytes() / 2 {
             return Some(SealReason::Full);
@@ -81,7 +89,7 @@ impl Shard {
     /// the seal is done.
     #[must_use]
     pub fn must_wait_for_seal(&self) -> bool {
-        let table = self.active.lock.read();
+        let table = self.active.rows();
         self.sealing && table.heap_bytes() + self.frozen_bytes >= self.context.memtable_bytes()
     }
 
@@ -102,11 +110,11 @@ impl Shard {
 
     /// Swaps the memtables. The WAL is not needed below `wal_lsn` once the job is done.
     pub(super) fn freeze(&mut self, wal_lsn: u64) -> SealJob {
-        let fresh = Table::new(self.context.window_ms());
+        let fresh = Arc::new(Memtable::new(self.context.window_ms()));
         let table = std::mem::replace(&mut self.active, Arc::clone(&fresh));
         self.shared.change_view(|view| view.tables.push(fresh));
         self.sealing = true;
-        self.frozen_bytes = table.lock.read().heap_bytes();
+        self.frozen_bytes = table.rows().heap_bytes();
         let mut sealed = self.applied;
         if active(W_BEFORE_DATA) {
             sealed = sealed.advanced(1);
@@ -129,8 +137,7 @@ impl Shard {
         }
     }
 
-    /// Makes the blocks of a seal live. Returns the new sealed offset: the queue may forget
-    /// everything below.
+    /// Makes the blocks of a seal live, and returns what they replace.
     ///
     /// # Errors
     ///
@@ -138,7 +145,7 @@ impl Shard {
     pub fn finish_seal(
         &mut self,
         sealed: Result<Sealed, StoreError>,
-    ) -> Result<Offset, StoreError> {
+    ) -> Result<Retired, StoreError> {
         self.shared.check_running()?;
         let result = sealed.and_then(|sealed| self.commit_seal(sealed));
         self.stop_on_error(result)
@@ -150,13 +157,13 @@ impl Shard {
     ///
     /// As the steps.
     pub fn seal(&mut self) -> Result<Offset, StoreError> {
-        match self.begin_seal()? {
-            Some(job) => self.finish_seal(job.run()),
-            None => Ok(self.sealed()),
+        if let Some(job) = self.begin_seal()? {
+            drop(self.finish_seal(job.run())?);
         }
+        Ok(self.sealed())
     }
 
-    pub(super) fn commit_seal(&mut self, sealed: Sealed) -> Result<Offset, StoreError> {
+    pub(super) fn commit_seal(&mut self, sealed: Sealed) -> Result<Retired, StoreError> {
         let Sealed { job, blocks } = sealed;
         let offset = job.offsets.1;
         if active(WAL_REMOVED_EARLY) {
@@ -183,7 +190,7 @@ impl Shard {
         metrics.seals.inc();
         metrics.seal_seconds.observe(took.as_secs_f64());
         self.publish();
-        Ok(offset)
+        Ok(Retired { _table: job.table })
     }
 }
 
@@ -217,14 +224,14 @@ impl SealJob {
     /// The windows of the samples, `[start, end]` each, disjoint and in order of time; at most as
     /// many as one seal may write.
     fn windows(&self) -> Vec<(i64, i64)> {
-        let table = self.table.lock.read();
+        let table = self.table.rows();
         let max = self.context.options.blocks_per_seal_max;
         widen(table.windows(), self.context.window_ms(), max)
     }
 
     /// The series as a block wants them: by tenant, then by labels.
     fn series_order(&self) -> Vec<SeriesRef> {
-        let table = self.table.lock.read();
+        let table = self.table.rows();
         let mut order: Vec<_> = table.all().collect();
         order.sort_by(|&a, &b| {
             let ((tenant_a, labels_a), (tenant_b, labels_b)) =

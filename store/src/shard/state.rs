@@ -17,20 +17,6 @@ use crate::manifest::MetadataMap;
 use crate::memtable::Memtable;
 use crate::metrics::{ShardMetrics, as_gauge};
 
-/// A memtable that one thread writes to and others read.
-#[derive(Debug)]
-pub(crate) struct Table {
-    pub(crate) lock: RwLock<Memtable>,
-}
-
-impl Table {
-    pub(crate) fn new(window_ms: i64) -> Arc<Self> {
-        Arc::new(Self {
-            lock: RwLock::new(Memtable::new(window_ms)),
-        })
-    }
-}
-
 /// Where samples are.
 #[derive(Clone, Debug)]
 pub(crate) struct View {
@@ -38,7 +24,7 @@ pub(crate) struct View {
     pub(crate) blocks: Vec<Arc<LiveBlock>>,
     /// Memtables being sealed, oldest first, and then the one that takes samples. Later than all
     /// blocks.
-    pub(crate) tables: Vec<Arc<Table>>,
+    pub(crate) tables: Vec<Arc<Memtable>>,
 }
 
 /// What a shard is doing.
@@ -269,10 +255,10 @@ impl Shared {
         let view = self.view();
         let (mut bytes, mut series, mut samples) = (0, 0, 0);
         for table in &view.tables {
-            let table = table.lock.read();
-            bytes += table.heap_bytes() as u64;
-            series += table.len() as u64;
-            samples += table.samples();
+            let rows = table.rows();
+            bytes += rows.heap_bytes() as u64;
+            series += rows.len() as u64;
+            samples += rows.samples();
         }
         let progress = self.progress.lock();
         ShardStatus {

@@ -124,7 +124,7 @@ fn workload(fs: &SimFs, queue: &VecQueue, note: &mut dyn FnMut(Promise)) -> Resu
                 shard.apply(take(&shard, queue, count))?;
                 if let Some(job) = job {
                     note(Promise::Released(shard.releasable()));
-                    shard.finish_seal(job.run())?;
+                    drop(shard.finish_seal(job.run())?);
                 }
             }
             Step::Reopen => {

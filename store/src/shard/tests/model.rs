@@ -129,7 +129,7 @@ impl World {
             }
             Op::FinishSeal => {
                 if let Some(job) = self.job.take() {
-                    self.shard().finish_seal(job.run()).unwrap();
+                    drop(self.shard().finish_seal(job.run()).unwrap());
                 }
             }
             Op::Seal => {
