@@ -11,4 +11,5 @@ mod freshness;
 mod golden;
 mod grafana;
 mod load;
+mod random;
 mod shapes;
