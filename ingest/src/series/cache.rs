@@ -51,6 +51,16 @@ pub(crate) enum Fresh {
 }
 
 impl Fresh {
+    /// Bytes of its labels or messages.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Good { labels, .. } => labels.canonical().len(),
+            Self::Refused {
+                metric, message, ..
+            } => metric.len() + message.len(),
+        }
+    }
+
     pub(crate) fn known(&self) -> Known<'_> {
         match self {
             Self::Good {
@@ -133,7 +143,6 @@ impl SeriesCache {
     pub(crate) fn read(&self) -> CacheReader<'_> {
         CacheReader {
             guard: self.generations.read(),
-            lookups: 0,
         }
     }
 
@@ -174,14 +183,14 @@ impl Generations {
     }
 }
 
-/// A request's view of the cache, under the read lock.
+/// A view of the cache, under the read lock. Kept over a few dozen series, not over a request: who
+/// waits to write holds up those who want to read.
 #[derive(Debug)]
 pub(crate) struct CacheReader<'a> {
     guard: RwLockReadGuard<'a, Generations>,
-    lookups: usize,
 }
 
-/// An entry that was found. Good until the next [`CacheReader::begin`].
+/// An entry that was found. Good for the reader that found it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found {
     slot: Slot,
@@ -197,19 +206,6 @@ impl Found {
 }
 
 impl CacheReader<'_> {
-    /// A waiting writer gets its turn after this many look-ups, some 50 µs.
-    const LOOKUPS_PER_LOCK: usize = 512;
-
-    /// Announces look-ups that belong together: the lock is kept over them.
-    #[inline]
-    pub(crate) fn begin(&mut self, lookups: usize) {
-        self.lookups += lookups;
-        if self.lookups >= Self::LOOKUPS_PER_LOCK {
-            self.lookups = 0;
-            RwLockReadGuard::bump(&mut self.guard);
-        }
-    }
-
     #[inline]
     pub(crate) fn find(&self, key: Key) -> Option<Found> {
         let Generations { current, previous } = &*self.guard;
@@ -229,9 +225,13 @@ impl CacheReader<'_> {
     /// Has the processor fetch the bytes of all that was found.
     #[inline]
     pub(crate) fn touch(&self, found: &[Option<Found>]) {
+        const CACHE_LINE: usize = 64;
         let mut any = 0;
         for found in found.iter().flatten() {
-            any ^= self.bytes(*found).first().copied().unwrap_or(0);
+            let bytes = self.bytes(*found);
+            for line in bytes.chunks(CACHE_LINE) {
+                any ^= line[line.len() - 1];
+            }
         }
         std::hint::black_box(any);
     }

@@ -17,7 +17,7 @@ use millrace_model::{
 use millrace_queue::QueueIdentity;
 
 use super::builder::{BadSeries, SeriesBuilder};
-use super::cache::{CacheReader, Found, Fresh, KeyMap, Known, SeriesCache};
+use super::cache::{Found, Fresh, KeyMap, Known, SeriesCache};
 use super::hasher::Key;
 use crate::IngestError;
 use crate::options::{Limits, TimeWindow};
@@ -73,7 +73,6 @@ pub(crate) struct Entry {
 #[derive(Debug)]
 pub(crate) struct Collector<'a> {
     context: Context<'a>,
-    reader: CacheReader<'a>,
     fresh: &'a mut KeyMap<Fresh>,
     used: &'a mut Vec<Key>,
     found: &'a mut Vec<Option<Found>>,
@@ -82,6 +81,7 @@ pub(crate) struct Collector<'a> {
     hits: u64,
     misses: u64,
     samples: usize,
+    new_label_bytes: usize,
 }
 
 /// What a request comes to.
@@ -120,7 +120,6 @@ impl<'a> Collector<'a> {
         runs.clear();
         Self {
             context,
-            reader: context.cache.read(),
             fresh,
             used,
             found,
@@ -142,6 +141,7 @@ impl<'a> Collector<'a> {
             hits: 0,
             misses: 0,
             samples: 0,
+            new_label_bytes: 0,
         }
     }
 
@@ -150,11 +150,12 @@ impl<'a> Collector<'a> {
     }
 
     /// Adds runs of samples, each of one series. `build` puts the labels of the i-th together if
-    /// its series is not known.
+    /// its series is not known. Best called with a few dozen: they share the lock, and their cache
+    /// misses overlap.
     ///
     /// # Errors
     ///
-    /// [`IngestError::TooLarge`] when the request has too many samples.
+    /// [`IngestError::TooLarge`] when the request has too many samples or labels.
     #[inline]
     pub(crate) fn add_all(
         &mut self,
@@ -163,13 +164,13 @@ impl<'a> Collector<'a> {
         mut build: impl FnMut(usize, &mut SeriesBuilder<'_>) -> Result<(), BadSeries>,
     ) -> Result<(), IngestError> {
         self.count_samples(samples.len())?;
-        // Look-ups do not depend on each other, so that their cache misses overlap when nothing
-        // else is done between them.
-        self.reader.begin(entries.len());
+        let reader = self.context.cache.read();
+        // Look-ups do not depend on each other, so that the processor does them at the same time
+        // as long as nothing else comes between.
         self.found.clear();
-        let find = |entry: &Entry| self.reader.find(entry.key);
+        let find = |entry: &Entry| reader.find(entry.key);
         self.found.extend(entries.iter().map(find));
-        self.reader.touch(self.found);
+        reader.touch(self.found);
         for (i, entry) in entries.iter().enumerate() {
             let samples = &samples[entry.samples.start as usize..entry.samples.end as usize];
             match self.found[i] {
@@ -178,12 +179,10 @@ impl<'a> Collector<'a> {
                     if found.only_previous() {
                         self.used.push(entry.key);
                     }
-                    let known = self.reader.known(found);
+                    let known = reader.known(found);
                     self.out.put(entry.key, known, samples, entry.place);
                 }
-                None => {
-                    self.add_unknown(entry.key, samples, entry.place, |b| build(i, b));
-                }
+                None => self.add_unknown(entry, samples, |builder| build(i, builder))?,
             }
         }
         Ok(())
@@ -191,19 +190,22 @@ impl<'a> Collector<'a> {
 
     fn add_unknown(
         &mut self,
-        key: Key,
+        entry: &Entry,
         samples: &[Sample],
-        place: Place,
         build: impl FnOnce(&mut SeriesBuilder<'_>) -> Result<(), BadSeries>,
-    ) {
+    ) -> Result<(), IngestError> {
         self.misses += 1;
-        let context = &self.context;
-        let labels = &mut *self.labels;
-        let fresh = self
-            .fresh
-            .entry(key)
-            .or_insert_with(|| make_series(context, labels, build));
-        self.out.put(key, fresh.known(), samples, place);
+        let fresh = match self.fresh.entry(entry.key) {
+            hashbrown::hash_map::Entry::Occupied(known) => known.into_mut(),
+            hashbrown::hash_map::Entry::Vacant(place) => {
+                let fresh = make_series(&self.context, self.labels, build);
+                self.new_label_bytes += fresh.bytes();
+                check_new_labels(self.new_label_bytes, self.context.limits)?;
+                place.insert(fresh)
+            }
+        };
+        self.out.put(entry.key, fresh.known(), samples, entry.place);
+        Ok(())
     }
 
     /// Counts samples that are refused before they get to [`add`](Self::add) too: reading them is
@@ -248,22 +250,26 @@ impl<'a> Collector<'a> {
     }
 
     /// Adds the metadata of a metric.
+    pub(crate) fn add_metadata(&mut self, entry: MetricMetadata) {
+        self.out.metadata.push(entry);
+    }
+
+    /// Bounds the metadata entries of the request.
     ///
     /// # Errors
     ///
-    /// [`IngestError::TooLarge`] when the request has too many entries.
-    pub(crate) fn add_metadata(&mut self, entry: MetricMetadata) -> Result<(), IngestError> {
+    /// [`IngestError::TooLarge`] if `count` of them are too many.
+    pub(crate) fn check_metadata_count(&self, count: u64) -> Result<(), IngestError> {
         let limit = self.context.limits.series;
-        if self.out.metadata.len() == limit {
-            return Err(too_many(
-                "metadata entries of the request (ingest.limits.series)",
-                "too_many_series",
-                None,
-                limit,
-            ));
+        if count <= limit as u64 {
+            return Ok(());
         }
-        self.out.metadata.push(entry);
-        Ok(())
+        Err(too_many(
+            "metadata entries of the request (ingest.limits.series)",
+            "too_many_series",
+            None,
+            limit,
+        ))
     }
 
     /// Ends the request: its sections, and its new series known from now on.
@@ -283,7 +289,6 @@ impl<'a> Collector<'a> {
         }
         self.out.finish_sections();
         self.out.finish_metadata(&self.context);
-        drop(self.reader);
         self.context.cache.update(self.fresh, self.used);
         // Decoders that look series up together refuse some a little earlier than others.
         self.out.report.sort();
@@ -297,6 +302,21 @@ impl<'a> Collector<'a> {
             cache_misses: self.misses,
         })
     }
+}
+
+/// A line of few bytes may name many series that share its tags, each with labels of its own; so
+/// what new series take is bounded beside what the body takes.
+fn check_new_labels(bytes: usize, limits: &Limits) -> Result<(), IngestError> {
+    if bytes <= limits.decoded_bytes {
+        return Ok(());
+    }
+    Err(IngestError::TooLarge {
+        what: "labels of the request's new series together (ingest.limits.decoded_bytes)",
+        reason: "too_many_series",
+        got: None,
+        limit: limits.decoded_bytes as u64,
+        unit: " bytes",
+    })
 }
 
 #[cold]

@@ -1,9 +1,13 @@
 //! The push endpoint through its router, on a real embedded queue.
 
-#![allow(clippy::unwrap_used, reason = "clippy knows test functions, not what they share")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy knows test functions, not what they share"
+)]
 
 mod bad_input;
 mod bombs;
+mod docs;
 mod good_input;
 mod overload;
 mod rig;

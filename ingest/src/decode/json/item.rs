@@ -49,28 +49,28 @@ pub(super) struct Item<'a> {
 }
 
 impl<'a> Item<'a> {
-    pub(super) fn spoil(&mut self, bad: BadSeries) {
-        self.bad.get_or_insert(bad);
+    #[cold]
+    pub(super) fn spoil(&mut self, bad: impl FnOnce() -> BadSeries) {
+        self.bad.get_or_insert_with(bad);
     }
 
     #[inline]
     pub(super) fn part(&mut self, key: JsonStr<'_>) -> Option<Part> {
         let found = Part::ALL.iter().find(|(_, word)| key.is(word));
         let Some((part, word)) = found else {
-            self.spoil(BadSeries::new(
-                Reason::UnknownKey,
-                format!(
-                    "key {:?} is none of device, tags, timestamp, fields",
-                    excerpt(key.raw)
-                ),
-            ));
+            self.spoil(|| {
+                BadSeries::new(
+                    Reason::UnknownKey,
+                    format!(
+                        "key {:?} is none of device, tags, timestamp, fields",
+                        excerpt(key.raw)
+                    ),
+                )
+            });
             return None;
         };
         if std::mem::replace(&mut self.seen[*part as usize], true) {
-            self.spoil(BadSeries::new(
-                Reason::DuplicateKey,
-                format!("{word:?} comes twice"),
-            ));
+            self.spoil(|| BadSeries::new(Reason::DuplicateKey, format!("{word:?} comes twice")));
         }
         Some(*part)
     }
@@ -82,7 +82,7 @@ impl<'a> Item<'a> {
             self.device = Some(cursor.string()?);
         } else {
             cursor.skip_value()?;
-            self.spoil(wrong_type("\"device\"", JsonType::String, found));
+            self.spoil(|| wrong_type("\"device\"", JsonType::String, found));
         }
         Ok(())
     }
@@ -95,7 +95,7 @@ impl<'a> Item<'a> {
         if found == JsonType::Object {
             self.tags = Some(&cursor.text[start..cursor.pos]);
         } else {
-            self.spoil(wrong_type("\"tags\"", JsonType::Object, found));
+            self.spoil(|| wrong_type("\"tags\"", JsonType::Object, found));
         }
         Ok(())
     }
@@ -117,39 +117,48 @@ impl<'a> Item<'a> {
             },
             JsonType::Null | JsonType::Boolean | JsonType::Array | JsonType::Object => {
                 cursor.skip_value()?;
-                self.spoil(BadSeries::new(
-                    Reason::UnsupportedType,
-                    format!(
-                        "\"timestamp\" is {}, expected a number or an RFC 3339 string",
-                        found.as_str()
-                    ),
-                ));
+                self.spoil(|| {
+                    BadSeries::new(
+                        Reason::UnsupportedType,
+                        format!(
+                            "\"timestamp\" is {}, expected a number or an RFC 3339 string",
+                            found.as_str()
+                        ),
+                    )
+                });
             }
         }
         Ok(())
     }
+}
 
-    #[inline]
-    pub(super) fn key(&self, hasher: &KeyHasher) -> Key {
-        let device = self.device.map_or(0, |device| hasher.hash(device.raw));
-        combine(device, self.tags.map_or(0, |tags| hasher.hash(tags)))
-    }
+/// The key that all fields of an item share.
+#[inline]
+pub(super) fn outer_key(device: JsonStr<'_>, tags: Option<&[u8]>, hasher: &KeyHasher) -> Key {
+    let tags = tags.map_or(0, |tags| hasher.hash(tags));
+    combine(hasher.hash(device.raw), tags)
+}
+
+/// What tells the series of a field.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Name<'a> {
+    pub(super) device: JsonStr<'a>,
+    pub(super) tags: Option<&'a [u8]>,
+    pub(super) field: JsonStr<'a>,
 }
 
 /// Decodes device, tags and the field's name.
 pub(super) fn build_labels(
-    item: &Item<'_>,
-    field: JsonStr<'_>,
+    name: &Name<'_>,
     builder: &mut SeriesBuilder<'_>,
 ) -> Result<(), BadSeries> {
-    builder.label(METRIC_NAME, &decode_text(field, "the field's name")?)?;
-    let device = item.device.map(|device| decode_text(device, "\"device\""));
-    let device = device.transpose()?.unwrap_or_default();
+    builder.label(METRIC_NAME, &decode_text(name.field, "the field's name")?)?;
+    let device = decode_text(name.device, "\"device\"")?;
     if device.is_empty() {
         return Err(BadSeries::new(Reason::MissingDevice, "\"device\" is empty"));
     }
     builder.label("device", &device)?;
-    let Some(tags) = item.tags else { return Ok(()) };
+    let Some(tags) = name.tags else { return Ok(()) };
     let mut cursor = Cursor::new(tags, 1);
     let broken = |error: SyntaxError| BadSeries::new(Reason::MalformedJson, error.what);
     if cursor.take(b'}') {

@@ -17,7 +17,7 @@ use std::collections::HashSet;
 
 use millrace_model::{Sample, TimestampMs};
 
-use item::{Item, Part, Time, build_labels, wrong_type};
+use item::{Item, Name, Part, Time, build_labels, outer_key, wrong_type};
 use scan::{Cursor, JsonStr, JsonType, Scalar, SyntaxError, line_and_column};
 
 use crate::IngestError;
@@ -37,29 +37,16 @@ pub(crate) struct JsonOptions {
 /// Buffers kept from request to request.
 #[derive(Debug, Default)]
 pub(crate) struct JsonScratch {
-    fields: Vec<Field>,
-    /// Those of them that are numbers.
-    numbers: Vec<Field>,
+    /// Samples that wait to be looked up together, one each.
     entries: Vec<Entry>,
     samples: Vec<Sample>,
 }
 
-/// A field, its name given by position so that the buffer outlives the body.
+/// A field of the item in hand.
 #[derive(Clone, Copy, Debug)]
-struct Field {
-    name_start: usize,
-    name_end: usize,
-    name_escaped: bool,
+struct Field<'b> {
+    name: JsonStr<'b>,
     value: FieldValue,
-}
-
-impl Field {
-    fn name<'a>(&self, text: &'a [u8]) -> JsonStr<'a> {
-        JsonStr {
-            raw: &text[self.name_start..self.name_end],
-            escaped: self.name_escaped,
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -82,17 +69,22 @@ pub(crate) fn decode(
     scratch: &mut JsonScratch,
     out: &mut Collector<'_>,
 ) -> Result<(), IngestError> {
+    scratch.entries.clear();
+    scratch.samples.clear();
     let mut decoder = Decoder {
         options,
         hasher,
+        fields: Vec::new(),
+        names: Vec::new(),
         scratch,
         out,
     };
     if options.lines || looks_like_lines(body) {
-        decoder.lines(body)
+        decoder.lines(body)?;
     } else {
-        decoder.document(body)
+        decoder.document(body)?;
     }
+    decoder.flush()
 }
 
 /// Whether one object ends with the first line and another begins with the next. (Inside one
@@ -108,15 +100,21 @@ fn looks_like_lines(body: &[u8]) -> bool {
     first.starts_with(b"{") && first.ends_with(b"}") && second.starts_with(b"{")
 }
 
-struct Decoder<'d, 'c> {
+struct Decoder<'d, 'c, 'b> {
     options: &'d JsonOptions,
     hasher: &'d KeyHasher,
+    fields: Vec<Field<'b>>,
+    /// Of each sample in the scratch what tells its series.
+    names: Vec<Name<'b>>,
     scratch: &'d mut JsonScratch,
     out: &'d mut Collector<'c>,
 }
 
-impl Decoder<'_, '_> {
-    fn lines(&mut self, body: &[u8]) -> Result<(), IngestError> {
+impl<'b> Decoder<'_, '_, 'b> {
+    /// Enough for their cache misses to overlap; few enough for their bytes to be still near.
+    const TOGETHER: usize = 64;
+
+    fn lines(&mut self, body: &'b [u8]) -> Result<(), IngestError> {
         let mut start = 0;
         let mut number = 0;
         while start < body.len() {
@@ -128,7 +126,7 @@ impl Decoder<'_, '_> {
         Ok(())
     }
 
-    fn line(&mut self, line: &[u8], place: Place) -> Result<(), IngestError> {
+    fn line(&mut self, line: &'b [u8], place: Place) -> Result<(), IngestError> {
         let mut cursor = Cursor::new(line, 0);
         if cursor.peek().is_none() {
             return Ok(());
@@ -136,30 +134,29 @@ impl Decoder<'_, '_> {
         if let Err(error) = std::str::from_utf8(line) {
             let at = error.valid_up_to() + 1;
             let bad = BadSeries::new(Reason::InvalidUtf8, format!("not UTF-8 at column {at}"));
-            return self.refuse(bad, 0, place, None);
+            self.out.count_samples(1)?;
+            self.refuse(bad, 0, place, None);
+            return Ok(());
         }
         let item = self.item(&mut cursor).and_then(|item| match cursor.peek() {
             None => Ok(item),
             Some(_) => cursor.error("expected the end of the line behind the object"),
         });
         match item {
-            Ok(item) => self.add(line, &item, place),
+            Ok(item) => self.add(&item, place),
             Err(error) => {
                 self.count_fields()?;
                 let (at, what) = (error.at + 1, error.what);
                 let shown = excerpt(line);
                 let message = format!("not JSON: {what}, at column {at}: {shown:?}");
-                self.refuse(
-                    BadSeries::new(Reason::MalformedJson, message),
-                    0,
-                    place,
-                    None,
-                )
+                let bad = BadSeries::new(Reason::MalformedJson, message);
+                self.refuse(bad, 0, place, None);
+                Ok(())
             }
         }
     }
 
-    fn document(&mut self, body: &[u8]) -> Result<(), IngestError> {
+    fn document(&mut self, body: &'b [u8]) -> Result<(), IngestError> {
         if let Err(error) = std::str::from_utf8(body) {
             let (line, column) = line_and_column(body, error.valid_up_to());
             return Err(IngestError::MalformedBody {
@@ -175,14 +172,14 @@ impl Decoder<'_, '_> {
             while more {
                 let item = self.item(&mut cursor);
                 let item = item.or_else(|error| self.count_fields().and(Err(malformed(error))))?;
-                self.add(body, &item, Place::Index(index))?;
+                self.add(&item, Place::Index(index))?;
                 index += 1;
                 more = cursor.comma_or(b']').map_err(malformed)?;
             }
         } else {
             let item = self.item(&mut cursor);
             let item = item.or_else(|error| self.count_fields().and(Err(malformed(error))))?;
-            self.add(body, &item, Place::Index(0))?;
+            self.add(&item, Place::Index(0))?;
         }
         if cursor.peek().is_some() {
             let what = "expected the end of the body (several objects stand one a line, or in an \
@@ -195,21 +192,21 @@ impl Decoder<'_, '_> {
         Ok(())
     }
 
-    /// Counts the fields of an item that could not be read to its end; one of too many fields ends
-    /// here.
+    /// Counts the fields of an item that is refused, as far as it was read; one of too many fields
+    /// ends here.
     fn count_fields(&mut self) -> Result<(), IngestError> {
-        self.out.count_samples(self.scratch.fields.len())
+        self.out.count_samples(self.fields.len().max(1))
     }
 
     /// Reads one item. Errors are of syntax; what is wrong with its meaning stands in the item.
     #[inline]
-    fn item<'a>(&mut self, cursor: &mut Cursor<'a>) -> Result<Item<'a>, SyntaxError> {
-        self.scratch.fields.clear();
+    fn item(&mut self, cursor: &mut Cursor<'b>) -> Result<Item<'b>, SyntaxError> {
+        self.fields.clear();
         let mut item = Item::default();
         let found = cursor.peek_type()?;
         if found != JsonType::Object {
             cursor.skip_value()?;
-            item.spoil(wrong_type("the item", JsonType::Object, found));
+            item.spoil(|| wrong_type("the item", JsonType::Object, found));
             return Ok(item);
         }
         cursor.pos += 1;
@@ -236,13 +233,13 @@ impl Decoder<'_, '_> {
     #[inline]
     fn read_fields(
         &mut self,
-        cursor: &mut Cursor<'_>,
-        item: &mut Item<'_>,
+        cursor: &mut Cursor<'b>,
+        item: &mut Item<'b>,
     ) -> Result<(), SyntaxError> {
         let found = cursor.peek_type()?;
         if found != JsonType::Object {
             cursor.skip_value()?;
-            item.spoil(wrong_type("\"fields\"", JsonType::Object, found));
+            item.spoil(|| wrong_type("\"fields\"", JsonType::Object, found));
             return Ok(());
         }
         cursor.pos += 1;
@@ -251,10 +248,9 @@ impl Decoder<'_, '_> {
         }
         let max_fields = self.out.context().limits.samples;
         loop {
-            if self.scratch.fields.len() > max_fields {
+            if self.fields.len() > max_fields {
                 return cursor.error("too many fields");
             }
-            let name_start = cursor.peek().map_or(cursor.pos, |_| cursor.pos + 1);
             let name = cursor.key()?;
             let value = match cursor.peek() {
                 Some(b'{' | b'[') => FieldValue::Other(cursor.skip_value()?),
@@ -266,12 +262,7 @@ impl Decoder<'_, '_> {
                     Scalar::String(_) => FieldValue::Other(JsonType::String),
                 },
             };
-            self.scratch.fields.push(Field {
-                name_start,
-                name_end: name_start + name.raw.len(),
-                name_escaped: name.escaped,
-                value,
-            });
+            self.fields.push(Field { name, value });
             if !cursor.comma_or(b'}')? {
                 return Ok(());
             }
@@ -279,49 +270,45 @@ impl Decoder<'_, '_> {
     }
 
     #[inline]
-    fn add(&mut self, text: &[u8], item: &Item<'_>, place: Place) -> Result<(), IngestError> {
-        let timestamp = match self.check(text, item) {
-            Ok(timestamp) => timestamp,
+    fn add(&mut self, item: &Item<'b>, place: Place) -> Result<(), IngestError> {
+        let (device, timestamp) = match self.check(item) {
+            Ok(common) => common,
             Err(bad) => {
-                let samples = self.scratch.fields.len();
+                let samples = self.fields.len();
                 let device = item.device.map(|device| excerpt(device.raw));
-                return self.refuse(bad, samples, place, device);
+                self.count_fields()?;
+                self.refuse(bad, samples, place, device);
+                return Ok(());
             }
         };
-        let outer = item.key(self.hasher);
-        let JsonScratch {
-            fields,
-            numbers,
-            entries,
-            samples,
-        } = &mut *self.scratch;
-        numbers.clear();
-        entries.clear();
-        samples.clear();
-        for field in fields.iter() {
-            let name = field.name(text);
-            match field.value {
+        let outer = outer_key(device, item.tags, self.hasher);
+        for Field { name, value } in &self.fields {
+            match *value {
                 FieldValue::Number(value) => {
-                    let index = samples.len() as u32;
-                    entries.push(Entry {
+                    let index = self.scratch.samples.len() as u32;
+                    self.scratch.entries.push(Entry {
                         key: combine(outer, self.hasher.hash(name.raw)),
                         place,
                         samples: index..index + 1,
                     });
-                    numbers.push(*field);
-                    samples.push(Sample { timestamp, value });
+                    self.scratch.samples.push(Sample { timestamp, value });
+                    self.names.push(Name {
+                        device,
+                        tags: item.tags,
+                        field: *name,
+                    });
                 }
                 FieldValue::OutOfRange => refuse_field(
                     self.out,
                     place,
-                    name,
+                    *name,
                     Reason::NumberOutOfRange,
                     "the number is beyond 64-bit floats".to_owned(),
                 )?,
                 FieldValue::Other(found) => refuse_field(
                     self.out,
                     place,
-                    name,
+                    *name,
                     Reason::UnsupportedType,
                     format!(
                         "the value is {}, only numbers and booleans are stored",
@@ -330,37 +317,51 @@ impl Decoder<'_, '_> {
                 )?,
             }
         }
-        self.out.add_all(entries, samples, |i, builder| {
-            build_labels(item, numbers[i].name(text), builder)
-        })
+        if self.names.len() >= Self::TOGETHER {
+            self.flush()?;
+        }
+        Ok(())
     }
 
-    /// What must hold for any of an item's fields to be stored, and their common timestamp.
+    /// Hands over the samples that wait.
+    fn flush(&mut self) -> Result<(), IngestError> {
+        let (scratch, names) = (&mut *self.scratch, &mut self.names);
+        self.out
+            .add_all(&scratch.entries, &scratch.samples, |i, builder| {
+                build_labels(&names[i], builder)
+            })?;
+        scratch.entries.clear();
+        scratch.samples.clear();
+        names.clear();
+        Ok(())
+    }
+
+    /// What must hold for any of an item's fields to be stored; their device and timestamp.
     #[inline]
-    fn check(&self, text: &[u8], item: &Item<'_>) -> Result<TimestampMs, BadSeries> {
+    fn check(&self, item: &Item<'b>) -> Result<(JsonStr<'b>, TimestampMs), BadSeries> {
         if let Some(bad) = &item.bad {
             return Err(bad.clone());
         }
-        if item.device.is_none() {
+        let Some(device) = item.device else {
             return Err(BadSeries::new(
                 Reason::MissingDevice,
                 "the item has no \"device\"",
             ));
-        }
-        if self.scratch.fields.is_empty() {
+        };
+        if self.fields.is_empty() {
             return Err(BadSeries::new(
                 Reason::MissingFields,
                 "the item has no \"fields\", or none in them",
             ));
         }
-        if let Some(name) = repeated_name(text, &self.scratch.fields) {
+        if let Some(name) = repeated_name(&self.fields) {
             return Err(BadSeries::new(
                 Reason::DuplicateKey,
                 format!("field {name:?} comes twice"),
             ));
         }
         let timestamp = match item.time {
-            Time::Absent => return Ok(self.out.context().arrival),
+            Time::Absent => return Ok((device, self.out.context().arrival)),
             Time::Number { raw, integer } => self.numeric_time(raw, integer)?,
             Time::Text(text) => text
                 .decode()
@@ -373,7 +374,7 @@ impl Decoder<'_, '_> {
                 })?,
         };
         self.out.check_time(timestamp)?;
-        Ok(timestamp)
+        Ok((device, timestamp))
     }
 
     #[inline]
@@ -396,14 +397,7 @@ impl Decoder<'_, '_> {
     }
 
     #[cold]
-    fn refuse(
-        &mut self,
-        bad: BadSeries,
-        samples: usize,
-        place: Place,
-        device: Option<String>,
-    ) -> Result<(), IngestError> {
-        self.out.count_samples(samples)?;
+    fn refuse(&mut self, bad: BadSeries, samples: usize, place: Place, device: Option<String>) {
         self.out.report().reject(bad.reason, samples, || Rejection {
             place,
             series: device.map(|device| format!("device {device:?}")),
@@ -411,7 +405,6 @@ impl Decoder<'_, '_> {
             reason: bad.reason,
             message: bad.message,
         });
-        Ok(())
     }
 }
 
@@ -448,12 +441,12 @@ fn malformed_document(body: &[u8], error: SyntaxError) -> IngestError {
 
 /// A name that two fields of an item have.
 #[inline]
-fn repeated_name(text: &[u8], fields: &[Field]) -> Option<String> {
+fn repeated_name(fields: &[Field<'_>]) -> Option<String> {
     const FEW: usize = 16;
-    if fields.len() <= FEW && !fields.iter().any(|field| field.name_escaped) {
+    if fields.len() <= FEW && !fields.iter().any(|field| field.name.escaped) {
         for (i, field) in fields.iter().enumerate() {
-            let name = field.name(text).raw;
-            if fields[..i].iter().any(|other| other.name(text).raw == name) {
+            let name = field.name.raw;
+            if fields[..i].iter().any(|other| other.name.raw == name) {
                 return Some(excerpt(name));
             }
         }
@@ -463,7 +456,7 @@ fn repeated_name(text: &[u8], fields: &[Field]) -> Option<String> {
     fields
         .iter()
         // What does not decode is refused when its series is made.
-        .filter_map(|field| field.name(text).decode())
+        .filter_map(|field| field.name.decode())
         .find_map(|name| (!seen.insert(name.clone())).then(|| excerpt(name.as_bytes())))
 }
 

@@ -439,6 +439,11 @@ fn requests_may_have_so_many_samples_and_series_and_no_more() {
     let many = r#"{"device":"d","fields":{"a":1,"b":1,"c":1,"d":1,"e":1,"f":1,broken"#;
     assert_eq!(run(Json, many), Err("too_many_samples"));
     assert_eq!(run(JsonLines, many), Err("too_many_samples"));
+    // What cannot be read counts as one.
+    assert_eq!(run(Json, "[1,1,1,1]"), Ok(0));
+    assert_eq!(run(Json, "[1,1,1,1,1]"), Err("too_many_samples"));
+    assert_eq!(run(JsonLines, "x\nx\n\nx\nx"), Ok(0));
+    assert_eq!(run(JsonLines, "x\nx\n\nx\nx\nx"), Err("too_many_samples"));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::options::StringFields;
 use crate::precision::Precision;
 use crate::report::{Place, Reason, Rejection, excerpt};
 use crate::series::{BadSeries, Collector, Entry, KeyHasher, SeriesBuilder, combine, text};
-use scan::{Field, LineError, Point, escape_len, resynchronise, scan_line};
+use scan::{Field, LineError, Point, Span, escape_len, resynchronise, scan_line};
 
 /// How the lines of a request are to be taken.
 #[derive(Clone, Copy, Debug)]
@@ -32,11 +32,39 @@ pub(crate) struct LineOptions<'a> {
 /// Buffers kept from request to request.
 #[derive(Debug, Default)]
 pub(crate) struct LineScratch {
+    /// Fields of the line in hand.
     fields: Vec<Field>,
-    /// Those of them that are numbers.
-    numbers: Vec<Field>,
+    /// Samples that wait to be looked up together, one each.
     entries: Vec<Entry>,
     samples: Vec<Sample>,
+    /// Of each of them measurement and tags, and the field's key.
+    names: Vec<(Span, Span)>,
+}
+
+impl LineScratch {
+    /// Enough for their cache misses to overlap; few enough for their bytes to be still near.
+    const TOGETHER: usize = 64;
+
+    fn clear(&mut self) {
+        self.entries.clear();
+        self.samples.clear();
+        self.names.clear();
+    }
+
+    /// Hands over the samples that wait.
+    fn flush(
+        &mut self,
+        body: &[u8],
+        options: &LineOptions<'_>,
+        out: &mut Collector<'_>,
+    ) -> Result<(), IngestError> {
+        out.add_all(&self.entries, &self.samples, |i, builder| {
+            let (key, field) = self.names[i];
+            build_labels(key.of(body), field.of(body), options, builder)
+        })?;
+        self.clear();
+        Ok(())
+    }
 }
 
 /// Decodes a request body.
@@ -54,6 +82,7 @@ pub(crate) fn decode(
     let mut pos = 0;
     let mut line_number = 1;
     let max_fields = out.context().limits.samples;
+    scratch.clear();
     while pos < body.len() {
         let place = Place::Line(line_number);
         match scan_line(body, pos, max_fields, &mut scratch.fields) {
@@ -66,13 +95,16 @@ pub(crate) fn decode(
                         options,
                     };
                     item.add(scratch, hasher, out)?;
+                    if scratch.entries.len() >= LineScratch::TOGETHER {
+                        scratch.flush(body, options, out)?;
+                    }
                 }
                 line_number += 1 + line.inner_newlines;
                 pos = line.next;
             }
             Err(error) => {
                 // What was read of it was work; and a line of too many fields ends here.
-                out.count_samples(scratch.fields.len())?;
+                out.count_samples(scratch.fields.len().max(1))?;
                 let (next, newlines) = resynchronise(body, pos);
                 refuse_line(body, pos, next, place, error, out);
                 // The last line may end without a newline.
@@ -81,7 +113,7 @@ pub(crate) fn decode(
             }
         }
     }
-    Ok(())
+    scratch.flush(body, options, out)
 }
 
 #[cold]
@@ -124,22 +156,13 @@ impl Item<'_> {
         hasher: &KeyHasher,
         out: &mut Collector<'_>,
     ) -> Result<(), IngestError> {
-        let LineScratch {
-            fields,
-            numbers,
-            entries,
-            samples,
-        } = scratch;
         let timestamp = match self.timestamp(out) {
             Ok(timestamp) => timestamp,
-            Err(bad) => return self.refuse(bad, fields, out),
+            Err(bad) => return self.refuse(bad, &scratch.fields, out),
         };
-        numbers.clear();
-        entries.clear();
-        samples.clear();
-        let key = self.point.key.of(self.body);
-        let outer = hasher.hash(key);
-        for field in fields.iter() {
+        let key = self.point.key;
+        let outer = hasher.hash(key.of(self.body));
+        for field in &scratch.fields {
             let Some(value) = field.value else {
                 match self.options.string_fields {
                     StringFields::Skip => out.ignore_string_fields(1),
@@ -147,18 +170,16 @@ impl Item<'_> {
                 }
                 continue;
             };
-            let index = samples.len() as u32;
-            entries.push(Entry {
+            let index = scratch.samples.len() as u32;
+            scratch.entries.push(Entry {
                 key: combine(outer, hasher.hash(field.name.of(self.body))),
                 place: self.place,
                 samples: index..index + 1,
             });
-            numbers.push(*field);
-            samples.push(Sample { timestamp, value });
+            scratch.samples.push(Sample { timestamp, value });
+            scratch.names.push((key, field.name));
         }
-        out.add_all(entries, samples, |i, builder| {
-            build_labels(key, numbers[i].name.of(self.body), self.options, builder)
-        })
+        Ok(())
     }
 
     #[inline]

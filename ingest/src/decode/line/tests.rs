@@ -326,6 +326,48 @@ fn requests_may_have_so_many_samples_and_series_and_no_more() {
 }
 
 #[test]
+fn bad_lines_are_bounded_too() {
+    let limits = Limits {
+        samples: 4,
+        ..Limits::default()
+    };
+    let run = |body: &str| {
+        let mut probe = probe(limited(limits.clone()));
+        let result = decode(&mut probe, ProbeFormat::Line, body.as_bytes());
+        result
+            .map(|(_, report)| report.items())
+            .map_err(|e| e.reason())
+    };
+    assert_eq!(run("bad\nbad\nbad\nbad"), Ok(4));
+    assert_eq!(run("bad\nbad\nbad\nbad\nbad"), Err("too_many_samples"));
+    assert_eq!(run(&"#\n".repeat(100)), Ok(0));
+}
+
+#[test]
+fn many_series_with_long_tags_in_one_short_line_are_bounded() {
+    let limits = Limits {
+        decoded_bytes: 100_000,
+        ..Limits::default()
+    };
+    let line = |fields: usize| {
+        let fields: Vec<_> = (0..fields).map(|i| format!("f{i:03}=1")).collect();
+        format!("m,t={} {}", "x".repeat(4_000), fields.join(","))
+    };
+    let mut probe = probe(limited(limits));
+    let mut run = |fields: usize| {
+        let result = decode(&mut probe, ProbeFormat::Line, line(fields).as_bytes());
+        result
+            .map(|(stored, _)| stored.len())
+            .map_err(|e| e.reason())
+    };
+    // 4,000 bytes and some of each series: 24 fit.
+    assert_eq!(run(25), Err("too_many_series"));
+    assert_eq!(run(24), Ok(24));
+    // What is known already costs nothing any more.
+    assert_eq!(run(48), Ok(48));
+}
+
+#[test]
 fn a_refused_request_leaves_no_trace_in_the_next_one() {
     let limits = Limits {
         samples: 3,

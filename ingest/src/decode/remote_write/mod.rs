@@ -120,6 +120,7 @@ pub(crate) fn decode(
             (3, Value::Bytes(start, end)) => {
                 let place = Place::Metadata(metadata_index);
                 metadata_index += 1;
+                out.check_metadata_count(metadata_index)?;
                 add_metadata(body, start, end, place, metadata, out)?;
             }
             (1 | 3, _) => {
@@ -415,7 +416,7 @@ fn add_metadata(
                 metric_type,
                 help: help.to_owned(),
                 unit: unit.to_owned(),
-            })?;
+            });
         }
         Ok(_) => {}
         Err(bad) => out.report().reject(bad.reason, 0, || Rejection {

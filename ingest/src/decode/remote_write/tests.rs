@@ -284,6 +284,23 @@ fn requests_may_have_so_many_samples_and_series_and_no_more() {
 }
 
 #[test]
+fn metadata_entries_are_bounded() {
+    let limits = Limits {
+        series: 3,
+        ..Limits::default()
+    };
+    let run = |count: usize| {
+        let body = message(3, b"").repeat(count);
+        let result = decode(&mut probe(limited(limits.clone())), RemoteWrite, &body);
+        result
+            .map(|(_, report)| report.items())
+            .map_err(|e| e.reason())
+    };
+    assert_eq!(run(3), Ok(3));
+    assert_eq!(run(4), Err("too_many_series"));
+}
+
+#[test]
 fn long_series_come_out_whole() {
     let samples: Vec<_> = (0..20_000).map(|i| sample(-i, i as f64)).collect();
     let (stored, report) = decode_once(RemoteWrite, &series(&[vec![up()], samples].concat()));
