@@ -132,6 +132,9 @@ pub enum StoreError {
     /// The thread that writes blocks has ended.
     #[error("the thread that writes blocks has ended")]
     SealerGone,
+    /// A thread of the store panicked: a bug.
+    #[error("a thread of the store panicked")]
+    Panicked,
     /// The shard has stopped, and waits for a restart.
     #[error("partition {partition} is stopped: {reason}")]
     Stopped {

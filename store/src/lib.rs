@@ -32,6 +32,7 @@ mod error;
 #[cfg(test)]
 mod golden;
 pub mod index;
+mod label_order;
 mod manifest;
 mod memtable;
 mod merge;

@@ -29,6 +29,7 @@ pub struct StoreMetrics {
     blocks: IntGaugeVec,
     block_bytes: IntGaugeVec,
     recovery_seconds: GaugeVec,
+    replay_left: IntGaugeVec,
     stopped: IntGaugeVec,
 }
 
@@ -120,6 +121,10 @@ impl StoreMetrics {
             blocks: gauge("millrace_store_blocks", "Live blocks")?,
             block_bytes: gauge("millrace_store_block_bytes", "Size of the live blocks")?,
             recovery_seconds: recovery,
+            replay_left: gauge(
+                "millrace_store_replay_records_left",
+                "WAL records that the open has still to replay",
+            )?,
             stopped: gauge(
                 "millrace_store_stopped",
                 "1 while the shard is stopped by an error",
@@ -151,6 +156,7 @@ impl StoreMetrics {
             blocks: self.blocks.with_label_values(&labels),
             block_bytes: self.block_bytes.with_label_values(&labels),
             recovery_seconds: self.recovery_seconds.with_label_values(&labels),
+            replay_left: self.replay_left.with_label_values(&labels),
             stopped: self.stopped.with_label_values(&labels),
         }
     }
@@ -178,6 +184,7 @@ pub(crate) struct ShardMetrics {
     pub(crate) blocks: IntGauge,
     pub(crate) block_bytes: IntGauge,
     pub(crate) recovery_seconds: Gauge,
+    pub(crate) replay_left: IntGauge,
     pub(crate) stopped: IntGauge,
 }
 

@@ -31,8 +31,8 @@ pub struct StoreOptions {
     pub memtable_max_age: Duration,
     /// Width of a block's time window.
     pub block_window: Duration,
-    /// Most blocks that one seal writes. If its samples lie further apart, the oldest windows are
-    /// made wider.
+    /// Most blocks that one seal writes, at least 8. If its samples lie further apart, the oldest
+    /// windows are made wider.
     pub blocks_per_seal_max: usize,
     /// About how many bytes of records one poll of the queue takes.
     pub poll_bytes: usize,
@@ -48,7 +48,9 @@ impl Default for StoreOptions {
             wal_sync: WalSync::Interval(Duration::from_secs(1)),
             wal_segment_bytes: 64 << 20,
             wal_bytes_max: 512 << 20,
-            memtable_bytes: 256 << 20,
+            // Half of it takes samples while the other half is sealed; a series with a few samples takes
+            // some 450 bytes, so this is a million of them. It is taken only as it is needed.
+            memtable_bytes: 1 << 30,
             memtable_max_age: Duration::from_secs(2 * 3600),
             block_window: Duration::from_secs(2 * 3600),
             // 5 days of 2-hour windows; beyond that, wider blocks serve as well.

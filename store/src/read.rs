@@ -209,7 +209,9 @@ impl<'a> LabelSets<'a> {
         }
         for table in view.tables_in(self.range) {
             let texts = &mut self.texts;
-            table.label_values(self.tenant, name, self.matcher_sets, |text| add(texts, text));
+            table.label_values(self.tenant, name, self.matcher_sets, |text| {
+                add(texts, text)
+            });
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ use millrace_queue::{ConsumeError, Consumer};
 
 use crate::error::StoreError;
 use crate::options::StoreOptions;
-use crate::shard::{Retired, SealJob, Sealed, Shard};
+use crate::shard::{Retired, SealJob, Sealed, Shard, Shared};
 use crate::store::first_error;
 
 /// Longest pause between two tries of a queue that cannot be read.
@@ -75,6 +75,7 @@ impl Runtime {
         };
         runtime.sealer = Some(spawn("store-sealer".into(), move || run_sealer(&queue))?);
         for (shard, consumer) in lanes {
+            let guard = StopOnPanic(Arc::clone(shard.shared()));
             let name = format!("store-shard-{}", shard.partition());
             let lane = Lane {
                 shard,
@@ -86,7 +87,11 @@ impl Runtime {
                 sealing: None,
                 lag_noted: None,
             };
-            runtime.lanes.push(spawn(name, move || lane.run())?);
+            let run = move || {
+                let _guard = guard;
+                lane.run()
+            };
+            runtime.lanes.push(spawn(name, run)?);
         }
         Ok(runtime)
     }
@@ -102,12 +107,15 @@ impl Runtime {
         let results: Vec<_> = self
             .lanes
             .drain(..)
-            .map(|lane| lane.join().expect("a shard's thread does not panic"))
+            // A panic has stopped the shard (see `StopOnPanic`) and was reported by its hook.
+            .map(|lane| lane.join().unwrap_or(Err(StoreError::Panicked)))
             .collect();
-        if let Some(sealer) = self.sealer.take() {
-            sealer.join().expect("the sealer does not panic");
-        }
-        first_error(results.into_iter())
+        let sealer = self.sealer.take().map(JoinHandle::join);
+        let sealer = match sealer {
+            None | Some(Ok(())) => Ok(()),
+            Some(Err(_)) => Err(StoreError::Panicked),
+        };
+        first_error(results.into_iter().chain([sealer]))
     }
 }
 
@@ -141,6 +149,17 @@ fn run_sealer(queue: &Receiver<Request>) {
                 }
             }
             Request::Drop(retired) => drop(retired),
+        }
+    }
+}
+
+/// A shard whose thread is gone must not look as if it were running.
+struct StopOnPanic(Arc<Shared>);
+
+impl Drop for StopOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop("its thread panicked");
         }
     }
 }
@@ -266,8 +285,7 @@ impl Lane {
                 job: Box::new(job),
                 done,
             })
-            .expect("the sealer outlives the shards");
-        Ok(())
+            .map_err(|_| StoreError::SealerGone)
     }
 
     /// Commits the seal that runs, if it is done.
@@ -308,7 +326,7 @@ impl Lane {
         let retired = self.shard.finish_seal(result)?;
         self.jobs
             .send(Request::Drop(retired))
-            .expect("the sealer outlives the shards");
+            .map_err(|_| StoreError::SealerGone)?;
         self.release();
         Ok(())
     }

@@ -47,10 +47,6 @@ impl Store {
     /// # Errors
     ///
     /// See [`StoreError`]; of several shards that fail, the first one's.
-    ///
-    /// # Panics
-    ///
-    /// If a shard's recovery panics.
     pub fn open(
         fs: Arc<dyn Fs>,
         clock: Arc<dyn Clock>,
@@ -313,7 +309,7 @@ fn open_shards(context: &ShardContext, dir: &Path) -> Result<Vec<Shard>, StoreEr
             .collect();
         let opened: Vec<_> = threads
             .into_iter()
-            .map(|thread| thread.join().expect("a shard's recovery does not panic"))
+            .map(|thread| thread.join().unwrap_or(Err(StoreError::Panicked)))
             .collect();
         opened.into_iter().collect()
     })

@@ -314,6 +314,42 @@ fn a_queue_that_has_lost_records_stops_its_shard_and_no_other() {
     assert!(store.close().is_err());
 }
 
+/// A consumer with a bug.
+#[derive(Debug)]
+struct Broken;
+
+impl Consumer for Broken {
+    fn partition(&self) -> PartitionId {
+        PartitionId(0)
+    }
+
+    fn poll(&mut self, _: usize, _: Duration, _: &mut Vec<Record>) -> Result<(), ConsumeError> {
+        panic!("a bug of the test's consumer");
+    }
+
+    fn seek(&mut self, _: Offset) {}
+
+    fn end(&self) -> Result<Offset, ConsumeError> {
+        Ok(Offset::ZERO)
+    }
+
+    fn release(&mut self, _: Offset) -> Result<(), ConsumeError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_shard_whose_thread_panicked_is_stopped() {
+    let fs: Arc<dyn Fs> = Arc::new(SimFs::new());
+    let queue = queue_on(Arc::clone(&fs), Path::new("d"), 1);
+    let store = open_on(fs, Path::new("d"), &queue, StoreOptions::default());
+    store.start(vec![Box::new(Broken)]).unwrap();
+    let unreached = position(&queue, &[(0, Offset(9))]);
+    let error = store.wait_applied(&unreached, PATIENCE).unwrap_err();
+    assert!(error.to_string().contains("panicked"), "{error}");
+    assert!(matches!(store.close(), Err(StoreError::Panicked)));
+}
+
 #[test]
 fn consumers_must_fit_the_shards() {
     let fs: Arc<dyn Fs> = Arc::new(SimFs::new());

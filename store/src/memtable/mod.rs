@@ -118,7 +118,9 @@ impl Memtable {
         }
         // Both are released together: what the index says is there can be read.
         let mut indexes = (!batch.fresh.is_empty()).then(|| self.indexes.write());
-        self.rows.write().apply(batch, tenant, now, indexes.as_deref_mut())
+        self.rows
+            .write()
+            .apply(batch, tenant, now, indexes.as_deref_mut())
     }
 }
 
@@ -223,7 +225,9 @@ impl Rows {
 
     fn touch(&self, at: SeriesRef) -> u8 {
         let series = self.series.get(at.index());
-        series.and_then(|s| s.open().bytes().last().copied()).unwrap_or(0)
+        series
+            .and_then(|s| s.open().bytes().last().copied())
+            .unwrap_or(0)
     }
 
     fn push(&mut self, at: SeriesRef, samples: &[Sample], counts: &mut Counts) {

@@ -52,7 +52,10 @@ impl Memtable {
         if let Some(at) = self.tenant(tenant) {
             let index = &self.indexes.read()[at];
             let passing = passing_any(index, matcher_sets);
-            index.label_names(passing.as_ref()).into_iter().for_each(found);
+            index
+                .label_names(passing.as_ref())
+                .into_iter()
+                .for_each(found);
         }
     }
 
@@ -67,7 +70,10 @@ impl Memtable {
         if let Some(at) = self.tenant(tenant) {
             let index = &self.indexes.read()[at];
             let passing = passing_any(index, matcher_sets);
-            index.label_values(name, passing.as_ref()).into_iter().for_each(found);
+            index
+                .label_values(name, passing.as_ref())
+                .into_iter()
+                .for_each(found);
         }
     }
 

@@ -23,7 +23,10 @@ fn read(table: &Memtable, at: SeriesRef, range: (i64, i64)) -> Vec<(i64, u64)> {
     table.rows().snapshot(at, range, &mut snapshot);
     let (mut timestamps, mut values) = (Vec::new(), Vec::new());
     snapshot.decode(&mut timestamps, &mut values).unwrap();
-    timestamps.into_iter().zip(values.into_iter().map(f64::to_bits)).collect()
+    timestamps
+        .into_iter()
+        .zip(values.into_iter().map(f64::to_bits))
+        .collect()
 }
 
 const ALL: (i64, i64) = (i64::MIN, i64::MAX);
@@ -31,7 +34,11 @@ const ALL: (i64, i64) = (i64::MIN, i64::MAX);
 #[test]
 fn late_and_duplicate_samples_are_counted() {
     let table = Memtable::new(HOUR);
-    let counts = put(&table, "t", &[row("a", 10, 1.0), row("a", 10, 1.0), row("a", 5, 2.0)]);
+    let counts = put(
+        &table,
+        "t",
+        &[row("a", 10, 1.0), row("a", 10, 1.0), row("a", 5, 2.0)],
+    );
     let expect = Counts {
         samples: 3,
         late: 1,
@@ -61,19 +68,37 @@ fn chunks_close_and_ranges_cut_them() {
     let table = Memtable::new(HOUR);
     let rows: Vec<_> = (0..1_000).map(|i| row("a", i * 10, i as f64)).collect();
     put(&table, "t", &rows);
-    for (start, end) in [(0, 0), (1, 9), (1_195, 1_205), (2_405, 7_777), (9_990, 20_000)] {
+    for (start, end) in [
+        (0, 0),
+        (1, 9),
+        (1_195, 1_205),
+        (2_405, 7_777),
+        (9_990, 20_000),
+    ] {
         let expect: Vec<_> = (0..1_000i64)
             .map(|i| (i * 10, (i as f64).to_bits()))
             .filter(|(t, _)| start <= *t && *t <= end)
             .collect();
-        assert_eq!(read(&table, SeriesRef(0), (start, end)), expect, "{start}..={end}");
+        assert_eq!(
+            read(&table, SeriesRef(0), (start, end)),
+            expect,
+            "{start}..={end}"
+        );
     }
 }
 
 #[test]
 fn windows_are_noted_before_the_epoch_too() {
     let table = Memtable::new(HOUR);
-    put(&table, "t", &[row("a", -1, 0.0), row("a", HOUR, 0.0), row("a", HOUR + 5, 0.0)]);
+    put(
+        &table,
+        "t",
+        &[
+            row("a", -1, 0.0),
+            row("a", HOUR, 0.0),
+            row("a", HOUR + 5, 0.0),
+        ],
+    );
     let windows: Vec<_> = table.rows().windows().iter().copied().collect();
     assert_eq!(windows, [-HOUR, HOUR]);
     let range = table.rows().time_range().unwrap();

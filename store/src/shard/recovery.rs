@@ -25,6 +25,7 @@ use crate::decode::Decoded;
 use crate::error::{IoContext, StoreError};
 use crate::manifest::{Manifest, MetadataMap};
 use crate::memtable::Memtable;
+use crate::metrics::as_gauge;
 use crate::paths::{BlockId, ShardDir, is_temporary, parse_block};
 use crate::planted::{ORPHAN_KEPT, REPLAY_SKIPS_FIRST};
 use crate::wal::Wal;
@@ -119,6 +120,8 @@ impl Shard {
         let mut told_at = self.context.clock.monotonic();
         loop {
             replay.next_records(&mut records)?;
+            let left = replay.remaining() + records.len() as u64;
+            self.shared.metrics.replay_left.set(as_gauge(left));
             if records.is_empty() {
                 return Ok(replayed);
             }

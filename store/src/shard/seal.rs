@@ -19,6 +19,7 @@ use millrace_model::{MetricMetadata, Offset, PartitionId, TenantId, TimestampMs}
 
 use super::{LiveBlock, Shard, ShardContext};
 use crate::error::{IoContext, StoreError};
+use crate::label_order;
 use crate::manifest::Edit;
 use crate::memtable::{Memtable, SeriesRef};
 use crate::paths::{BlockId, ShardDir};
@@ -231,14 +232,17 @@ impl SealJob {
 
     /// The series as a block wants them: by tenant, then by labels.
     fn series_order(&self) -> Vec<SeriesRef> {
-        let table = self.table.rows();
-        let mut order: Vec<_> = table.all().collect();
-        order.sort_by(|&a, &b| {
-            let ((tenant_a, labels_a), (tenant_b, labels_b)) =
-                (table.describe(a), table.describe(b));
-            tenant_a.cmp(tenant_b).then_with(|| labels_a.cmp(labels_b))
+        let rows = self.table.rows();
+        let keyed = rows.all().map(|at| {
+            let (tenant, labels) = rows.describe(at);
+            (tenant, labels.canonical(), at)
         });
-        order
+        let mut keyed: Vec<_> = keyed.collect();
+        keyed.sort_unstable_by(|a, b| {
+            let tenants = a.0.cmp(b.0);
+            tenants.then_with(|| label_order::compare(a.1, b.1))
+        });
+        keyed.into_iter().map(|(_, _, at)| at).collect()
     }
 }
 
