@@ -262,7 +262,10 @@ fn check_result_type(expr: &Expr, time: QueryTime) -> Result<(), QueryError> {
 }
 
 fn syntax_error(text: &str, error: &SyntaxError) -> QueryError {
-    let position = notes::position(text, error.at);
+    let position = match error.at {
+        usize::MAX => "unknown position".to_owned(),
+        at => notes::position(text, at),
+    };
     QueryError::BadData(format!("{position}: parse error: {}", error.message))
 }
 

@@ -28,9 +28,14 @@ pub(super) fn parse(text: &str, limits: &TextLimits) -> Result<Expr> {
         next: 0,
         depth: 0,
         max_depth: limits.depth,
+        aggregations: 0,
     };
     if parser.kind() == Kind::Eof {
-        return Err(SyntaxError::new(0, "no expression found in input"));
+        let message = "no expression found in input";
+        return Err(match text {
+            "" => SyntaxError::nowhere(message),
+            _ => SyntaxError::new(0, message),
+        });
     }
     let expr = parser.expr(0)?;
     if parser.kind() != Kind::Eof {
@@ -48,6 +53,8 @@ struct Parser<'t> {
     next: usize,
     depth: usize,
     max_depth: usize,
+    /// Aggregations that are still open.
+    aggregations: usize,
 }
 
 impl<'t> Parser<'t> {
@@ -105,6 +112,10 @@ impl<'t> Parser<'t> {
             return error.clone();
         }
         let mut message = format!("unexpected {}", self.describe(token));
+        let context = match context {
+            "" if self.aggregations > 0 => "aggregation",
+            context => context,
+        };
         if !context.is_empty() {
             message = format!("{message} in {context}");
         }
@@ -120,6 +131,7 @@ impl<'t> Parser<'t> {
             Kind::Eof => "end of input".to_owned(),
             Kind::Error => "error".to_owned(),
             Kind::Ident => self.describe_word(written),
+            Kind::Label => format!("identifier {}", quote(written)),
             Kind::Number => format!("number {}", shortened(written)),
             Kind::Duration => format!("duration {}", shortened(written)),
             Kind::Str => format!("string {}", shortened(written)),
@@ -131,8 +143,8 @@ impl<'t> Parser<'t> {
             | Kind::RightBracket
             | Kind::Comma
             | Kind::Colon
-            | Kind::At => quote(written),
-            Kind::Assign
+            | Kind::Assign => quote(written),
+            Kind::At
             | Kind::Equal
             | Kind::NotEqual
             | Kind::EqualRegex
@@ -155,13 +167,13 @@ impl<'t> Parser<'t> {
     fn describe_word(&self, written: &str) -> String {
         let word = written.to_ascii_lowercase();
         if AggregateOp::from_word(&word).is_some() {
-            return format!("<aggr:{word}>");
+            return format!("<aggr:{written}>");
         }
         match word.as_str() {
-            "and" | "or" | "unless" | "atan2" => format!("<op:{word}>"),
+            "and" | "or" | "unless" | "atan2" => format!("<op:{written}>"),
             "offset" | "smoothed" | "anchored" | "by" | "without" | "on" | "ignoring"
             | "group_left" | "group_right" | "bool" | "fill" | "fill_left" | "fill_right" => {
-                format!("<{word}>")
+                format!("<{written}>")
             }
             _ if is_number_word(written) => format!("number {}", quote(written)),
             _ if written.contains(':') => format!("metric identifier {}", quote(written)),
@@ -272,10 +284,13 @@ impl<'t> Parser<'t> {
             }
             matching = Some(found);
         }
+        // `fill` stands alone, the other two together at most.
+        let mut allowed = vec!["fill", "fill_left", "fill_right"];
         while let word @ ("fill" | "fill_left" | "fill_right") = self.word().as_str() {
-            if self.kind_after(1) != Kind::LeftParen {
+            if self.kind_after(1) != Kind::LeftParen || !allowed.contains(&word) {
                 break;
             }
+            allowed.retain(|other| word != "fill" && *other != "fill" && *other != word);
             self.bump();
             let value = self.fill_value()?;
             let found = matching.get_or_insert_default();
@@ -290,15 +305,15 @@ impl<'t> Parser<'t> {
     }
 
     fn fill_value(&mut self) -> Result<f64> {
-        self.expect(Kind::LeftParen, "fill modifier", "\"(\"")?;
+        self.expect(Kind::LeftParen, "", "")?;
         let negative = self.kind() == Kind::Sub;
         if negative || self.kind() == Kind::Add {
             self.bump();
         }
         let Some(value) = self.number() else {
-            return Err(self.unexpected("fill modifier", "number"));
+            return Err(self.unexpected("", ""));
         };
-        self.expect(Kind::RightParen, "fill modifier", "\")\"")?;
+        self.expect(Kind::RightParen, "", "")?;
         Ok(if negative { -value } else { value })
     }
 
@@ -335,13 +350,7 @@ impl<'t> Parser<'t> {
     }
 
     fn string_value(&self, token: Token) -> Result<text::Text> {
-        text::unquote(self.slice(token)).map_err(|reason| {
-            let message = format!(
-                "error unquoting string {}: {reason}",
-                quote(self.slice(token))
-            );
-            SyntaxError::new(token.start, message)
-        })
+        text::unquote(self.slice(token)).map_err(|reason| SyntaxError::new(token.start, reason))
     }
 
     fn unary(&mut self) -> Result<Expr> {
@@ -468,10 +477,11 @@ impl<'t> Parser<'t> {
         }
         loop {
             args.push(self.expr(0)?);
+            let comma = self.peek().start;
             if self.eat(Kind::Comma) {
                 if self.kind() == Kind::RightParen {
                     let message = "trailing commas not allowed in function call args";
-                    return Err(SyntaxError::new(self.peek().start, message));
+                    return Err(SyntaxError::new(comma, message));
                 }
                 continue;
             }
@@ -489,11 +499,11 @@ impl<'t> Parser<'t> {
             "start" | "end" | "step" | "range" | "min_of" | "max_of" => functions::find(&lower),
             _ => functions::find(name),
         };
+        let (args, end) = self.args()?;
         let Some(function) = known else {
             let message = format!("unknown function with name {}", quote(name));
             return Err(SyntaxError::new(token.start, message));
         };
-        let (args, end) = self.args()?;
         let pos = Pos {
             start: token.start,
             end,
@@ -504,12 +514,14 @@ impl<'t> Parser<'t> {
 
     fn aggregate(&mut self, op: AggregateOp) -> Result<Expr> {
         let token = self.bump();
+        self.aggregations += 1;
         let mut grouping = self.grouping()?;
         let (mut args, mut end) = self.args()?;
         if grouping.is_none() {
             grouping = self.grouping()?;
             end = end.max(self.tokens[self.next - 1].end);
         }
+        self.aggregations -= 1;
         let pos = Pos {
             start: token.start,
             end,

@@ -74,14 +74,14 @@ impl Evaluator<'_> {
     fn quantile(&self, aggregate: &Aggregate, param: &Expr, grid: Grid) -> Result<Block> {
         let quantiles = self.scalar(param, grid)?;
         if quantiles.iter().any(|q| q.is_nan()) {
-            self.notes.invalid_quantile(param.pos, f64::NAN);
+            self.notes.invalid_quantile(param.bare().pos, f64::NAN);
         }
         let (least, greatest) = extremes(&quantiles);
         if greatest > 1.0 {
-            self.notes.invalid_quantile(param.pos, greatest);
+            self.notes.invalid_quantile(param.bare().pos, greatest);
         }
         if least < 0.0 {
-            self.notes.invalid_quantile(param.pos, least);
+            self.notes.invalid_quantile(param.bare().pos, least);
         }
         let inner = self.vector(&aggregate.expr, grid)?;
         let groups = self.groups(aggregate, &inner);
@@ -196,7 +196,7 @@ impl Evaluator<'_> {
                     format_g(ratio),
                     format_g(capped)
                 );
-                self.notes.warn(param.pos, message);
+                self.notes.warn(param.bare().pos, message);
             }
         }
         for ratio in &mut ratios {

@@ -69,14 +69,18 @@ fn push_escaped(out: &mut String, c: char) {
 }
 
 /// The value of a literal that is still in its quotes.
-pub(super) fn unquote(literal: &str) -> Result<Text, &'static str> {
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub(super) fn unquote(literal: &str) -> Result<Text, String> {
     const BAD: &str = "invalid syntax";
     let mut chars = literal.chars();
     let (Some(quote), Some(last)) = (chars.next(), chars.next_back()) else {
-        return Err(BAD);
+        return Err(BAD.to_owned());
     };
     if quote != last {
-        return Err(BAD);
+        return Err(BAD.to_owned());
     }
     let inner = chars.as_str();
     if quote == '`' {
@@ -86,8 +90,8 @@ pub(super) fn unquote(literal: &str) -> Result<Text, &'static str> {
     let mut rest = inner.chars();
     while let Some(c) = rest.next() {
         match c {
-            '\n' => return Err(BAD),
-            '\\' => unescape(&mut rest, quote, &mut out).ok_or(BAD)?,
+            '\n' => return Err(BAD.to_owned()),
+            '\\' => unescape(&mut rest, quote, &mut out)?,
             c => push_char(&mut out, c),
         }
     }
@@ -98,8 +102,10 @@ fn push_char(out: &mut Vec<u8>, c: char) {
     out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
 }
 
-fn unescape(rest: &mut std::str::Chars<'_>, quote: char, out: &mut Vec<u8>) -> Option<()> {
-    let c = rest.next()?;
+fn unescape(rest: &mut std::str::Chars<'_>, quote: char, out: &mut Vec<u8>) -> Result<(), String> {
+    let none = || "escape sequence not terminated".to_owned();
+    let invalid = || "escape sequence is an invalid Unicode code point".to_owned();
+    let c = rest.next().ok_or_else(none)?;
     match c {
         'a' => out.push(7),
         'b' => out.push(8),
@@ -110,38 +116,50 @@ fn unescape(rest: &mut std::str::Chars<'_>, quote: char, out: &mut Vec<u8>) -> O
         'v' => out.push(11),
         '\\' => out.push(b'\\'),
         c if c == quote => push_char(out, c),
-        'x' => out.push(u8::try_from(digits(rest, 2, 16, 0)?).ok()?),
-        'u' => push_char(out, char::from_u32(digits(rest, 4, 16, 0)?)?),
-        'U' => push_char(out, char::from_u32(digits(rest, 8, 16, 0)?)?),
+        'x' => out.push(u8::try_from(digits(rest, 2, 16, 0)?).map_err(|_| invalid())?),
+        'u' | 'U' => {
+            let count = if c == 'u' { 4 } else { 8 };
+            let code = digits(rest, count, 16, 0)?;
+            push_char(out, char::from_u32(code).ok_or_else(invalid)?);
+        }
         c => {
-            let first = c.to_digit(8)?;
-            out.push(u8::try_from(digits(rest, 2, 8, first)?).ok()?);
+            let Some(first) = c.to_digit(8) else {
+                return Err(format!("unknown escape sequence U+{:04X} '{c}'", c as u32));
+            };
+            out.push(u8::try_from(digits(rest, 2, 8, first)?).map_err(|_| invalid())?);
         }
     }
-    Some(())
+    Ok(())
 }
 
-fn digits(rest: &mut std::str::Chars<'_>, count: usize, radix: u32, start: u32) -> Option<u32> {
+fn digits(
+    rest: &mut std::str::Chars<'_>,
+    count: usize,
+    radix: u32,
+    start: u32,
+) -> Result<u32, String> {
     let mut value = start;
     for _ in 0..count {
-        let digit = rest.next()?.to_digit(radix)?;
-        value = value.checked_mul(radix)?.checked_add(digit)?;
+        let c = rest.next().ok_or("escape sequence not terminated")?;
+        let digit = c.to_digit(radix).ok_or_else(|| {
+            format!(
+                "illegal character U+{:04X} '{c}' in escape sequence",
+                c as u32
+            )
+        })?;
+        // At most eight digits of four bits.
+        value = value.wrapping_mul(radix).wrapping_add(digit);
     }
-    Some(value)
+    Ok(value)
 }
 
-/// A number as PromQL writes it: decimal, exponent, hexadecimal, octal, `Inf`, `NaN`, with `_`
+/// A number as PromQL writes it: decimal, exponent, hexadecimal, octal (a leading `0`), `Inf`, `NaN`, with `_`
 /// between digits.
 pub(super) fn parse_number(text: &str) -> Option<f64> {
     let plain = text.replace('_', "");
     let lower = plain.to_ascii_lowercase();
     if let Some(hex) = lower.strip_prefix("0x") {
         return parse_hex(hex);
-    }
-    for (prefix, radix) in [("0b", 2), ("0o", 8)] {
-        if let Some(rest) = lower.strip_prefix(prefix) {
-            return i64::from_str_radix(rest, radix).ok().map(|v| v as f64);
-        }
     }
     let octal = lower.len() > 1 && lower.starts_with('0');
     if octal && let Ok(value) = i64::from_str_radix(&lower, 8) {

@@ -4,6 +4,7 @@
 //! `MILLRACE_PROMQLTEST` names, by default `../../shared/promqltest`. Without it the tests fail,
 //! unless `MILLRACE_PROMQLTEST_OPTIONAL` is set.
 
+mod bounds;
 mod memory;
 mod run;
 mod script;

@@ -5,12 +5,12 @@ use super::super::lex::{Kind, SyntaxError};
 use super::super::text::{parse_duration, parse_number};
 use super::{Parser, Result};
 
-const CONTEXT: &str = "duration expression";
+const CONTEXT: &str = "subquery or range selector";
 
 impl Parser<'_> {
     /// Inside brackets and parentheses: the whole arithmetic.
     pub(super) fn duration_expr(&mut self) -> Result<DurationExpr> {
-        self.duration_sum(0)
+        self.duration_sum(0, CONTEXT)
     }
 
     /// Behind `offset`: a signed duration, number, call or parenthesis. Operators that follow
@@ -42,9 +42,9 @@ impl Parser<'_> {
         })
     }
 
-    fn duration_sum(&mut self, floor: u8) -> Result<DurationExpr> {
+    fn duration_sum(&mut self, floor: u8, context: &str) -> Result<DurationExpr> {
         self.deeper(|parser| {
-            let mut left = parser.duration_unary()?;
+            let mut left = parser.duration_unary(context)?;
             while let Some((op, precedence)) = parser.duration_op() {
                 if precedence <= floor {
                     break;
@@ -54,25 +54,25 @@ impl Parser<'_> {
                     DurationOp::Pow => precedence - 1,
                     _ => precedence,
                 };
-                let right = parser.duration_sum(right_floor)?;
+                let right = parser.duration_sum(right_floor, context)?;
                 left = DurationExpr::Binary(op, Box::new(left), Box::new(right));
             }
             Ok(left)
         })
     }
 
-    fn duration_unary(&mut self) -> Result<DurationExpr> {
+    fn duration_unary(&mut self, context: &str) -> Result<DurationExpr> {
         match self.kind() {
             Kind::Sub => {
                 self.bump();
-                let inner = self.duration_sum(2)?;
+                let inner = self.duration_sum(2, context)?;
                 Ok(DurationExpr::Negate(Box::new(inner)))
             }
             Kind::Add => {
                 self.bump();
-                self.duration_sum(2)
+                self.duration_sum(2, context)
             }
-            _ => self.duration_primary(CONTEXT),
+            _ => self.duration_primary(context),
         }
     }
 
@@ -99,7 +99,7 @@ impl Parser<'_> {
             }
             Kind::LeftParen => {
                 self.bump();
-                let inner = self.duration_expr()?;
+                let inner = self.duration_sum(0, context)?;
                 self.expect(Kind::RightParen, context, "\")\"")?;
                 Ok(inner)
             }
@@ -122,9 +122,9 @@ impl Parser<'_> {
             None if word == "step" => DurationExpr::Step,
             None => DurationExpr::Range,
             Some(op) => {
-                let left = self.duration_expr()?;
+                let left = self.duration_sum(0, context)?;
                 self.expect(Kind::Comma, context, "\",\"")?;
-                let right = self.duration_expr()?;
+                let right = self.duration_sum(0, context)?;
                 DurationExpr::Binary(op, Box::new(left), Box::new(right))
             }
         };

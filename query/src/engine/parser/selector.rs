@@ -7,7 +7,7 @@ use super::super::ast::{
 };
 use super::super::lex::{Kind, SyntaxError, Token};
 use super::super::resolve;
-use super::super::text::quote;
+use super::super::text::format_g;
 use super::{Parser, Result};
 
 const MATCHING: &str = "label matching";
@@ -42,7 +42,7 @@ impl Parser<'_> {
             }
             let token = self.peek();
             let name = match token.kind {
-                Kind::Ident => self.slice(token).to_owned(),
+                Kind::Label => self.slice(token).to_owned(),
                 Kind::Str => {
                     let value = self.string_value(token)?;
                     let Some(name) = value.label_name() else {
@@ -56,32 +56,18 @@ impl Parser<'_> {
             self.bump();
             let quoted_alone =
                 token.kind == Kind::Str && matches!(self.kind(), Kind::Comma | Kind::RightBrace);
-            if quoted_alone {
-                self.quoted_name(selector, token, name)?;
-            } else {
-                let matcher = self.matcher(name)?;
-                selector.matchers.push(matcher);
-            }
+            let matcher = match quoted_alone {
+                true => Matcher::equal(METRIC_NAME, name),
+                false => self.matcher(token, name)?,
+            };
+            selector.matchers.push(matcher);
             if !self.eat(Kind::Comma) && self.kind() != Kind::RightBrace {
                 return Err(self.unexpected(MATCHING, "\",\" or \"}\""));
             }
         }
     }
 
-    fn quoted_name(&self, selector: &mut Selector, at: Token, name: String) -> Result<()> {
-        if let Some(first) = &selector.name {
-            let message = format!(
-                "metric name must not be set twice: {} or {}",
-                quote(first),
-                quote(&name)
-            );
-            return Err(SyntaxError::new(at.start, message));
-        }
-        selector.name = Some(name);
-        Ok(())
-    }
-
-    fn matcher(&mut self, name: String) -> Result<Matcher> {
+    fn matcher(&mut self, label: Token, name: String) -> Result<Matcher> {
         let op = match self.kind() {
             Kind::Assign => MatchOp::Equal,
             Kind::NotEqual => MatchOp::NotEqual,
@@ -92,12 +78,9 @@ impl Parser<'_> {
         self.bump();
         let token = self.expect(Kind::Str, MATCHING, "string")?;
         let value = self.string_value(token)?;
-        let Some(value) = value.utf8() else {
-            let message = format!("label value is not UTF-8: {}", value.quoted());
-            return Err(SyntaxError::new(token.start, message));
-        };
-        Matcher::new(name, op, value)
-            .map_err(|error| SyntaxError::new(token.start, error.to_string()))
+        // Labels are UTF-8: bytes that are not can equal none of them, replaced or not.
+        Matcher::new(name, op, value.lossy())
+            .map_err(|error| SyntaxError::new(label.start, error.to_string()))
     }
 
     /// `[5m]` or `[5m:1m]` behind an expression.
@@ -147,8 +130,6 @@ impl Parser<'_> {
             Some("no offset modifiers allowed before range")
         } else if selector.time.at.is_some() {
             Some("no @ modifiers allowed before range")
-        } else if selector.edges != Edges::Plain {
-            Some("no anchored or smoothed modifiers allowed before range")
         } else {
             None
         };
@@ -198,11 +179,11 @@ impl Parser<'_> {
         self.bump();
         let start = expr.pos.start;
         let at = match self.word().as_str() {
-            word @ ("start" | "end") if self.kind_after(1) == Kind::LeftParen => {
+            word @ ("start" | "end") => {
                 let at = if word == "start" { At::Start } else { At::End };
                 self.bump();
-                self.bump();
-                self.expect(Kind::RightParen, "@", "\")\"")?;
+                self.expect(Kind::LeftParen, "@", "timestamp")?;
+                self.expect(Kind::RightParen, "@", "timestamp")?;
                 at
             }
             _ => {
@@ -217,7 +198,10 @@ impl Parser<'_> {
                 let ms = (seconds * 1000.0).round();
                 // Exactly the whole numbers of ms that an i64 holds.
                 if !ms.is_finite() || ms.abs() >= i64::MAX as f64 {
-                    let message = format!("timestamp out of bounds for @ modifier: {seconds}");
+                    let message = format!(
+                        "timestamp out of bounds for @ modifier: {}",
+                        format_g(seconds)
+                    );
                     return Err(SyntaxError::new(start, message));
                 }
                 At::Time(ms as i64)
@@ -238,27 +222,26 @@ impl Parser<'_> {
     pub(super) fn edges(&mut self, mut expr: Expr) -> Result<Expr> {
         let word = self.word();
         let token = self.bump();
+        let start = expr.pos.start;
         let edges = match word.as_str() {
             "anchored" => Edges::Anchored,
             _ => Edges::Smoothed,
         };
-        let selector = match (&mut expr.kind, edges) {
-            (ExprKind::Matrix(matrix), _) => &mut matrix.selector,
-            (ExprKind::Vector(selector), Edges::Smoothed) => selector,
-            (ExprKind::Vector(_), _) => {
-                let message = "anchored modifier can only be used with range vector selectors";
-                return Err(SyntaxError::new(token.start, message));
+        let selector = match &mut expr.kind {
+            ExprKind::Matrix(matrix) => &mut matrix.selector,
+            ExprKind::Vector(selector) => selector,
+            ExprKind::Subquery(_) => {
+                let message = format!("{word} modifier is not supported for subqueries");
+                return Err(SyntaxError::new(start, message));
             }
             _ => {
-                let message = format!(
-                    "{word} modifier must be preceded by an instant vector selector or range vector selector"
-                );
-                return Err(SyntaxError::new(token.start, message));
+                let message = format!("{word} modifier not implemented");
+                return Err(SyntaxError::new(start, message));
             }
         };
-        if selector.edges != Edges::Plain {
-            let message = "smoothed and anchored modifiers may not be set multiple times";
-            return Err(SyntaxError::new(token.start, message));
+        if selector.edges != Edges::Plain && selector.edges != edges {
+            let message = "anchored and smoothed modifiers cannot be used together";
+            return Err(SyntaxError::new(start, message));
         }
         selector.edges = edges;
         expr.pos.end = token.end;
