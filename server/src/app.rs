@@ -38,7 +38,7 @@ impl fmt::Display for Stage {
             Self::RecoveringStore => "recovering the store",
             Self::CatchingUp => "catching up with the queue",
             Self::Ready => "ready",
-            Self::Failed => "failed",
+            Self::Failed => "out of order",
             Self::Stopping => "stopping",
         })
     }

@@ -11,6 +11,7 @@ use millrace_queue::Consumer;
 use millrace_store::Store;
 use millrace_store::shard::{ShardState, ShardStatus};
 use parking_lot::Mutex;
+use prometheus::Registry;
 use serde::Serialize;
 use serde_json::json;
 use tracing::warn;
@@ -132,15 +133,43 @@ impl QueueEnds {
     }
 }
 
-/// Why shards have stopped; empty if none has.
+/// What has failed for good, in words; empty if nothing has.
 #[must_use]
-pub fn stopped(store: &Store) -> Vec<String> {
+pub fn failures(parts: &Parts, registry: &Registry) -> Vec<String> {
+    let mut failures = queue_failures(registry);
+    failures.extend(stopped(&parts.store));
+    failures
+}
+
+/// The queue tells this by its metric alone.
+const QUEUE_PARTITION_FAILED: &str = "millrace_queue_partition_failed";
+
+fn queue_failures(registry: &Registry) -> Vec<String> {
+    let families = registry.gather();
+    let family = families
+        .iter()
+        .find(|family| family.name() == QUEUE_PARTITION_FAILED);
+    let metrics = family.map_or(&[][..], |family| family.get_metric());
+    metrics
+        .iter()
+        .filter(|metric| metric.get_gauge().get_value() != 0.0)
+        .flat_map(|metric| metric.get_label())
+        .map(|label| {
+            format!(
+                "partition {} of the queue takes no more appends, the log says why",
+                label.value()
+            )
+        })
+        .collect()
+}
+
+fn stopped(store: &Store) -> Vec<String> {
     store
         .status()
         .into_iter()
         .filter_map(|shard| match shard.state {
             ShardState::Stopped { reason } => {
-                Some(format!("partition {}: {reason}", shard.partition))
+                Some(format!("shard {} has stopped: {reason}", shard.partition))
             }
             ShardState::Running | ShardState::Closed => None,
         })

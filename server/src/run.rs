@@ -33,7 +33,7 @@ use crate::{banner, logging, options, pipeline, process, routes};
 /// How often the lag is looked at while it is caught up.
 const CATCH_UP_INTERVAL: Duration = Duration::from_millis(5);
 
-/// How often the shards are looked at for one that has stopped.
+/// How often it is looked for parts that have failed.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Everything that has to be put in order at the end.
@@ -165,8 +165,13 @@ async fn life(
     let watching = tokio::spawn({
         let (app, store, recovered) = (app.clone(), opened.store.clone(), opened.recovered.clone());
         async move {
-            catch_up(&app, &store, &recovered).await;
-            watch_shards(&app, &store).await;
+            tokio::select! {
+                () = watch_for_failure(&app) => {}
+                () = async {
+                    catch_up(&app, &store, &recovered).await;
+                    std::future::pending::<()>().await;
+                } => {}
+            }
         }
     });
 
@@ -309,9 +314,6 @@ async fn catch_up(app: &App, store: &Store, recovered: &BTreeMap<PartitionId, Of
     let mut ticks = tokio::time::interval(CATCH_UP_INTERVAL);
     loop {
         ticks.tick().await;
-        if !pipeline::stopped(store).is_empty() {
-            return;
-        }
         match behind() {
             0 => break,
             records => app.enter(Stage::CatchingUp, format!("{records} records behind")),
@@ -321,16 +323,19 @@ async fn catch_up(app: &App, store: &Store, recovered: &BTreeMap<PartitionId, Of
     info!("ready");
 }
 
-/// A shard that stops takes no more records, so the process is not ready any more: what it
-/// acknowledges is durable, and is not seen before a restart.
-async fn watch_shards(app: &App, store: &Store) {
+/// A partition or shard that fails stays so until a restart, and the process is not ready any more:
+/// it answers what it still can, and whoever watches it is told.
+async fn watch_for_failure(app: &App) {
     let mut ticks = tokio::time::interval(WATCH_INTERVAL);
     loop {
         ticks.tick().await;
-        let stopped = pipeline::stopped(store);
-        if !stopped.is_empty() {
-            let reason = stopped.join("; ");
-            error!(%reason, "a shard of the store has stopped; restart millrace once the cause is gone");
+        let failures = app
+            .parts()
+            .map(|parts| pipeline::failures(parts, &app.registry))
+            .unwrap_or_default();
+        if !failures.is_empty() {
+            let reason = failures.join("; ");
+            error!(%reason, "part of the pipeline has failed; restart millrace once the cause is gone");
             return app.enter(Stage::Failed, reason);
         }
     }

@@ -433,3 +433,56 @@ fn damage_is_named_and_nothing_is_started() {
     );
     assert!(!stderr.contains("panicked"), "{stderr}");
 }
+
+/// A limit on the size of files is a disk that refuses to take more.
+#[test]
+fn a_disk_that_refuses_is_answered_503_and_costs_nothing_that_was_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Millrace::start_with_file_limit(dir.path(), 256, &["queue.partitions=1"]);
+    let client = server.client();
+    let base = now_ms() - 600_000;
+    let mut acked = Vec::new();
+    let refusal = eventually("the first refusal", Duration::from_secs(60), || {
+        let number = acked.len() as i64;
+        let body = json!({"device": "d", "timestamp": base + number, "fields": {"n": number}, "tags": {"pad": "x".repeat(2000)}});
+        let answer = client.post("/api/v1/push", &[], body.to_string());
+        if answer.status == 200 {
+            acked.push(number);
+            return Err(format!("{number} were taken"));
+        }
+        Ok(answer)
+    });
+    assert_eq!(refusal.status, 503, "{refusal:?}");
+    assert!(refusal.headers.contains_key("retry-after"), "{refusal:?}");
+    assert!(acked.len() > 50, "{} were taken", acked.len());
+    eventually("the end of readiness", Duration::from_secs(10), || {
+        let answer = client.get("/-/ready");
+        if answer.status == 503 && answer.text.starts_with("millrace is out of order: ") {
+            Ok(())
+        } else {
+            Err(answer.text)
+        }
+    });
+    assert_eq!(client.get("/-/healthy").status, 200);
+    assert_eq!(client.get("/api/v1/query?query=n").status, 200);
+    let stderr = server.kill();
+    assert!(
+        stderr.contains("File too large"),
+        "the log names the cause: {stderr}"
+    );
+    let server = Millrace::start(dir.path(), &["queue.partitions=1"]);
+    let end = format!("{:.3}", now_ms() as f64 / 1000.0);
+    let stored = matrix(&server.client().query("n[20m]", Some(&end)));
+    let stored: Vec<i64> = stored
+        .into_values()
+        .flatten()
+        .map(|(_, v)| v as i64)
+        .collect();
+    assert_eq!(stored[..acked.len()], acked[..]);
+    assert!(
+        stored.len() <= acked.len() + 1,
+        "{} of {}",
+        stored.len(),
+        acked.len()
+    );
+}

@@ -41,7 +41,22 @@ impl Millrace {
 
     /// The same; what it said on standard error if it ended instead.
     pub fn try_spawn(dir: &Path, set: &[&str]) -> Result<Self, String> {
-        let mut command = Self::command();
+        Self::try_spawn_as(Self::command(), dir, set)
+    }
+
+    /// Starts where no file can grow beyond so many KiB, and waits until it is ready.
+    pub fn start_with_file_limit(dir: &Path, kib: u32, set: &[&str]) -> Self {
+        // An ignored signal stays ignored in what is executed, so that the write fails instead.
+        let script = format!("trap '' XFSZ; ulimit -f {kib}; exec \"$0\" \"$@\"");
+        let mut command = Command::new("bash");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_millrace")]);
+        let server = Self::try_spawn_as(command, dir, set)
+            .unwrap_or_else(|stderr| panic!("no start:\n{stderr}"));
+        server.wait_ready();
+        server
+    }
+
+    fn try_spawn_as(mut command: Command, dir: &Path, set: &[&str]) -> Result<Self, String> {
         command
             .args(["--listen", "127.0.0.1:0", "--data-dir"])
             .arg(dir);
