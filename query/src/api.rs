@@ -11,7 +11,7 @@
 //!   of that runs on the threads of a pool, whose size and waiting room are bounded.
 //! - No answer is ever one string in memory: it is written in pieces of about 64 KiB, and a piece
 //!   is made only once the client has taken the one before. A slow reader holds its own answer,
-//!   never a thread.
+//!   never a thread, and one that stops reading not even that for long.
 //! - An answer is never silently shorter: what cannot be read is an error, what `limit` cut off is
 //!   a warning.
 //! - Whose data a request sees is decided in one place, `tenant_of`.
@@ -295,7 +295,16 @@ impl App {
             })
             .await;
         guard.disarm();
-        Ok(body::respond(result??, &self.queries))
+        let Api {
+            options, metrics, ..
+        } = &self.api;
+        let pieces = result??;
+        Ok(body::respond(
+            pieces,
+            &self.queries,
+            options.max_stall,
+            metrics,
+        ))
     }
 }
 

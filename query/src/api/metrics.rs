@@ -16,6 +16,7 @@ pub struct ApiMetrics {
     waiting: IntGauge,
     refused: IntCounterVec,
     cancelled: IntCounter,
+    stalled: IntCounter,
 }
 
 impl ApiMetrics {
@@ -64,6 +65,10 @@ impl ApiMetrics {
                 "millrace_query_cancelled_total",
                 "Queries whose client left before the answer was ready.",
             )?,
+            stalled: IntCounter::new(
+                "millrace_query_stalled_total",
+                "Answers cut off because their client stopped reading.",
+            )?,
         };
         registry.register(Box::new(metrics.requests.clone()))?;
         registry.register(Box::new(metrics.duration.clone()))?;
@@ -71,6 +76,7 @@ impl ApiMetrics {
         registry.register(Box::new(metrics.waiting.clone()))?;
         registry.register(Box::new(metrics.refused.clone()))?;
         registry.register(Box::new(metrics.cancelled.clone()))?;
+        registry.register(Box::new(metrics.stalled.clone()))?;
         Ok(metrics)
     }
 
@@ -93,6 +99,10 @@ impl ApiMetrics {
 
     pub(super) fn refused(&self, reason: &str) {
         self.refused.with_label_values(&[reason]).inc();
+    }
+
+    pub(super) fn stalled(&self) {
+        self.stalled.inc();
     }
 
     pub(super) fn cancelled(&self) {

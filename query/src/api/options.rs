@@ -12,6 +12,9 @@ pub struct ApiOptions {
     pub max_waiting: usize,
     /// How long a query may wait for a thread before it is refused with 503. Default 10 s.
     pub max_wait: Duration,
+    /// How long a client may take for a piece of 64 KiB of its answer before it is cut off.
+    /// Default 60 s: about 1 KiB/s.
+    pub max_stall: Duration,
     /// How long `Millrace-Read-After` waits for its position before 503. Default 5 s.
     pub read_after_timeout: Duration,
     /// Requests that wait for a position at once, each on a small thread. Default 16.
@@ -33,6 +36,7 @@ impl Default for ApiOptions {
             max_running: 2 * cores,
             max_waiting: 64,
             max_wait: Duration::from_secs(10),
+            max_stall: Duration::from_secs(60),
             read_after_timeout: Duration::from_secs(5),
             read_after_waiters: 16,
             max_form_bytes: 1 << 20,

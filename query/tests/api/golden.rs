@@ -120,6 +120,42 @@ fn write_exchange(out: &mut String, line: &str, form: Option<&str>, reply: &Repl
     writeln!(out, "{}\n", reply.text).unwrap();
 }
 
+/// Grafana aligns to the step and then adds the offset of the browser's time zone, so a grid of our
+/// own would move every point.
+#[tokio::test]
+async fn steps_are_counted_from_the_given_start() {
+    let target = format!(
+        "query_range?query=cpu_seconds_total%7Bmode=%22idle%22,host=%22a%22%7D&start={}&end={}&step=30",
+        (NOW + 1_234) as f64 / 1e3,
+        (NOW + 100_000) as f64 / 1e3,
+    );
+    let reply = server().send(request("GET", &target, "")).await;
+    let values = reply.json()["data"]["result"][0]["values"].clone();
+    let times = values
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|point| point[0].as_f64().unwrap());
+    let expect = [1_234, 31_234, 61_234, 91_234].map(|ms| (NOW + ms) as f64 / 1e3);
+    assert_eq!(times.collect::<Vec<_>>(), expect);
+}
+
+#[tokio::test]
+async fn eleven_thousand_steps_are_allowed_and_one_more_is_not() {
+    let ask = |end: i64| async move {
+        let target = format!("query_range?query=vector(1)&start=0&end={end}&step=1");
+        server().send(request("GET", &target, "")).await
+    };
+    let all = ask(11_000).await;
+    assert_eq!(all.status, 200, "{}", all.text);
+    let points = all.json()["data"]["result"][0]["values"]
+        .as_array()
+        .unwrap()
+        .len();
+    assert_eq!(points, 11_001);
+    assert_eq!(ask(11_001).await.status, 400);
+}
+
 #[tokio::test]
 async fn queries() {
     check("queries.txt").await;

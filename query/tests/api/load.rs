@@ -215,6 +215,22 @@ async fn an_answer_whose_pool_is_gone_is_cut_and_not_ended() {
 }
 
 #[tokio::test]
+async fn a_client_that_stops_reading_is_cut_off() {
+    let options = ApiOptions {
+        max_stall: Duration::from_millis(20),
+        ..ApiOptions::default()
+    };
+    let f = Fixture::with(options, Arc::new(AlwaysFresh));
+    f.engine.value("long", long_answer());
+    let long = request("GET", "query?query=long", "");
+    let mut body = f.router.clone().oneshot(long).await.unwrap().into_body();
+    body.frame().await.unwrap().unwrap();
+    until(|| f.metric("millrace_query_stalled_total", &[]) == 1.0).await;
+    let end = body.frame().await;
+    assert!(matches!(end, Some(Err(_))), "{end:?}");
+}
+
+#[tokio::test]
 async fn requests_are_counted_by_endpoint_and_status() {
     let f = Fixture::new();
     f.get("query?query=1").await;
