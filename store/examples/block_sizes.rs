@@ -40,6 +40,9 @@ struct Series {
     values: Vec<f64>,
 }
 
+/// Makes the series of a data set.
+type Make = fn(&mut Random) -> Result<Vec<Series>>;
+
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// Host metrics as the Time Series Benchmark Suite makes them: 10 integers that walk in 0 to 100,
@@ -155,8 +158,7 @@ fn node(random: &mut Random) -> Result<Vec<Series>> {
 
 fn main() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let sets: [(&str, fn(&mut Random) -> Result<Vec<Series>>); 2] =
-        [("tsbs", tsbs), ("node", node)];
+    let sets: [(&str, Make); 2] = [("tsbs", tsbs), ("node", node)];
     println!(
         "| set | series | samples | chunks | series pages | labels | postings | directory | total | write ns | read ns | verify ns |"
     );

@@ -21,6 +21,7 @@
 //! Cost sketch, reading: one read and one checksum for each page of [`SERIES_PER_PAGE`] series, and
 //! one read for all wanted chunks of a series, which lie side by side.
 
+pub mod columns;
 mod directory;
 mod error;
 mod fields;
@@ -65,13 +66,13 @@ const CRC_BYTES: usize = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Codec {
-    /// The bit stream of [`crate::chunk`].
-    BitStream = 1,
+    /// [`columns`].
+    Columns = 1,
 }
 
 impl Codec {
     fn from_byte(byte: u8) -> Option<Self> {
-        (byte == Self::BitStream as u8).then_some(Self::BitStream)
+        (byte == Self::Columns as u8).then_some(Self::Columns)
     }
 }
 

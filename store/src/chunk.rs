@@ -1,5 +1,5 @@
-//! The chunk codec: a compressed run of samples of one series, for the memtable's open chunks and
-//! for the chunks of a block. Format: `docs/formats/chunk.md`.
+//! The chunk codec: a compressed run of samples of one series, as the memtable keeps them (blocks
+//! have [their own](crate::block::columns)). Format: `docs/formats/chunk.md`.
 //!
 //! A bit stream of the Gorilla family (Pelkonen et al., "Gorilla: a fast, scalable, in-memory time
 //! series database", VLDB 2015): timestamps as the difference of differences, values as the XOR
@@ -14,8 +14,8 @@
 //!   them and the number of samples, nothing else.
 //! - [`ChunkReader`] is total: any bytes and any count end in samples or an error, never in a panic,
 //!   and no memory is reserved for samples that the bytes cannot hold.
-//! - The number of samples stands outside of the bytes (in a chunk directory or beside the open
-//!   chunk), and so does the checksum: a changed bit mostly decodes to other samples.
+//! - The number of samples stands outside of the bytes, and there is no checksum in them: a changed
+//!   bit mostly decodes to other samples.
 //!
 //! Cost sketch: a push is some 20 instructions and one store into the chunk's last cache line; at a
 //! million series that line and the writer's own are the two cache misses of an append.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use crate::chunk::ChunkError;
+use super::columns::ColumnError;
 
 /// A part of a block file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -126,7 +126,7 @@ pub enum BlockError {
         /// Where the chunk begins.
         offset: u64,
         /// What is wrong with it.
-        source: ChunkError,
+        source: ColumnError,
     },
 }
 

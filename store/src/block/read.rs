@@ -2,8 +2,8 @@
 
 use millrace_model::TimeRange;
 
+use super::columns::decode;
 use super::{BlockError, BlockReader, ChunkEntry, Codec, Section, SeriesPlace};
-use crate::chunk::decode_chunk;
 
 impl BlockReader {
     /// Appends the samples of a series of this block that are in `range` to the columns, in order
@@ -71,7 +71,7 @@ impl BlockReader {
         self.check(Section::Chunks, chunk.offset, bytes, chunk.crc)?;
         let start = timestamps.len();
         match chunk.codec {
-            Codec::BitStream => decode_chunk(bytes, chunk.samples, timestamps, values),
+            Codec::Columns => decode(bytes, chunk.samples, chunk.first, timestamps, values),
         }
         .map_err(|source| BlockError::Chunk {
             path: self.path().to_owned(),

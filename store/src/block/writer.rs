@@ -7,6 +7,7 @@ use millrace_log::fs::{Fs, FsFile, TEMPORARY_SUFFIX};
 use millrace_log::planted::active;
 use millrace_model::{Labels, TenantId, TimeRange};
 
+use super::columns::ColumnEncoder;
 use super::directory::LabelsWriter;
 use super::footer::{BODY, Footer, SectionEntry, encode_header, encode_tail};
 use super::postings::PostingsWriter;
@@ -14,7 +15,6 @@ use super::series::SeriesWriter;
 use super::{
     BlockError, BlockMeta, BlockSummary, ChunkEntry, Codec, HEADER_BYTES, SAMPLES_PER_CHUNK,
 };
-use crate::chunk::ChunkWriter;
 use crate::index::MemIndex;
 use crate::planted::BLOCK_UNSYNCED;
 
@@ -35,7 +35,8 @@ pub struct BlockWriter<'a> {
     /// The tenant whose series come now, and their index.
     tenant: Option<(TenantId, MemIndex)>,
     last_labels: Labels,
-    chunk: ChunkWriter,
+    encoder: ColumnEncoder,
+    chunk: Vec<u8>,
     entries: Vec<ChunkEntry>,
     counts: Counts,
 }
@@ -61,7 +62,8 @@ impl<'a> BlockWriter<'a> {
             postings: PostingsWriter::default(),
             tenant: None,
             last_labels: Labels::empty(),
-            chunk: ChunkWriter::new(),
+            encoder: ColumnEncoder::new(),
+            chunk: Vec::new(),
             entries: Vec::new(),
             counts: Counts {
                 tenants: 0,
@@ -175,21 +177,18 @@ impl<'a> BlockWriter<'a> {
 
     fn push_chunk(&mut self, timestamps: &[i64], values: &[f64]) -> Result<(), BlockError> {
         self.chunk.clear();
-        for (&timestamp, &value) in timestamps.iter().zip(values) {
-            self.chunk.push(timestamp, value);
-        }
-        let bytes = self.chunk.bytes();
+        self.encoder.encode(timestamps, values, &mut self.chunk);
         self.entries.push(ChunkEntry {
-            codec: Codec::BitStream,
-            first: self.chunk.first_timestamp(),
-            last: self.chunk.last_timestamp(),
+            codec: Codec::Columns,
+            first: timestamps[0],
+            last: timestamps[timestamps.len() - 1],
             // Both are bounded by SAMPLES_PER_CHUNK.
             samples: timestamps.len() as u32,
             offset: self.out.at,
-            bytes: bytes.len() as u32,
-            crc: crc32c::crc32c(bytes),
+            bytes: self.chunk.len() as u32,
+            crc: crc32c::crc32c(&self.chunk),
         });
-        self.out.write(bytes)
+        self.out.write(&self.chunk)
     }
 
     /// Notes whose series comes, in the order that is promised.

@@ -1,0 +1,170 @@
+//! The column codec: the samples of a sealed chunk as two columns of integers. Format:
+//! `docs/formats/columns.md`.
+//!
+//! Almost everything that machines report is an integer or a decimal number of a few digits, which
+//! a float only approximates. So a value becomes its *mantissa* `m = v · 10^e` wherever `m / 10^e`
+//! gives back the same bits, and mantissas, like timestamps, become small by looking at their
+//! differences; what is left is packed in as few bits as most of a block of [`BLOCK`] need, and the
+//! few that need more are patched in.
+//!
+//! ```text
+//! values ─→ exponent, exceptions, mantissas ─┐
+//!        └→ ordered bits (no decimals) ──────┼→ constant │ step │ raw │ delta │ delta² │ line │ sparse
+//! timestamps ────────────────────────────────┘                  └→ blocks: base, width, bits, patches
+//! ```
+//!
+//! Invariants:
+//! - Bit-exact for every timestamp and every bit pattern of a value: what is no decimal is kept as
+//!   an exception or by its bits, and all integer arithmetic wraps.
+//! - [`decode`] is total: any bytes and any count end in samples or an error, and no memory is
+//!   reserved for more than [`SAMPLES_MAX`] samples.
+//! - The number of samples, the first timestamp and the checksum stand outside, in the chunk's
+//!   directory entry.
+
+mod blocks;
+mod integers;
+mod kernels;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use integers::IntegerEncoder;
+use values::ValueEncoder;
+
+/// Most samples of a chunk: bounds what a damaged count can reserve.
+pub const SAMPLES_MAX: u32 = 65_535;
+
+/// Numbers that share a base and a width.
+const BLOCK: usize = 128;
+
+/// Encodes chunks; keeps its memory from one to the next.
+#[derive(Debug, Default)]
+pub struct ColumnEncoder {
+    integers: IntegerEncoder,
+    values: ValueEncoder,
+    relative: Vec<i64>,
+}
+
+impl ColumnEncoder {
+    /// An encoder. It has no state but memory.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends a chunk of samples to `out`.
+    ///
+    /// # Panics
+    ///
+    /// If the columns are not equally long, are empty, or longer than [`SAMPLES_MAX`].
+    pub fn encode(&mut self, timestamps: &[i64], values: &[f64], out: &mut Vec<u8>) {
+        assert_eq!(timestamps.len(), values.len(), "columns of a chunk");
+        assert!(
+            (1..=SAMPLES_MAX as usize).contains(&values.len()),
+            "samples of a chunk"
+        );
+        let first = timestamps[0];
+        self.relative.clear();
+        self.relative
+            .extend(timestamps.iter().map(|t| t.wrapping_sub(first)));
+        self.integers.encode(&self.relative, out);
+        self.values.encode(values, &mut self.integers, out);
+    }
+}
+
+/// Appends the `count` samples of a chunk whose first timestamp is `first` to the two columns.
+///
+/// # Errors
+///
+/// Bytes that are no chunk of exactly that many samples. The columns are then as before.
+pub fn decode(
+    bytes: &[u8],
+    count: u32,
+    first: i64,
+    timestamps: &mut Vec<i64>,
+    values: &mut Vec<f64>,
+) -> Result<(), ColumnError> {
+    if !(1..=SAMPLES_MAX).contains(&count) {
+        return Err(ColumnError {
+            at: 0,
+            what: "number of samples",
+        });
+    }
+    let ends = (timestamps.len(), values.len());
+    timestamps.resize(ends.0 + count as usize, 0);
+    values.resize(ends.1 + count as usize, 0.0);
+    let mut input = Input { bytes, pos: 0 };
+    let decoded = decode_into(
+        &mut input,
+        first,
+        &mut timestamps[ends.0..],
+        &mut values[ends.1..],
+    );
+    decoded.map_err(|what| {
+        timestamps.truncate(ends.0);
+        values.truncate(ends.1);
+        ColumnError {
+            at: input.pos,
+            what,
+        }
+    })
+}
+
+fn decode_into(
+    input: &mut Input<'_>,
+    first: i64,
+    timestamps: &mut [i64],
+    values: &mut [f64],
+) -> Result<(), &'static str> {
+    integers::decode(input, timestamps)?;
+    for timestamp in timestamps {
+        *timestamp = timestamp.wrapping_add(first);
+    }
+    values::decode(input, values)?;
+    if input.pos == input.bytes.len() {
+        Ok(())
+    } else {
+        Err("bytes behind the last sample")
+    }
+}
+
+/// Why bytes are no chunk of so many samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("columns at byte {at}: {what}")]
+pub struct ColumnError {
+    /// Where in the chunk.
+    pub at: usize,
+    /// What is wrong there.
+    pub what: &'static str,
+}
+
+/// Bytes that are read front to back.
+#[derive(Debug)]
+struct Input<'a> {
+    bytes: &'a [u8],
+    pos: usize,
+}
+
+impl<'a> Input<'a> {
+    fn take(&mut self, len: usize) -> Result<&'a [u8], &'static str> {
+        let taken = self
+            .pos
+            .checked_add(len)
+            .and_then(|end| self.bytes.get(self.pos..end));
+        let taken = taken.ok_or("cut short")?;
+        self.pos += len;
+        Ok(taken)
+    }
+
+    fn u8(&mut self) -> Result<u8, &'static str> {
+        self.take(1).map(|byte| byte[0])
+    }
+
+    fn varint(&mut self) -> Result<u64, &'static str> {
+        millrace_model::read_varint(self.bytes, &mut self.pos).ok_or("a number is cut short")
+    }
+
+    fn zigzag(&mut self) -> Result<i64, &'static str> {
+        self.varint().map(millrace_model::unzigzag)
+    }
+}

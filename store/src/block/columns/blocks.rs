@@ -1,0 +1,125 @@
+//! Packed blocks: up to [`BLOCK`] numbers above a base, in as few bits as most of them need.
+
+use millrace_model::{varint_len, write_varint, zigzag};
+
+use super::kernels::{pack, packed_bytes, unpack};
+use super::{BLOCK, Input};
+
+/// Says in the width byte that there are patches.
+const PATCHED: u8 = 0x80;
+const WIDTH_MAX: u32 = 64;
+
+/// How a block is best written.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    base: i64,
+    width: u32,
+    patches: u32,
+    bytes: usize,
+}
+
+impl Plan {
+    fn of(block: &[i64]) -> Self {
+        let base = block.iter().copied().min().unwrap_or(0);
+        let mut lengths = [0u32; WIDTH_MAX as usize + 1];
+        let mut widest = 0;
+        for &number in block {
+            let bits = WIDTH_MAX - (number.wrapping_sub(base) as u64).leading_zeros();
+            lengths[bits as usize] += 1;
+            widest = widest.max(bits);
+        }
+        let fixed = 1 + varint_len(zigzag(base));
+        let (mut best, mut patches) = ((usize::MAX, 0, 0), 0);
+        for width in (0..=widest).rev() {
+            if width < widest {
+                patches += lengths[width as usize + 1];
+            }
+            if patches as usize > block.len() / 4 {
+                break;
+            }
+            // A patch is its place and the high bits, seven a byte.
+            let price =
+                |(above, &count): (usize, &u32)| count as usize * (1 + (above + 1).div_ceil(7));
+            let high: usize = lengths[width as usize + 1..]
+                .iter()
+                .enumerate()
+                .map(price)
+                .sum();
+            let bytes = fixed + packed_bytes(block.len(), width) + high + usize::from(patches > 0);
+            if bytes < best.0 {
+                best = (bytes, width, patches);
+            }
+        }
+        Self {
+            base,
+            width: best.1,
+            patches: best.2,
+            bytes: best.0,
+        }
+    }
+}
+
+/// The bytes that [`encode`] takes.
+pub(super) fn price(numbers: &[i64]) -> usize {
+    numbers
+        .chunks(BLOCK)
+        .map(|block| Plan::of(block).bytes)
+        .sum()
+}
+
+/// Appends the numbers, block by block.
+pub(super) fn encode(numbers: &[i64], out: &mut Vec<u8>) {
+    let mut above = [0u64; BLOCK];
+    for block in numbers.chunks(BLOCK) {
+        let plan = Plan::of(block);
+        for (above, number) in above.iter_mut().zip(block) {
+            *above = number.wrapping_sub(plan.base) as u64;
+        }
+        let above = &above[..block.len()];
+        let patched = if plan.patches > 0 { PATCHED } else { 0 };
+        out.push(plan.width as u8 | patched);
+        write_varint(out, zigzag(plan.base));
+        pack(above, plan.width, out);
+        if plan.patches > 0 {
+            out.push(plan.patches as u8);
+            for (at, &number) in above.iter().enumerate() {
+                let high = number.checked_shr(plan.width).unwrap_or(0);
+                if high > 0 {
+                    out.push(at as u8);
+                    write_varint(out, high);
+                }
+            }
+        }
+    }
+}
+
+/// Reads as many numbers as `out` is long.
+pub(super) fn decode(input: &mut Input<'_>, out: &mut [i64]) -> Result<(), &'static str> {
+    for block in out.chunks_mut(BLOCK) {
+        let head = input.u8()?;
+        let width = u32::from(head & !PATCHED);
+        if width > WIDTH_MAX {
+            return Err("a width over 64 bits");
+        }
+        let base = input.zigzag()?;
+        let bytes = input.take(packed_bytes(block.len(), width))?;
+        unpack(bytes, width, base, block);
+        if head & PATCHED != 0 {
+            patch(input, width, block)?;
+        }
+    }
+    Ok(())
+}
+
+#[cold]
+fn patch(input: &mut Input<'_>, width: u32, block: &mut [i64]) -> Result<(), &'static str> {
+    let patches = input.u8()?;
+    for _ in 0..patches {
+        let at = usize::from(input.u8()?);
+        let high = input.varint()?;
+        let number = block.get_mut(at).ok_or("a patch outside of its block")?;
+        let high = high.checked_shl(width).ok_or("a patch above 64 bits")?;
+        *number = number.wrapping_add(high as i64);
+    }
+    Ok(())
+}

@@ -1,0 +1,237 @@
+//! Value columns: floats as decimals where they are, as ordered bits where they are not.
+
+use millrace_model::write_varint;
+
+use super::Input;
+use super::integers::{self, IntegerEncoder};
+
+/// The head of a column of ordered bits. Below it: the exponent, and two flags.
+const BITS: u8 = 0x80;
+const EXPONENT_MASK: u8 = 0x0f;
+/// There is a column of corrections.
+const CORRECTED: u8 = 0x10;
+/// There are values that are no decimals.
+const EXCEPTIONS: u8 = 0x20;
+
+/// Powers of ten, all exact.
+const POWERS: [f64; 16] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+];
+
+/// Mantissas stay below: adding and subtracting [`ROUNDER`] rounds up to there.
+const MANTISSA_MAX: f64 = (1u64 << 51) as f64;
+/// 1.5 · 2^52: what is added to it loses its fraction. Needs no instruction that older processors
+/// lack.
+const ROUNDER: f64 = 6_755_399_441_055_744.0;
+/// Below this a mantissa may be off by [`CORRECTION_MAX`]: such numbers come of a multiplication by
+/// 0.001 and the like.
+const CORRECTED_MAX: f64 = (1u64 << 45) as f64;
+/// In units of the last place.
+const CORRECTION_MAX: u64 = 2;
+
+/// The exponent is chosen by so many values.
+const PROBES: usize = 32;
+
+/// Encodes columns; keeps its memory.
+#[derive(Debug, Default)]
+pub(super) struct ValueEncoder {
+    mantissas: Vec<i64>,
+    corrections: Vec<i64>,
+    exceptions: Vec<(usize, u64)>,
+    bits: Vec<u8>,
+}
+
+/// A float as a decimal: mantissa, and what its bits are above those of the quotient.
+#[inline]
+fn decimal(value: f64, exponent: usize) -> Option<(i64, i64)> {
+    let power = POWERS[exponent];
+    let scaled = value * power;
+    if scaled.is_nan() || scaled.abs() >= MANTISSA_MAX {
+        return None;
+    }
+    let rounded = (scaled + ROUNDER) - ROUNDER;
+    let off = value.to_bits().wrapping_sub((rounded / power).to_bits()) as i64;
+    let near = off.unsigned_abs() <= CORRECTION_MAX && rounded.abs() < CORRECTED_MAX;
+    let fits = off == 0 || near;
+    fits.then_some((rounded as i64, off))
+}
+
+impl ValueEncoder {
+    /// Appends a column of at least one value.
+    pub(super) fn encode(
+        &mut self,
+        values: &[f64],
+        integers: &mut IntegerEncoder,
+        out: &mut Vec<u8>,
+    ) {
+        let start = out.len();
+        let found = exponent_of(values);
+        let decimal = found.is_some_and(|exponent| self.split(values, exponent));
+        if let (Some(exponent), true) = (found, decimal) {
+            self.put_decimals(exponent, integers, out);
+            // Under half of the raw size there is nothing to gain by bits.
+            if out.len() - start <= values.len() * 4 {
+                return;
+            }
+        }
+        self.mantissas.clear();
+        self.mantissas
+            .extend(values.iter().map(|v| ordered(v.to_bits())));
+        self.bits.clear();
+        self.bits.push(BITS);
+        integers.encode(&self.mantissas, &mut self.bits);
+        if !decimal || self.bits.len() < out.len() - start {
+            out.truncate(start);
+            out.extend_from_slice(&self.bits);
+        }
+    }
+
+    /// Splits values into mantissas, corrections and exceptions. False if there are too many of the
+    /// last.
+    fn split(&mut self, values: &[f64], exponent: usize) -> bool {
+        self.mantissas.clear();
+        self.corrections.clear();
+        self.exceptions.clear();
+        let mut before = 0;
+        for (at, &value) in values.iter().enumerate() {
+            let (mantissa, off) = match decimal(value, exponent) {
+                Some(decimal) => decimal,
+                None => {
+                    self.exceptions.push((at, value.to_bits()));
+                    // What costs least between its neighbours.
+                    (before, 0)
+                }
+            };
+            self.mantissas.push(mantissa);
+            self.corrections.push(off);
+            before = mantissa;
+        }
+        // A staleness marker in a short chunk is no reason to give up.
+        self.exceptions.len() <= values.len() / 8 + 1 && self.exceptions.len() < values.len()
+    }
+
+    fn put_decimals(&mut self, exponent: usize, integers: &mut IntegerEncoder, out: &mut Vec<u8>) {
+        let corrected = self.corrections.iter().any(|&off| off != 0);
+        let mut head = exponent as u8;
+        if corrected {
+            head |= CORRECTED;
+        }
+        if !self.exceptions.is_empty() {
+            head |= EXCEPTIONS;
+        }
+        out.push(head);
+        // The column begins with a decimal, so that it is not spoiled by an exception there.
+        if let Some(&(0, _)) = self.exceptions.first() {
+            let run = self
+                .exceptions
+                .iter()
+                .enumerate()
+                .take_while(|(i, e)| *i == e.0)
+                .count();
+            let first = self.mantissas[run];
+            self.mantissas[..run].fill(first);
+        }
+        if !self.exceptions.is_empty() {
+            write_varint(out, self.exceptions.len() as u64);
+            let mut next = 0;
+            for &(at, bits) in &self.exceptions {
+                write_varint(out, (at - next) as u64);
+                out.extend_from_slice(&bits.to_le_bytes());
+                next = at + 1;
+            }
+        }
+        integers.encode(&self.mantissas, out);
+        if corrected {
+            integers.encode(&self.corrections, out);
+        }
+    }
+}
+
+/// The smallest exponent with which most values are decimals; `None` if there is none.
+fn exponent_of(values: &[f64]) -> Option<usize> {
+    let step = values.len().div_ceil(PROBES);
+    let (mut exponent, mut probes, mut failed) = (0, 0, 0);
+    for &value in values.iter().step_by(step) {
+        probes += 1;
+        match (exponent..POWERS.len()).find(|&e| decimal(value, e).is_some()) {
+            Some(found) => exponent = found,
+            None => failed += 1,
+        }
+    }
+    if failed * 4 > probes {
+        return None;
+    }
+    // A value between the probes may have more digits than they.
+    let missed = values
+        .iter()
+        .filter(|&&v| decimal(v, exponent).is_none())
+        .count();
+    if missed > values.len() / 8 {
+        for &value in values {
+            if let Some(found) = (exponent..POWERS.len()).find(|&e| decimal(value, e).is_some()) {
+                exponent = found;
+            }
+        }
+    }
+    Some(exponent)
+}
+
+/// Maps the bits of floats to integers in the order of the floats, and back.
+#[inline]
+fn ordered(bits: u64) -> i64 {
+    let bits = bits as i64;
+    // A negative float is the lower the higher its other bits are.
+    bits ^ ((bits >> 63) & i64::MAX)
+}
+
+/// Reads a column of as many values as `out` is long.
+pub(super) fn decode(input: &mut Input<'_>, out: &mut [f64]) -> Result<(), &'static str> {
+    let head = input.u8()?;
+    let mut numbers = vec![0i64; out.len()];
+    if head == BITS {
+        integers::decode(input, &mut numbers)?;
+        for (value, &number) in out.iter_mut().zip(&numbers) {
+            *value = f64::from_bits(ordered(number as u64) as u64);
+        }
+        return Ok(());
+    }
+    if head & !(EXPONENT_MASK | CORRECTED | EXCEPTIONS) != 0 {
+        return Err("an unknown kind of value column");
+    }
+    let power = POWERS[usize::from(head & EXPONENT_MASK)];
+    let mut exceptions = Vec::new();
+    if head & EXCEPTIONS != 0 {
+        read_exceptions(input, out.len(), &mut exceptions)?;
+    }
+    integers::decode(input, &mut numbers)?;
+    for (value, &number) in out.iter_mut().zip(&numbers) {
+        *value = number as f64 / power;
+    }
+    if head & CORRECTED != 0 {
+        integers::decode(input, &mut numbers)?;
+        for (value, &off) in out.iter_mut().zip(&numbers) {
+            *value = f64::from_bits(value.to_bits().wrapping_add(off as u64));
+        }
+    }
+    for (at, value) in exceptions {
+        out[at] = value;
+    }
+    Ok(())
+}
+
+fn read_exceptions(
+    input: &mut Input<'_>,
+    count: usize,
+    exceptions: &mut Vec<(usize, f64)>,
+) -> Result<(), &'static str> {
+    let mut next = 0usize;
+    for _ in 0..input.varint()? {
+        let gap = usize::try_from(input.varint()?).map_err(|_| "an exception behind the end")?;
+        let at = next.checked_add(gap).filter(|&at| at < count);
+        let at = at.ok_or("an exception behind the end")?;
+        let bits = input.take(8)?.try_into().map_err(|_| "cut short")?;
+        exceptions.push((at, f64::from_bits(u64::from_le_bytes(bits))));
+        next = at + 1;
+    }
+    Ok(())
+}
