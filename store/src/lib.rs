@@ -17,7 +17,7 @@
 //!   edit. There is no other place that holds an offset.
 //! - A record below W is dropped, whoever delivers it again; a gap above W is legal.
 //! - Of two samples of one series and timestamp the one later in the queue is read.
-//! - The engine is synchronous: a test drives a shard step by step on one thread. [`runtime`] is the
+//! - The engine is synchronous: a test drives a shard step by step on one thread. `runtime.rs` is the
 //!   thin wrapper with threads. All files go through [`millrace_log::fs::Fs`], all time through
 //!   [`millrace_model::Clock`].
 //! - The first failed write or sync stops the shard, and nothing retries it.
