@@ -221,8 +221,10 @@ settings! {
         wal_segment_bytes: Bytes = "64MiB";
         /// A shard whose write-ahead log outgrows this is sealed.
         wal_bytes_max: Bytes = "512MiB";
-        /// Memory for samples that are not in blocks yet, of all shards together.
-        memtable_bytes: Bytes = "256MiB";
+        /// Memory for samples that are not in blocks yet, of all shards together, taken as it is
+        /// needed. Half of it takes samples while the other half is sealed; a series takes some 450
+        /// bytes and its samples.
+        memtable_bytes: Bytes = "1GiB";
         /// Samples in memory are sealed into blocks after this time at the latest.
         memtable_max_age: Duration = "2h";
         /// Length of time that one block covers.
