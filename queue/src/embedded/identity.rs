@@ -104,6 +104,16 @@ fn parse_crc(text: &str) -> Option<u32> {
     u32::from_str_radix(text, 16).ok()
 }
 
+/// Reads the identity of the queue in `dir`, if there is one.
+pub(super) fn load(fs: &dyn Fs, dir: &Path) -> Result<Option<QueueIdentity>, QueueError> {
+    let path = identity_path(dir);
+    if !exists(fs, &path)? {
+        return Ok(None);
+    }
+    let bytes = fs::read_all(fs, &path, MAX_BYTES).map_err(QueueError::io("read", &path))?;
+    decode(&path, &bytes).map(Some)
+}
+
 /// Reads the identity of the queue in `dir` and compares it with what is wanted; creates the queue,
 /// or completes its creation, if it is not there.
 pub(super) fn load_or_create(
@@ -114,9 +124,7 @@ pub(super) fn load_or_create(
 ) -> Result<QueueIdentity, QueueError> {
     fs::create_dir_durable(fs, dir).map_err(QueueError::io("create the directory", dir))?;
     let path = identity_path(dir);
-    if exists(fs, &path)? {
-        let bytes = fs::read_all(fs, &path, MAX_BYTES).map_err(QueueError::io("read", &path))?;
-        let stored = decode(&path, &bytes)?;
+    if let Some(stored) = load(fs, dir)? {
         check(&path, &stored, partitions, shard_key)?;
         for partition in (0..stored.partitions).map(PartitionId) {
             let path = partition_path(dir, partition);

@@ -167,6 +167,16 @@ impl EmbeddedQueue {
         })
     }
 
+    /// The identity of the queue in `dir`, or `None` if none was created there. For a start whose
+    /// number of partitions is "as it was created".
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError`]: a damaged identity, another version, or a file system that fails.
+    pub fn stored_identity(fs: &dyn Fs, dir: &Path) -> Result<Option<QueueIdentity>, QueueError> {
+        identity::load(fs, dir)
+    }
+
     /// What queue this is.
     #[must_use]
     pub fn identity(&self) -> &QueueIdentity {

@@ -114,6 +114,15 @@ fn another_partition_count_or_shard_key_is_refused_with_both_values() {
     open_on(&fs, options()).unwrap();
 }
 
+#[test]
+fn the_stored_identity_can_be_asked_for_before_opening() {
+    let fs = SimFs::new();
+    let stored = || EmbeddedQueue::stored_identity(&fs, Path::new(DIR)).unwrap();
+    assert_eq!(stored(), None);
+    let queue = open_on(&fs, options()).unwrap();
+    assert_eq!(stored().as_ref(), Some(queue.identity()));
+}
+
 fn with_lost_identity() -> SimFs {
     let fs = SimFs::new();
     let queue = open_on(&fs, options()).unwrap();
