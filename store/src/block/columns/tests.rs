@@ -235,7 +235,7 @@ fn jittered_scrapes_lie_on_a_line() {
     let mut state = 5;
     let samples: Vec<_> = (0..720)
         .map(|i| {
-            let off = if random(&mut state) % 4 == 0 {
+            let off = if random(&mut state).is_multiple_of(4) {
                 (random(&mut state) % 5) as i64 - 2
             } else {
                 0
