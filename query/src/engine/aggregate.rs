@@ -46,7 +46,7 @@ impl Evaluator<'_> {
                     |(groups, _)| take(groups),
                 )?;
                 if let Some(call) = call {
-                    self.annotate(call, &leaf, !total.series.is_empty());
+                    self.annotate(call, &leaf);
                 }
             }
             None => {

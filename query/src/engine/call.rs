@@ -1,5 +1,7 @@
 //! Function calls.
 
+use std::sync::atomic::Ordering;
+
 use millrace_model::{METRIC_NAME, MatchOp};
 
 use crate::QueryError;
@@ -75,7 +77,7 @@ impl Evaluator<'_> {
                 if Op::from_function(name).is_some() {
                     let leaf = self.range_leaf(call, grid)?;
                     let block = self.collect(&leaf)?;
-                    self.annotate(call, &leaf, !block.series.is_empty());
+                    self.annotate(call, &leaf);
                     return vector(block);
                 }
                 vector(self.instant_function(name, args, grid)?)
@@ -152,23 +154,22 @@ impl Evaluator<'_> {
         Ok(Leaf {
             input,
             view,
-            kernel: Kernel::Range(RangeFn { op, params }),
+            kernel: Kernel::Range(RangeFn::new(op, params, grid.steps)),
             drops_name: !op.keeps_name(),
             counter: matches!(op, Op::Rate | Op::Increase).then_some(range_pos(range)),
         })
     }
 
-    /// Adds what there is to say about a function of ranges that had samples.
-    pub(super) fn annotate(&self, call: &Call, leaf: &Leaf, any: bool) {
+    /// Adds what there is to say about a function of ranges that was computed.
+    pub(super) fn annotate(&self, call: &Call, leaf: &Leaf) {
         let Kernel::Range(function) = &leaf.kernel else {
             return;
         };
-        let arg = call.args[0].bare();
-        if function.op == Op::Quantile && any {
-            for q in &function.params[0] {
-                if !(0.0..=1.0).contains(q) {
-                    self.notes.invalid_quantile(arg.pos, *q);
-                }
+        // Only of `quantile_over_time` there are steps seen.
+        for (step, seen) in function.seen.iter().enumerate() {
+            let q = function.params[0][step];
+            if seen.load(Ordering::Relaxed) && !(0.0..=1.0).contains(&q) {
+                self.notes.invalid_quantile(call.args[0].bare().pos, q);
             }
         }
     }
@@ -202,10 +203,7 @@ impl Evaluator<'_> {
         let leaf = Leaf {
             input,
             view,
-            kernel: Kernel::Range(RangeFn {
-                op: Op::Present,
-                params: Vec::new(),
-            }),
+            kernel: Kernel::Range(RangeFn::new(Op::Present, Vec::new(), grid.steps)),
             drops_name: true,
             counter: None,
         };

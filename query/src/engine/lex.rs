@@ -434,7 +434,7 @@ impl Lexer<'_> {
             || word
                 .strip_suffix(['e', 'E'])
                 .is_some_and(|mantissa| mantissa.parse::<f64>().is_ok());
-        if unfinished {
+        if unfinished && (hex || len < bytes.len()) {
             return Err(self.fail(format!(
                 "error parsing number: strconv.ParseFloat: parsing {}: invalid syntax",
                 quote(word)

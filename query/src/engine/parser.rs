@@ -451,7 +451,8 @@ impl<'t> Parser<'t> {
             if after == Kind::LeftParen || by {
                 return self.aggregate(op);
             }
-        } else if self.kind_after(1) == Kind::LeftParen && !is_keyword(&word) {
+        } else if self.kind_after(1) == Kind::LeftParen && !is_keyword(&word) && !word.contains(':')
+        {
             return self.call();
         }
         if is_number_word(self.slice(token))
@@ -479,7 +480,19 @@ impl<'t> Parser<'t> {
             args.push(self.expr(0)?);
             let comma = self.peek().start;
             if self.eat(Kind::Comma) {
-                if self.kind() == Kind::RightParen {
+                let begins = matches!(
+                    self.kind(),
+                    Kind::Number
+                        | Kind::Duration
+                        | Kind::Str
+                        | Kind::Ident
+                        | Kind::LeftParen
+                        | Kind::LeftBrace
+                        | Kind::Add
+                        | Kind::Sub
+                        | Kind::Error
+                );
+                if !begins {
                     let message = "trailing commas not allowed in function call args";
                     return Err(SyntaxError::new(comma, message));
                 }
@@ -526,6 +539,9 @@ impl<'t> Parser<'t> {
             start: token.start,
             end,
         };
+        if self.kind() == Kind::Error {
+            return Err(self.unexpected("", ""));
+        }
         if args.is_empty() {
             let message = "no arguments for aggregate expression provided";
             return Err(SyntaxError::new(token.start, message));

@@ -3,6 +3,8 @@
 //! Samples of a series stand in two columns; the windows of successive steps slide over them with
 //! two indices. A window is left-open: `(t - range, t]`.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::QueryError;
 
 use super::ast::Edges;
@@ -86,10 +88,12 @@ impl Op {
 }
 
 /// A function and its other arguments, each with a value per step.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct RangeFn {
     pub(super) op: Op,
     pub(super) params: Vec<Vec<f64>>,
+    /// Steps at which there was a window, for annotations; of `quantile_over_time` only.
+    pub(super) seen: Vec<AtomicBool>,
 }
 
 /// Buffers for windows.
@@ -108,6 +112,15 @@ enum Rule {
 }
 
 impl RangeFn {
+    pub(super) fn new(op: Op, params: Vec<Vec<f64>>, steps: usize) -> Self {
+        let watched = if op == Op::Quantile { steps } else { 0 };
+        Self {
+            op,
+            params,
+            seen: (0..watched).map(|_| AtomicBool::new(false)).collect(),
+        }
+    }
+
     fn param(&self, index: usize, step: usize) -> f64 {
         self.params[index][step]
     }
@@ -157,6 +170,7 @@ impl RangeFn {
             Op::Quantile => slide.values(row, meter, |step, v| {
                 scratch.clear();
                 scratch.extend_from_slice(v);
+                self.seen[step].store(true, Ordering::Relaxed);
                 math::quantile(self.param(0, step), scratch)
             }),
             Op::Deriv => slide.each(row, meter, |_, w| {

@@ -6,6 +6,7 @@
 
 mod bounds;
 mod memory;
+mod prometheus;
 mod run;
 mod script;
 

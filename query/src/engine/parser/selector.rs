@@ -54,8 +54,11 @@ impl Parser<'_> {
                 _ => return Err(self.unexpected(MATCHING, "identifier or \"}\"")),
             };
             self.bump();
-            let quoted_alone =
-                token.kind == Kind::Str && matches!(self.kind(), Kind::Comma | Kind::RightBrace);
+            let compared = matches!(
+                self.kind(),
+                Kind::Assign | Kind::NotEqual | Kind::EqualRegex | Kind::NotRegex
+            );
+            let quoted_alone = token.kind == Kind::Str && !compared;
             let matcher = match quoted_alone {
                 true => Matcher::equal(METRIC_NAME, name),
                 false => self.matcher(token, name)?,
@@ -97,7 +100,16 @@ impl Parser<'_> {
         if self.eat(Kind::Colon) {
             let step = match self.kind() {
                 Kind::RightBracket => None,
-                _ => Some(self.duration_expr()?),
+                Kind::Number
+                | Kind::Duration
+                | Kind::Ident
+                | Kind::LeftParen
+                | Kind::Add
+                | Kind::Sub => Some(self.duration_expr()?),
+                _ => {
+                    let expected = "number, duration, step(), range(), or \"]\"";
+                    return Err(self.unexpected("subquery selector", expected));
+                }
             };
             if let Some(step) = &step {
                 positive(step, open.end)?;
