@@ -11,7 +11,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use hashbrown::HashMap;
 use millrace_model::{Labels, PartitionId, SeriesId, TenantId};
-use parking_lot::{RwLock, RwLockReadGuard};
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use prometheus::IntGauge;
 
 use super::hasher::{Key, KeyHasher, random_seed};
@@ -124,6 +124,9 @@ struct Generations {
 }
 
 impl SeriesCache {
+    /// Waiting readers get their turn after so many insertions, some 50 µs.
+    const INSERTS_PER_LOCK: usize = 256;
+
     pub(crate) fn new(max_bytes: usize, bytes_gauge: IntGauge, series_gauge: IntGauge) -> Self {
         Self {
             seed: random_seed(),
@@ -153,11 +156,17 @@ impl SeriesCache {
             return;
         }
         let mut generations = self.generations.write();
-        for (key, entry) in fresh.drain() {
+        for (i, (key, entry)) in fresh.drain().enumerate() {
+            if i % Self::INSERTS_PER_LOCK == Self::INSERTS_PER_LOCK - 1 {
+                RwLockWriteGuard::bump(&mut generations);
+            }
             generations.make_room(self.max_bytes / 2);
             generations.current.insert(key, entry.known());
         }
-        for key in used.drain(..) {
+        for (i, key) in used.drain(..).enumerate() {
+            if i % Self::INSERTS_PER_LOCK == Self::INSERTS_PER_LOCK - 1 {
+                RwLockWriteGuard::bump(&mut generations);
+            }
             generations.make_room(self.max_bytes / 2);
             let Generations { current, previous } = &mut *generations;
             // It may be gone, if making room has turned the generations over meanwhile.

@@ -213,12 +213,39 @@ async fn a_failed_append_is_503_and_metadata_are_sent_again() {
 #[tokio::test]
 async fn a_client_that_leaves_takes_nothing_with_it() {
     let (router, queue, _appender) = held(AppenderOptions::default());
-    let request = tokio::spawn(router.oneshot(write("m value=1")));
+    let request = WriteRequest {
+        timeseries: vec![prompb::series(&[("__name__", "up")], &[(NOW, 1.0)])],
+        metadata: vec![prompb::MetricMetadata {
+            metric_family_name: "up".to_owned(),
+            ..prompb::MetricMetadata::default()
+        }],
+    };
+    let body = prompb::body(&request);
+    let post = |body: Vec<u8>| {
+        let request = Request::post("/api/v1/write").body(Body::from(body));
+        tokio::spawn(router.clone().oneshot(request.unwrap()))
+    };
+    let left = post(body.clone());
     blocking(&queue, HeldQueue::wait_for_append).await;
-    request.abort();
-    assert!(request.await.unwrap_err().is_cancelled());
+    left.abort();
+    assert!(left.await.unwrap_err().is_cancelled());
     blocking(&queue, |queue| queue.finish_one(Ok(()))).await;
-    assert_eq!(queue.state.lock().next, 1);
+    // What goes on without the client is awake now, and this runtime has but one thread.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    // The append was noted: metadata that are durable are not sent again.
+    let only_metadata = prompb::body(&WriteRequest {
+        timeseries: vec![],
+        ..request
+    });
+    // (If they were, this would wait for an append that nobody ends.)
+    let patience = std::time::Duration::from_secs(30);
+    let response = tokio::time::timeout(patience, post(only_metadata)).await;
+    let response = response.expect("nothing is appended").unwrap().unwrap();
+    assert_eq!(response.status(), StatusCode::NO_CONTENT);
+    assert!(response.headers().get("millrace-position").is_none());
+    assert!(queue.state.lock().waiting.is_empty());
 }
 
 #[tokio::test]
