@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use axum::Router;
 use millrace_model::Clock;
@@ -44,6 +45,13 @@ impl fmt::Display for Stage {
     }
 }
 
+#[derive(Debug)]
+struct Standing {
+    stage: Stage,
+    detail: String,
+    since: Duration,
+}
+
 /// The parts of a started server.
 pub struct Parts {
     /// Push and query.
@@ -56,7 +64,7 @@ pub struct Parts {
 
 /// Shared by the routes and the life cycle.
 pub struct App {
-    stage: Mutex<(Stage, String)>,
+    standing: Mutex<Standing>,
     parts: OnceLock<Parts>,
     /// All figures of the process.
     pub registry: Registry,
@@ -71,7 +79,11 @@ impl App {
     #[must_use]
     pub fn new(registry: Registry, http: HttpMetrics, clock: Arc<dyn Clock>) -> Self {
         Self {
-            stage: Mutex::new((Stage::OpeningQueue, String::new())),
+            standing: Mutex::new(Standing {
+                stage: Stage::OpeningQueue,
+                detail: String::new(),
+                since: clock.monotonic(),
+            }),
             parts: OnceLock::new(),
             registry,
             http,
@@ -82,12 +94,25 @@ impl App {
     /// Where the process stands, and a detail for people.
     #[must_use]
     pub fn stage(&self) -> (Stage, String) {
-        self.stage.lock().clone()
+        let standing = self.standing.lock();
+        (standing.stage, standing.detail.clone())
+    }
+
+    /// How long the process has been in its stage.
+    #[must_use]
+    pub fn in_stage_for(&self) -> Duration {
+        let since = self.standing.lock().since;
+        self.clock.monotonic().saturating_sub(since)
     }
 
     /// Notes where the process stands.
     pub fn enter(&self, stage: Stage, detail: impl Into<String>) {
-        *self.stage.lock() = (stage, detail.into());
+        let mut standing = self.standing.lock();
+        if standing.stage != stage {
+            standing.since = self.clock.monotonic();
+        }
+        standing.stage = stage;
+        standing.detail = detail.into();
     }
 
     /// Hands over the opened parts. Requests are routed to them from now on.

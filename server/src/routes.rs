@@ -142,9 +142,9 @@ fn with_detail(stage: Stage, detail: &str) -> String {
 
 async fn ready(State(app): State<Arc<App>>) -> Response {
     let (stage, detail) = app.stage();
-    let text = format!("millrace is {}.\n", with_detail(stage, &detail));
+    let text = format!("millrace is {}", with_detail(stage, &detail));
     match stage {
-        Stage::Ready => text.into_response(),
+        Stage::Ready => format!("{text}.\n").into_response(),
         Stage::OpeningQueue
         | Stage::RecoveringStore
         | Stage::CatchingUp
@@ -152,7 +152,7 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
         | Stage::Stopping => (
             StatusCode::SERVICE_UNAVAILABLE,
             [(header::RETRY_AFTER, RETRY_AFTER_SECONDS)],
-            text,
+            format!("{text}; for {} s so far.\n", app.in_stage_for().as_secs()),
         )
             .into_response(),
     }

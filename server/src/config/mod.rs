@@ -2,7 +2,7 @@
 //!
 //! **Invariants:**
 //! - [`SETTINGS`](settings::SETTINGS) is the only list of settings;
-//! - every value remembers its [`Origin`], and every error names it;
+//! - every value remembers its [`Origin`](error::Origin), and every error names it;
 //! - a [`Config`] has passed the rules between settings; only it starts a server.
 
 mod error;

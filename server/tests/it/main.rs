@@ -13,4 +13,5 @@ mod kill;
 mod lifecycle;
 mod prometheus;
 mod readme;
+mod repository;
 mod support;
