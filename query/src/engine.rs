@@ -65,10 +65,6 @@ use resolve::QueryTimes;
 
 pub use options::EngineOptions;
 
-/// Stack of a query thread, in bytes: chains of operators are as deep as they are long, and
-/// [`EngineOptions::max_tokens`] bounds them.
-const STACK_BYTES: usize = 16 << 20;
-
 /// Evaluates PromQL over a [`SeriesSource`].
 #[derive(Debug)]
 pub struct Engine {
@@ -88,7 +84,6 @@ impl Engine {
         let pool = ThreadPoolBuilder::new()
             .num_threads(options.threads.max(1))
             .thread_name(|i| format!("query-{i}"))
-            .stack_size(STACK_BYTES)
             .build()
             .expect("threads can be started");
         Self {
@@ -104,7 +99,8 @@ impl Engine {
         &self.options
     }
 
-    /// Evaluates a query. Blocks until there is an answer.
+    /// Evaluates a query. Blocks until there is an answer: the calling thread evaluates, the
+    /// engine's own threads read series for it.
     ///
     /// # Errors
     ///
@@ -135,11 +131,9 @@ impl Engine {
             notes: &notes,
             times,
             lookback: i64::try_from(lookback.as_millis()).unwrap_or(i64::MAX),
-            threads: self.pool.current_num_threads(),
+            pool: &self.pool,
         };
-        let value = self
-            .pool
-            .install(|| evaluator.answer(&expr, grid, request.time))?;
+        let value = evaluator.answer(&expr, grid, request.time)?;
         let (warnings, infos) = notes.finish(&request.text);
         let (series, samples_read) = budget.totals();
         Ok(QueryOutcome {

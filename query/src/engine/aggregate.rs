@@ -192,13 +192,7 @@ impl Groups {
                     .iter_mut()
                     .zip(&mut compensations[range]);
                 for ((sum, compensation), value) in cells.zip(row) {
-                    if is_absent(*value) {
-                        continue;
-                    }
-                    if is_absent(*sum) {
-                        *sum = 0.0;
-                    }
-                    (*sum, *compensation) = kahan_add(*value, *sum, *compensation);
+                    add_to_sum(sum, compensation, *value);
                 }
             }
             Cells::Mean(means) => {
@@ -329,6 +323,16 @@ impl Groups {
         block.extend(self.series, &values)?;
         Ok(block)
     }
+}
+
+/// Without a branch: half of the values may be absent in no order at all.
+#[inline]
+fn add_to_sum(sum: &mut f64, compensation: &mut f64, value: f64) {
+    let before = if is_absent(*sum) { 0.0 } else { *sum };
+    let (total, kept) = kahan_add(value, before, *compensation);
+    let absent = is_absent(value);
+    *sum = if absent { *sum } else { total };
+    *compensation = if absent { *compensation } else { kept };
 }
 
 /// NaN gives way to any number.

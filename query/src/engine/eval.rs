@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use millrace_model::{METRIC_NAME, MatchOp, Matcher, TenantId, TimeRange, TimestampMs};
+use rayon::ThreadPool;
 
 use crate::{
     MatrixSeries, QueryError, QueryTime, QueryValue, SampleColumns, Select, SeriesSource,
@@ -32,7 +33,9 @@ pub(super) struct Evaluator<'q> {
     pub(super) times: QueryTimes,
     /// In ms.
     pub(super) lookback: i64,
-    pub(super) threads: usize,
+    /// Reads series. Work given to it never waits for other such work, so that no query can end up
+    /// on top of another one's stack.
+    pub(super) pool: &'q ThreadPool,
 }
 
 /// A node's value at all steps.

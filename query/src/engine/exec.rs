@@ -52,15 +52,16 @@ impl Evaluator<'_> {
             Ok(accumulator)
         };
         let chunks = total.div_ceil(CHUNK);
-        if self.threads == 1 || chunks <= 1 {
+        let threads = self.pool.current_num_threads();
+        if threads == 1 || chunks <= 1 {
             return (0..chunks).try_for_each(|chunk| take(run(chunk)?));
         }
-        let wave = self.threads * WAVE_PER_THREAD;
+        let wave = threads * WAVE_PER_THREAD;
         for first in (0..chunks).step_by(wave) {
-            let done: Vec<_> = (first..(first + wave).min(chunks))
-                .into_par_iter()
-                .map(run)
-                .collect();
+            let wave = first..(first + wave).min(chunks);
+            let done: Vec<_> = self
+                .pool
+                .install(|| wave.into_par_iter().map(run).collect());
             for accumulator in done {
                 take(accumulator?)?;
             }

@@ -1,19 +1,16 @@
 //! Arithmetic where the exact way matters.
 
-/// Neumaier's compensated sum: `(sum, compensation)` after adding `value`. The total is the sum of
-/// both.
+/// A compensated sum: `(sum, compensation)` after adding `value`. The total is the sum of both.
+///
+/// Neumaier's sum to the bit, but without his branch: what rounding lost is an exact number, and
+/// Knuth's six operations find it whichever summand is larger.
 #[inline]
 pub(super) fn kahan_add(value: f64, sum: f64, compensation: f64) -> (f64, f64) {
     let total = sum + value;
-    if total.is_infinite() {
-        return (total, 0.0);
-    }
-    let lost = if sum.abs() >= value.abs() {
-        (sum - total) + value
-    } else {
-        (value - total) + sum
-    };
-    (total, compensation + lost)
+    let taken = total - sum;
+    let lost = (sum - (total - taken)) + (value - taken);
+    let kept = compensation + lost;
+    (total, if total.is_infinite() { 0.0 } else { kept })
 }
 
 /// A running mean that is exact where it can be: sum and count, until the sum overflows; from then
@@ -211,6 +208,24 @@ pub(super) fn linear_regression(times: &[i64], values: &[f64], origin_ms: i64) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_lost_is_what_neumaier_finds(value: f64, sum: f64) {
+            let total = sum + value;
+            let lost = if total.is_infinite() {
+                0.0
+            } else if sum.abs() >= value.abs() {
+                (sum - total) + value
+            } else {
+                (value - total) + sum
+            };
+            let got = kahan_add(value, sum, 0.0);
+            prop_assert_eq!((got.0 - total).to_bits(), (total - total).to_bits());
+            prop_assert!(got.1 == lost || (got.1.is_nan() && lost.is_nan()), "{} {lost}", got.1);
+        }
+    }
 
     #[test]
     fn sums_are_compensated() {

@@ -27,7 +27,7 @@ pub struct EngineOptions {
     pub delayed_name_removal: bool,
     /// The step of subqueries that name none. Default 1 m.
     pub default_subquery_step: Duration,
-    /// Threads that evaluate queries. Default: as many as there are cores.
+    /// Threads that read series for all queries, beside those that ask. Default: as many as there are cores.
     pub threads: usize,
 }
 

@@ -1,8 +1,7 @@
 //! A [`SeriesSource`] over a table of samples.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use millrace_model::{Labels, MetricMetadata, TenantId, TimeRange, TimestampMs};
 use millrace_query::{
@@ -13,14 +12,14 @@ use millrace_query::{
 #[derive(Debug, Default)]
 pub struct Memory {
     series: BTreeMap<Labels, Series>,
-    /// A series was selected of which samples are missing here.
-    touched_incomplete: AtomicBool,
+    /// Why samples are missing of a series that was selected.
+    touched: Mutex<Option<&'static str>>,
 }
 
 #[derive(Debug, Default)]
 struct Series {
     samples: Arc<BTreeMap<i64, f64>>,
-    incomplete: bool,
+    incomplete: Option<&'static str>,
 }
 
 impl Memory {
@@ -29,14 +28,14 @@ impl Memory {
         Arc::make_mut(&mut series.samples).insert(timestamp, value);
     }
 
-    /// Notes that the series has samples that cannot be stored.
-    pub fn mark_incomplete(&mut self, labels: &Labels) {
-        self.series.entry(labels.clone()).or_default().incomplete = true;
+    /// Notes that the series has samples that cannot be stored, and why.
+    pub fn mark_incomplete(&mut self, labels: &Labels, reason: &'static str) {
+        self.series.entry(labels.clone()).or_default().incomplete = Some(reason);
     }
 
-    /// Whether a series of which samples are missing was selected since the last call.
-    pub fn take_touched_incomplete(&self) -> bool {
-        self.touched_incomplete.swap(false, Ordering::SeqCst)
+    /// Why samples are missing of a series that was selected since the last call, if one was.
+    pub fn take_touched_incomplete(&self) -> Option<&'static str> {
+        self.touched.lock().expect("nobody panics with it").take()
     }
 }
 
@@ -69,8 +68,8 @@ impl SeriesSource for Memory {
             if !request.matchers.iter().all(|m| m.matches_labels(labels)) {
                 continue;
             }
-            if series.incomplete {
-                self.touched_incomplete.store(true, Ordering::SeqCst);
+            if let Some(reason) = series.incomplete {
+                *self.touched.lock().expect("nobody panics with it") = Some(reason);
             }
             selected.push(Box::new(Selected {
                 labels: labels.clone(),

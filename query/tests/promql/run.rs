@@ -77,7 +77,7 @@ fn skip_reason(eval: &Eval, memory: &Memory) -> Option<&'static str> {
     if eval.query.contains("start_timestamp") {
         return Some(START_TIMES);
     }
-    memory.take_touched_incomplete().then_some(HISTOGRAMS)
+    memory.take_touched_incomplete()
 }
 
 fn fill(memory: &mut Memory, load: &Load) {
@@ -85,11 +85,11 @@ fn fill(memory: &mut Memory, load: &Load) {
         let floats = match points {
             Points::Floats(floats) => floats,
             Points::Histograms(floats) => {
-                memory.mark_incomplete(labels);
+                memory.mark_incomplete(labels, HISTOGRAMS);
                 floats
             }
             Points::StartTimes => {
-                memory.mark_incomplete(labels);
+                memory.mark_incomplete(labels, START_TIMES);
                 continue;
             }
         };
@@ -105,7 +105,8 @@ fn fill(memory: &mut Memory, load: &Load) {
                 .iter()
                 .filter(|(n, _)| *n != "__name__" && *n != "le");
             let native = Labels::from_pairs(rest.chain([("__name__", name)]));
-            memory.mark_incomplete(&native.expect("labels of a series without one"));
+            let native = native.expect("labels of a series without one");
+            memory.mark_incomplete(&native, HISTOGRAMS);
         }
     }
 }
