@@ -1,11 +1,12 @@
-//! Bytes and nanoseconds per sample of the chunk codec, beside the crate `tsz` on the same samples
-//! in seconds (it is wrong in milliseconds).
+//! Bytes and nanoseconds per sample of the memtable's bit stream and of the blocks' columns, beside
+//! the crate `tsz` on the same samples in seconds (it is wrong in milliseconds).
 //!
 //! `cargo run --release -p millrace-store --example chunk_codec`
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use millrace_store::block::columns::{self, ColumnEncoder};
 use millrace_store::chunk::{ChunkWriter, decode_chunk};
 use tsz::stream::{BufferedReader, BufferedWriter};
 use tsz::{DataPoint, Decode, Encode, StdDecoder, StdEncoder};
@@ -107,9 +108,10 @@ fn main() {
          median of {ROUNDS}\n"
     );
     println!(
-        "| set | samples a chunk | bytes | push ns | decode ns | tsz bytes | tsz push | tsz decode |"
+        "| set | samples a chunk | bits: bytes | push | decode | columns: bytes | encode | decode \
+         | tsz: bytes | push | decode |"
     );
-    println!("|---|--:|--:|--:|--:|--:|--:|--:|");
+    println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
     for (name, source) in SETS {
         for len in [120, 240, 1_024] {
             let mut random = Random(0x9e37_79b9_7f4a_7c15);
@@ -119,12 +121,15 @@ fn main() {
                     all.chunks(len).map(<[_]>::to_vec).collect::<Vec<_>>()
                 })
                 .collect();
-            let ours = measure_ours(&chunks);
-            let tsz = measure_tsz(&chunks);
-            println!(
-                "| {name} | {len} | {:.3} | {:.1} | {:.1} | {:.3} | {:.1} | {:.1} |",
-                ours.0, ours.1, ours.2, tsz.0, tsz.1, tsz.2
-            );
+            print!("| {name} | {len}");
+            for (bytes, encode, decode) in [
+                measure_bits(&chunks),
+                measure_columns(&chunks),
+                measure_tsz(&chunks),
+            ] {
+                print!(" | {bytes:.3} | {encode:.1} | {decode:.1}");
+            }
+            println!(" |");
         }
     }
 }
@@ -137,7 +142,7 @@ fn median(mut times: Vec<Duration>, samples: usize) -> f64 {
     times[times.len() / 2].as_nanos() as f64 / samples as f64
 }
 
-fn measure_ours(chunks: &[Samples]) -> Figures {
+fn measure_bits(chunks: &[Samples]) -> Figures {
     let samples: usize = chunks.iter().map(Vec::len).sum();
     let (mut push, mut decode) = (Vec::new(), Vec::new());
     let mut bytes = 0;
@@ -194,6 +199,50 @@ fn measure_ours(chunks: &[Samples]) -> Figures {
     (
         bytes as f64 / samples as f64,
         median(push, samples),
+        median(decode, samples),
+    )
+}
+
+fn measure_columns(chunks: &[Samples]) -> Figures {
+    let samples: usize = chunks.iter().map(Vec::len).sum();
+    let (mut encode, mut decode) = (Vec::new(), Vec::new());
+    let mut bytes = 0;
+    let (mut timestamps, mut values) = (Vec::new(), Vec::new());
+    let split: Vec<(Vec<i64>, Vec<f64>)> =
+        chunks.iter().map(|c| c.iter().copied().unzip()).collect();
+    for _ in 0..ROUNDS {
+        let mut encoder = ColumnEncoder::new();
+        let start = Instant::now();
+        let coded: Vec<Vec<u8>> = split
+            .iter()
+            .map(|(timestamps, values)| {
+                let mut out = Vec::new();
+                encoder.encode(black_box(timestamps), black_box(values), &mut out);
+                out
+            })
+            .collect();
+        encode.push(start.elapsed());
+        bytes = coded.iter().map(Vec::len).sum();
+        let start = Instant::now();
+        for (chunk, (expect, _)) in coded.iter().zip(&split) {
+            timestamps.clear();
+            values.clear();
+            let count = expect.len() as u32;
+            columns::decode(
+                black_box(chunk),
+                count,
+                expect[0],
+                &mut timestamps,
+                &mut values,
+            )
+            .expect("a chunk just written");
+            black_box((&timestamps, &values));
+        }
+        decode.push(start.elapsed());
+    }
+    (
+        bytes as f64 / samples as f64,
+        median(encode, samples),
         median(decode, samples),
     )
 }

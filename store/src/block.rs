@@ -39,7 +39,7 @@ mod writer;
 use millrace_model::{Labels, Offset, PartitionId, SeriesId, TimeRange, TimestampMs};
 
 pub use error::{BlockError, Section};
-pub use reader::BlockReader;
+pub use reader::{BlockIter, BlockReader};
 pub use verify::Verified;
 pub use writer::BlockWriter;
 
@@ -71,6 +71,9 @@ enum Codec {
 }
 
 impl Codec {
+    /// The highest that there is.
+    const LAST: u8 = Self::Columns as u8;
+
     fn from_byte(byte: u8) -> Option<Self> {
         (byte == Self::Columns as u8).then_some(Self::Columns)
     }
@@ -153,7 +156,8 @@ pub struct BlockSeries {
 /// A chunk as the series pages describe it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct ChunkEntry {
-    codec: Codec,
+    /// A [`Codec`], or one that this version does not know.
+    codec: u8,
     /// First and last timestamp.
     first: i64,
     last: i64,

@@ -43,10 +43,22 @@ pub struct ColumnEncoder {
     integers: IntegerEncoder,
     values: ValueEncoder,
     relative: Vec<i64>,
+    recent: Vec<Recent>,
 }
 
+/// Timestamps that were encoded, and what they became. Series that are scraped together share them,
+/// and a block's series come metric by metric, so the ones of a hundred targets take turns.
+#[derive(Clone, Debug, Default)]
+struct Recent {
+    relative: Vec<i64>,
+    bytes: Vec<u8>,
+}
+
+/// About 8 KiB each.
+const RECENT: usize = 128;
+
 impl ColumnEncoder {
-    /// An encoder. It has no state but memory.
+    /// An encoder. It has no state but memory: a chunk's bytes do not depend on those before.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -59,17 +71,40 @@ impl ColumnEncoder {
     /// If the columns are not equally long, are empty, or longer than [`SAMPLES_MAX`].
     pub fn encode(&mut self, timestamps: &[i64], values: &[f64], out: &mut Vec<u8>) {
         assert_eq!(timestamps.len(), values.len(), "columns of a chunk");
+        let count = values.len();
         assert!(
-            (1..=SAMPLES_MAX as usize).contains(&values.len()),
+            (1..=SAMPLES_MAX as usize).contains(&count),
             "samples of a chunk"
         );
-        let first = timestamps[0];
-        self.relative.clear();
-        self.relative
-            .extend(timestamps.iter().map(|t| t.wrapping_sub(first)));
-        self.integers.encode(&self.relative, out);
+        self.encode_timestamps(timestamps, out);
         self.values.encode(values, &mut self.integers, out);
     }
+
+    fn encode_timestamps(&mut self, timestamps: &[i64], out: &mut Vec<u8>) {
+        let first = timestamps[0];
+        self.relative.clear();
+        let relative = timestamps.iter().map(|t| t.wrapping_sub(first));
+        self.relative.extend(relative);
+        self.recent.resize_with(RECENT, Recent::default);
+        let recent = &mut self.recent[slot(&self.relative)];
+        if recent.relative != self.relative {
+            recent.bytes.clear();
+            self.integers.encode(&self.relative, &mut recent.bytes);
+            std::mem::swap(&mut recent.relative, &mut self.relative);
+        }
+        out.extend_from_slice(&recent.bytes);
+    }
+}
+
+/// Where timestamps are remembered, by a hash of some of them.
+fn slot(relative: &[i64]) -> usize {
+    let step = relative.len().div_ceil(32);
+    let mix = |hash: u64, &t: &i64| (hash ^ t as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let hash = relative
+        .iter()
+        .step_by(step)
+        .fold(relative.len() as u64, mix);
+    (hash >> 32) as usize % RECENT
 }
 
 /// Appends the `count` samples of a chunk whose first timestamp is `first` to the two columns.

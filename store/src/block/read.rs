@@ -69,8 +69,14 @@ impl BlockReader {
         values: &mut Vec<f64>,
     ) -> Result<(), BlockError> {
         self.check(Section::Chunks, chunk.offset, bytes, chunk.crc)?;
+        let codec = Codec::from_byte(chunk.codec).ok_or_else(|| BlockError::Unsupported {
+            path: self.path().to_owned(),
+            what: "chunk codec",
+            got: chunk.codec,
+            supported: Codec::LAST,
+        })?;
         let start = timestamps.len();
-        match chunk.codec {
+        match codec {
             Codec::Columns => decode(bytes, chunk.samples, chunk.first, timestamps, values),
         }
         .map_err(|source| BlockError::Chunk {

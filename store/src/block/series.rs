@@ -4,7 +4,7 @@
 use millrace_model::{Labels, read_varint, write_varint, zigzag};
 
 use super::fields::Fields;
-use super::{CRC_BYTES, ChunkEntry, Codec, SERIES_PER_PAGE};
+use super::{CRC_BYTES, ChunkEntry, SERIES_PER_PAGE};
 
 /// Longest prefix that a label pair shares with the one before it, in bytes. Bounds what a forged
 /// page can make of few bytes.
@@ -142,7 +142,7 @@ impl Context {
             debug_assert_eq!(chunk.offset, self.offset);
             let duration = chunk.last.wrapping_sub(chunk.first);
             let (samples, bytes) = (i64::from(chunk.samples), i64::from(chunk.bytes));
-            out.push(chunk.codec as u8);
+            out.push(chunk.codec);
             for difference in [
                 chunk.first.wrapping_sub(base),
                 duration.wrapping_sub(self.duration),
@@ -175,7 +175,7 @@ impl Context {
     }
 
     fn take_chunk(&mut self, fields: &mut Fields<'_>, base: i64) -> Option<ChunkEntry> {
-        let codec = Codec::from_byte(fields.u8()?)?;
+        let codec = fields.u8()?;
         let first = base.wrapping_add(fields.zigzag()?);
         let duration = self.duration.wrapping_add(fields.zigzag()?);
         let samples = self.samples.checked_add(fields.zigzag()?)?;

@@ -179,7 +179,7 @@ impl<'a> BlockWriter<'a> {
         self.chunk.clear();
         self.encoder.encode(timestamps, values, &mut self.chunk);
         self.entries.push(ChunkEntry {
-            codec: Codec::Columns,
+            codec: Codec::Columns as u8,
             first: timestamps[0],
             last: timestamps[timestamps.len() - 1],
             // Both are bounded by SAMPLES_PER_CHUNK.

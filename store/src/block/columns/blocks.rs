@@ -8,6 +8,9 @@ use super::{BLOCK, Input};
 /// Says in the width byte that there are patches.
 const PATCHED: u8 = 0x80;
 const WIDTH_MAX: u32 = 64;
+/// Blocks by which the transforms of a column are compared: all of them for a chunk of 256, two of
+/// eight for one of 1,024. What it mis-ranks costs less than a hundredth of the bytes.
+const PRICED: usize = 2;
 
 /// How a block is best written.
 #[derive(Clone, Copy, Debug)]
@@ -21,34 +24,41 @@ struct Plan {
 impl Plan {
     fn of(block: &[i64]) -> Self {
         let base = block.iter().copied().min().unwrap_or(0);
-        let mut lengths = [0u32; WIDTH_MAX as usize + 1];
-        let mut widest = 0;
-        for &number in block {
-            let bits = WIDTH_MAX - (number.wrapping_sub(base) as u64).leading_zeros();
-            lengths[bits as usize] += 1;
-            widest = widest.max(bits);
+        // Two tables, so that equal neighbours do not wait for one another.
+        let mut lengths = [[0u32; WIDTH_MAX as usize + 1]; 2];
+        let length = |number: &i64| {
+            let above = number.wrapping_sub(base) as u64;
+            (WIDTH_MAX - above.leading_zeros()) as usize
+        };
+        let (pairs, rest) = block.as_chunks::<2>();
+        for [a, b] in pairs {
+            lengths[0][length(a)] += 1;
+            lengths[1][length(b)] += 1;
         }
+        for number in rest {
+            lengths[0][length(number)] += 1;
+        }
+        let [mut counts, other] = lengths;
+        for (count, other) in counts.iter_mut().zip(other) {
+            *count += other;
+        }
+        let widest = counts.iter().rposition(|&count| count > 0).unwrap_or(0);
         let fixed = 1 + varint_len(zigzag(base));
         let (mut best, mut patches) = ((usize::MAX, 0, 0), 0);
         for width in (0..=widest).rev() {
-            if width < widest {
-                patches += lengths[width as usize + 1];
-            }
+            let above = &counts[width + 1..=widest];
+            patches += above.first().copied().unwrap_or(0);
             if patches as usize > block.len() / 4 {
                 break;
             }
             // A patch is its place and the high bits, seven a byte.
             let price =
-                |(above, &count): (usize, &u32)| count as usize * (1 + (above + 1).div_ceil(7));
-            let high: usize = lengths[width as usize + 1..]
-                .iter()
-                .enumerate()
-                .map(price)
-                .sum();
-            let bytes = fixed + packed_bytes(block.len(), width) + high + usize::from(patches > 0);
-            if bytes < best.0 {
-                best = (bytes, width, patches);
-            }
+                |(bits, &count): (usize, &u32)| count as usize * (1 + (bits + 1).div_ceil(7));
+            let high: usize = above.iter().enumerate().map(price).sum();
+            let width = width as u32;
+            let packed = packed_bytes(block.len(), width);
+            let bytes = fixed + packed + high + usize::from(patches > 0);
+            best = best.min((bytes, width, patches));
         }
         Self {
             base,
@@ -59,12 +69,17 @@ impl Plan {
     }
 }
 
-/// The bytes that [`encode`] takes.
+/// About the bytes that [`encode`] takes: of a long column by a few of its blocks.
 pub(super) fn price(numbers: &[i64]) -> usize {
-    numbers
-        .chunks(BLOCK)
-        .map(|block| Plan::of(block).bytes)
-        .sum()
+    let of = |block: &[i64]| Plan::of(block).bytes;
+    if numbers.len() <= PRICED * BLOCK {
+        return numbers.chunks(BLOCK).map(of).sum();
+    }
+    let (blocks, _) = numbers.as_chunks::<BLOCK>();
+    let step = blocks.len() / PRICED;
+    let few = blocks.iter().step_by(step).take(PRICED);
+    let sum: usize = few.map(|block| of(block)).sum();
+    sum * numbers.len() / (PRICED * BLOCK)
 }
 
 /// Appends the numbers, block by block.

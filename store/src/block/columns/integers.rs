@@ -254,12 +254,17 @@ fn decode_sparse(first: i64, input: &mut Input<'_>, out: &mut [i64]) -> Result<(
     blocks::decode(input, &mut out[start..])?;
     let (mut sum, mut next) = (first, start);
     for at in 0..out.len() {
-        if bitmap[at / 8] >> (at % 8) & 1 == 1 {
-            let change = out.get(next).ok_or("changes behind the last number")?;
-            sum = sum.wrapping_add(*change);
-            next += 1;
-        }
+        // Without a branch: which numbers change is what cannot be foretold.
+        let changed = bitmap[at / 8] >> (at % 8) & 1;
+        let change = out.get(next).copied().unwrap_or(0);
+        sum = sum.wrapping_add(change & -i64::from(changed));
+        next += usize::from(changed);
         out[at] = sum;
     }
-    Ok(())
+    // A bit behind the last number would have left a change over.
+    if next == out.len() {
+        Ok(())
+    } else {
+        Err("changes behind the last number")
+    }
 }

@@ -27,7 +27,7 @@ const ROUNDER: f64 = 6_755_399_441_055_744.0;
 /// 0.001 and the like.
 const CORRECTED_MAX: f64 = (1u64 << 45) as f64;
 /// In units of the last place.
-const CORRECTION_MAX: u64 = 2;
+const CORRECTION_MAX: i64 = 2;
 
 /// The exponent is chosen by so many values.
 const PROBES: usize = 32;
@@ -41,19 +41,34 @@ pub(super) struct ValueEncoder {
     bits: Vec<u8>,
 }
 
-/// A float as a decimal: mantissa, and what its bits are above those of the quotient.
-#[inline]
-fn decimal(value: f64, exponent: usize) -> Option<(i64, i64)> {
-    let power = POWERS[exponent];
-    let scaled = value * power;
-    if scaled.is_nan() || scaled.abs() >= MANTISSA_MAX {
-        return None;
+/// A float as a decimal.
+#[derive(Clone, Copy, Debug)]
+struct Decimal {
+    mantissa: i64,
+    /// What the bits of the float are above those of the quotient.
+    off: i64,
+    /// Whether it is one.
+    fits: bool,
+}
+
+impl Decimal {
+    /// Without a branch, so that a column of them goes through the vector unit.
+    #[inline(always)]
+    fn of(value: f64, power: f64) -> Self {
+        let scaled = value * power;
+        let shifted = scaled + ROUNDER;
+        let rounded = shifted - ROUNDER;
+        let off = value.to_bits().wrapping_sub((rounded / power).to_bits()) as i64;
+        let near = (off.wrapping_add(CORRECTION_MAX) as u64) <= 2 * CORRECTION_MAX as u64;
+        let small = rounded.abs() < CORRECTED_MAX;
+        Self {
+            // Up there neighbouring floats are one apart.
+            mantissa: shifted.to_bits().wrapping_sub(ROUNDER.to_bits()) as i64,
+            off,
+            // False for NaN.
+            fits: (scaled.abs() < MANTISSA_MAX) & ((off == 0) | (near & small)),
+        }
     }
-    let rounded = (scaled + ROUNDER) - ROUNDER;
-    let off = value.to_bits().wrapping_sub((rounded / power).to_bits()) as i64;
-    let near = off.unsigned_abs() <= CORRECTION_MAX && rounded.abs() < CORRECTED_MAX;
-    let fits = off == 0 || near;
-    fits.then_some((rounded as i64, off))
 }
 
 impl ValueEncoder {
@@ -65,9 +80,8 @@ impl ValueEncoder {
         out: &mut Vec<u8>,
     ) {
         let start = out.len();
-        let found = exponent_of(values);
-        let decimal = found.is_some_and(|exponent| self.split(values, exponent));
-        if let (Some(exponent), true) = (found, decimal) {
+        let decimals = self.split_at_some_exponent(values);
+        if let Some(exponent) = decimals {
             self.put_decimals(exponent, integers, out);
             // Under half of the raw size there is nothing to gain by bits.
             if out.len() - start <= values.len() * 4 {
@@ -75,39 +89,62 @@ impl ValueEncoder {
             }
         }
         self.mantissas.clear();
-        self.mantissas
-            .extend(values.iter().map(|v| ordered(v.to_bits())));
+        let bits = values.iter().map(|v| ordered(v.to_bits()));
+        self.mantissas.extend(bits);
         self.bits.clear();
         self.bits.push(BITS);
         integers.encode(&self.mantissas, &mut self.bits);
-        if !decimal || self.bits.len() < out.len() - start {
+        if decimals.is_none() || self.bits.len() < out.len() - start {
             out.truncate(start);
             out.extend_from_slice(&self.bits);
         }
     }
 
+    fn split_at_some_exponent(&mut self, values: &[f64]) -> Option<usize> {
+        let exponent = probe(values)?;
+        if self.split(values, exponent) {
+            return Some(exponent);
+        }
+        // Values between the probes may have more digits than they.
+        let exponent = widen(values, exponent);
+        self.split(values, exponent).then_some(exponent)
+    }
+
     /// Splits values into mantissas, corrections and exceptions. False if there are too many of the
     /// last.
     fn split(&mut self, values: &[f64], exponent: usize) -> bool {
-        self.mantissas.clear();
-        self.corrections.clear();
+        self.mantissas.resize(values.len(), 0);
+        self.corrections.resize(values.len(), 0);
         self.exceptions.clear();
-        let mut before = 0;
-        for (at, &value) in values.iter().enumerate() {
-            let (mantissa, off) = match decimal(value, exponent) {
-                Some(decimal) => decimal,
-                None => {
-                    self.exceptions.push((at, value.to_bits()));
-                    // What costs least between its neighbours.
-                    (before, 0)
-                }
-            };
-            self.mantissas.push(mantissa);
-            self.corrections.push(off);
-            before = mantissa;
+        let power = POWERS[exponent];
+        let mut all_fit = true;
+        let columns = self.mantissas.iter_mut().zip(&mut self.corrections);
+        for (&value, (mantissa, correction)) in values.iter().zip(columns) {
+            let decimal = Decimal::of(value, power);
+            (*mantissa, *correction) = (decimal.mantissa, decimal.off);
+            all_fit &= decimal.fits;
         }
+        all_fit || self.take_exceptions(values, power)
+    }
+
+    /// Moves what is no decimal out of the columns. False if that is too much.
+    #[cold]
+    fn take_exceptions(&mut self, values: &[f64], power: f64) -> bool {
         // A staleness marker in a short chunk is no reason to give up.
-        self.exceptions.len() <= values.len() / 8 + 1 && self.exceptions.len() < values.len()
+        let most = (values.len() / 8 + 1).min(values.len() - 1);
+        for (at, &value) in values.iter().enumerate() {
+            if Decimal::of(value, power).fits {
+                continue;
+            }
+            if self.exceptions.len() == most {
+                return false;
+            }
+            self.exceptions.push((at, value.to_bits()));
+            // What costs least beside its neighbour.
+            let before = at.checked_sub(1).map_or(0, |at| self.mantissas[at]);
+            (self.mantissas[at], self.corrections[at]) = (before, 0);
+        }
+        true
     }
 
     fn put_decimals(&mut self, exponent: usize, integers: &mut IntegerEncoder, out: &mut Vec<u8>) {
@@ -147,33 +184,32 @@ impl ValueEncoder {
     }
 }
 
-/// The smallest exponent with which most values are decimals; `None` if there is none.
-fn exponent_of(values: &[f64]) -> Option<usize> {
-    let step = values.len().div_ceil(PROBES);
+/// The smallest exponent from `from` on with which a value is a decimal.
+fn exponent_of(value: f64, from: usize) -> Option<usize> {
+    (from..POWERS.len()).find(|&e| Decimal::of(value, POWERS[e]).fits)
+}
+
+/// The smallest exponent with which some probes are decimals; `None` if many are not with any.
+fn probe(values: &[f64]) -> Option<usize> {
     let (mut exponent, mut probes, mut failed) = (0, 0, 0);
-    for &value in values.iter().step_by(step) {
+    for &value in values.iter().step_by(values.len().div_ceil(PROBES)) {
         probes += 1;
-        match (exponent..POWERS.len()).find(|&e| decimal(value, e).is_some()) {
+        match exponent_of(value, exponent) {
             Some(found) => exponent = found,
             None => failed += 1,
         }
-    }
-    if failed * 4 > probes {
-        return None;
-    }
-    // A value between the probes may have more digits than they.
-    let missed = values
-        .iter()
-        .filter(|&&v| decimal(v, exponent).is_none())
-        .count();
-    if missed > values.len() / 8 {
-        for &value in values {
-            if let Some(found) = (exponent..POWERS.len()).find(|&e| decimal(value, e).is_some()) {
-                exponent = found;
-            }
+        // Columns of full-precision floats are known by their first values.
+        if failed > PROBES / 4 {
+            return None;
         }
     }
-    Some(exponent)
+    (failed * 4 <= probes).then_some(exponent)
+}
+
+/// The smallest exponent with which all values are decimals that are with any.
+fn widen(values: &[f64], from: usize) -> usize {
+    let wider = |exponent, &value: &f64| exponent_of(value, exponent).unwrap_or(exponent);
+    values.iter().fold(from, wider)
 }
 
 /// Maps the bits of floats to integers in the order of the floats, and back.
@@ -204,8 +240,11 @@ pub(super) fn decode(input: &mut Input<'_>, out: &mut [f64]) -> Result<(), &'sta
         read_exceptions(input, out.len(), &mut exceptions)?;
     }
     integers::decode(input, &mut numbers)?;
-    for (value, &number) in out.iter_mut().zip(&numbers) {
-        *value = number as f64 / power;
+    // A division by one would change nothing, and takes as long as all the rest.
+    if power == 1.0 {
+        to_floats(&numbers, out, |mantissa| mantissa);
+    } else {
+        to_floats(&numbers, out, |mantissa| mantissa / power);
     }
     if head & CORRECTED != 0 {
         integers::decode(input, &mut numbers)?;
@@ -217,6 +256,16 @@ pub(super) fn decode(input: &mut Input<'_>, out: &mut [f64]) -> Result<(), &'sta
         out[at] = value;
     }
     Ok(())
+}
+
+/// Mantissas to floats, by the way that they came. Those that no writer writes, of 52 bits and
+/// more, become anything.
+#[inline(always)]
+fn to_floats(mantissas: &[i64], out: &mut [f64], quotient: impl Fn(f64) -> f64) {
+    for (value, &mantissa) in out.iter_mut().zip(mantissas) {
+        let shifted = ROUNDER.to_bits().wrapping_add(mantissa as u64);
+        *value = quotient(f64::from_bits(shifted) - ROUNDER);
+    }
 }
 
 fn read_exceptions(

@@ -168,6 +168,34 @@ fn a_later_version_is_named() {
     assert!(!error.is_damage());
 }
 
+/// A chunk of a later codec is told apart from a damaged one, and spoils no other series.
+#[test]
+fn a_later_codec_is_named() {
+    let good = undamaged();
+    let block = BlockReader::open(&fs_with(&good), Path::new(PATH)).unwrap();
+    let entry = block.footer.section(Section::Series);
+    let mut named = 0;
+    for at in entry.offset as usize..(entry.offset + entry.bytes) as usize {
+        let mut bytes = good.clone();
+        bytes[at] = 9;
+        reseal(&mut bytes, &block, 1);
+        if let Err(BlockError::Unsupported {
+            what,
+            got: 9,
+            supported: 1,
+            ..
+        }) = ask(&bytes)
+        {
+            assert_eq!(what, "chunk codec");
+            named += 1;
+            let one = BlockReader::open(&fs_with(&bytes), Path::new(PATH)).unwrap();
+            assert_eq!(one.iter().filter(Result::is_ok).count(), model().len());
+        }
+    }
+    // Each chunk has such a byte; those of the tenant's series that are asked for meet it.
+    assert_eq!(named, block.summary().chunks);
+}
+
 /// Bytes whose every checksum has been made right again: decoders must not trust them.
 #[test]
 fn forged_bytes_never_panic() {
