@@ -52,7 +52,7 @@ const HEADER_BYTES: usize = 12;
 /// Series whose entries share a page: what one look at one series reads and checks, some 2 to 4 KiB.
 const SERIES_PER_PAGE: u32 = 64;
 
-/// Samples of a chunk at the most. Longer ones save nothing (`codecs.md` measured ≤ 1 %), and a
+/// Samples of a chunk at the most. Longer ones save less than a hundredth of their bytes, and a
 /// reader who wants one sample decodes a chunk.
 const SAMPLES_PER_CHUNK: usize = 1_024;
 
