@@ -18,7 +18,7 @@
 //!   for it.
 //! - No identity is stored: a [`SeriesId`] is the hash of tenant and labels, which are.
 //!
-//! Cost sketch, reading: one read and one checksum for each page of [`SERIES_PER_PAGE`] series, and
+//! Cost sketch, reading: one read and one checksum for each page of `SERIES_PER_PAGE` series, and
 //! one read for all wanted chunks of a series, which lie side by side.
 
 pub mod columns;

@@ -2,7 +2,7 @@
 //!
 //! The memtable's index ([`MemIndex`]) and that of a block hold the same thing in two ways: for
 //! each label name the series that have it, for each value of it the series that have that. What
-//! one selection makes of them is here once ([`select`]), over the trait [`LabelIndex`].
+//! one selection makes of them is here once (`select`), over the trait `LabelIndex`.
 //!
 //! Invariants:
 //! - A label that a series lacks is one with an empty value: a matcher that passes the empty value

@@ -4,7 +4,7 @@
 //! Almost everything that machines report is an integer or a decimal number of a few digits, which
 //! a float only approximates. So a value becomes its *mantissa* `m = v · 10^e` wherever `m / 10^e`
 //! gives back the same bits, and mantissas, like timestamps, become small by looking at their
-//! differences; what is left is packed in as few bits as most of a block of [`BLOCK`] need, and the
+//! differences; what is left is packed in as few bits as most of a block of `BLOCK` need, and the
 //! few that need more are patched in.
 //!
 //! ```text

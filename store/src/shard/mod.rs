@@ -6,7 +6,7 @@
 //! open:            manifest → WAL proves that no edit is lost → orphans removed → blocks → WAL replayed
 //! ```
 //!
-//! Invariants: those of the [crate](crate), and
+//! Invariants: those of the [crate], and
 //! - at most one memtable is being sealed at a time;
 //! - after an error of a write or a sync every call answers [`StoreError::Stopped`].
 
