@@ -142,6 +142,8 @@ impl Evaluator<'_> {
             fill_one: matching.fill_right,
             out: Block::new(left.steps, self.budget),
             rows: HashMap::new(),
+            moment: 0,
+            given: Vec::new(),
             scratch: Scratch::default(),
         };
         let many_present = any_present(many, 0..many.len());
@@ -190,6 +192,10 @@ struct Join<'b> {
     out: Block,
     /// Rows of `out` by their labels.
     rows: HashMap<Labels, usize>,
+    /// Counts the groups and steps that were begun.
+    moment: u64,
+    /// By row of `out`: the moment at which it was last given.
+    given: Vec<u64>,
     scratch: Scratch,
 }
 
@@ -206,6 +212,7 @@ impl Join<'_> {
         let width = one.len() + 1;
         let mut targets: Vec<Option<usize>> = vec![None; (many.len() + 1) * width];
         for (step, _) in active.iter().enumerate().filter(|(_, active)| **active) {
+            self.moment += 1;
             let single = self.single(labels, one, step)?;
             let single_value = single.map_or(self.fill_one, |at| Some(self.one.row(one[at])[step]));
             let mut matched = 0;
@@ -288,9 +295,11 @@ impl Join<'_> {
             true => (one_value, many_value),
             false => (many_value, one_value),
         };
-        let Some(value) = element(self.binary, left, right) else {
+        let value = element(self.binary, left, right);
+        let one_to_one = self.binary.matching.cardinality == Cardinality::OneToOne;
+        if value.is_none() && one_to_one {
             return Ok(());
-        };
+        }
         let row = match *target {
             Some(row) => row,
             None => {
@@ -299,14 +308,21 @@ impl Join<'_> {
                 row
             }
         };
+        // Which labels a group has given at this moment counts whether or not a comparison keeps
+        // the sample, so that an ambiguous expression does not work by chance of the values.
+        if !one_to_one {
+            self.given.resize(self.out.len().max(self.given.len()), 0);
+            if self.given[row] == self.moment {
+                return execution(
+                    "multiple matches for labels: grouping labels must ensure unique matches",
+                );
+            }
+            self.given[row] = self.moment;
+        }
+        let Some(value) = value else { return Ok(()) };
         let cell = &mut self.out.row_mut(row)[step];
         if !is_absent(*cell) {
-            if self.binary.matching.cardinality == Cardinality::OneToOne {
-                return Err(same_labelset());
-            }
-            return execution(
-                "multiple matches for labels: grouping labels must ensure unique matches",
-            );
+            return Err(same_labelset());
         }
         *cell = value;
         Ok(())

@@ -159,7 +159,7 @@ pub(super) fn median_absolute_deviation(values: &mut [f64]) -> f64 {
     quantile(0.5, values)
 }
 
-/// Go's `math.Min`: NaN if either is.
+/// Go's `math.Min`: NaN if either is, unless the other is -Inf; -0 is below 0.
 pub(super) fn min(a: f64, b: f64) -> f64 {
     if a == f64::NEG_INFINITY || b == f64::NEG_INFINITY {
         return f64::NEG_INFINITY;
@@ -167,16 +167,22 @@ pub(super) fn min(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() {
         return f64::NAN;
     }
+    if a == 0.0 && b == 0.0 {
+        return if a.is_sign_negative() { a } else { b };
+    }
     a.min(b)
 }
 
-/// Go's `math.Max`: NaN if either is.
+/// Go's `math.Max`: NaN if either is, unless the other is +Inf; 0 is above -0.
 pub(super) fn max(a: f64, b: f64) -> f64 {
     if a == f64::INFINITY || b == f64::INFINITY {
         return f64::INFINITY;
     }
     if a.is_nan() || b.is_nan() {
         return f64::NAN;
+    }
+    if a == 0.0 && b == 0.0 {
+        return if a.is_sign_negative() { b } else { a };
     }
     a.max(b)
 }
