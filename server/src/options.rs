@@ -29,13 +29,21 @@ pub fn http(config: &Config) -> HttpLimits {
     }
 }
 
-/// The embedded queue.
+/// Most partitions that are made unasked: each costs a sync per append and a thread on either side.
+const AUTO_PARTITIONS_MAX: usize = 8;
+
+/// The embedded queue. `existing` is the number of partitions that the data directory has, if it has
+/// any; `processors` decides it otherwise, unless the configuration does.
 #[must_use]
-pub fn queue(config: &Config) -> EmbeddedOptions {
+pub fn queue(config: &Config, existing: Option<u32>, processors: usize) -> EmbeddedOptions {
     let queue = &config.queue;
     let defaults = EmbeddedOptions::default();
+    let suggested = existing.map_or_else(
+        || processors.clamp(1, AUTO_PARTITIONS_MAX),
+        |count| count as usize,
+    );
     EmbeddedOptions {
-        partitions: queue.partitions,
+        partitions: u32::try_from(queue.partitions.or(suggested)).unwrap_or(u32::MAX),
         shard_key: ShardKey::new(queue.shard_key.iter().cloned()),
         segment_bytes: queue.segment_bytes.0,
         retention_age: queue.retention_age,
@@ -160,6 +168,28 @@ mod tests {
     use crate::config::{Layers, load};
     use millrace_log::fs::OsFs;
 
+    #[test]
+    fn partitions_are_what_was_said_or_what_there_is_or_one_per_processor() {
+        let config = load(&OsFs, &Layers::default()).unwrap();
+        let partitions =
+            |config: &Config, existing, processors| queue(config, existing, processors).partitions;
+        for (processors, expect) in [(0, 1), (1, 1), (2, 2), (8, 8), (64, 8)] {
+            assert_eq!(partitions(&config, None, processors), expect);
+        }
+        assert_eq!(partitions(&config, Some(5), 2), 5);
+        let three = ("--set", "queue.partitions".to_owned(), "3".to_owned());
+        let layers = Layers {
+            flags: vec![three],
+            ..Layers::default()
+        };
+        let config = load(&OsFs, &layers).unwrap();
+        assert_eq!(
+            partitions(&config, Some(5), 2),
+            3,
+            "refused when the queue is opened"
+        );
+    }
+
     /// A default that stands in two places must be the same in both.
     #[test]
     fn the_defaults_of_the_settings_are_those_of_the_parts() {
@@ -170,7 +200,7 @@ mod tests {
             format!("{:?}", IngestOptions::default()),
         );
         same(
-            format!("{:?}", queue(&config)),
+            format!("{:?}", queue(&config, None, 4)),
             format!("{:?}", EmbeddedOptions::default()),
         );
         same(

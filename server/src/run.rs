@@ -202,6 +202,11 @@ async fn life(
     Ok(())
 }
 
+/// Processors that this process may use.
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 fn joined<T>(result: Result<T, tokio::task::JoinError>) -> Result<T, Failure> {
     result.map_err(|error| Failure::Shutdown(format!("a task of the server panicked: {error}")))
 }
@@ -214,11 +219,18 @@ fn open(app: &App, fs: &Arc<dyn Fs>, config: &Config) -> Result<Opened, Failure>
     let begun = app.clock.monotonic();
 
     app.enter(Stage::OpeningQueue, "");
+    let queue_dir = dir.join("queue");
+    let existing =
+        EmbeddedQueue::stored_identity(&**fs, &queue_dir).map_err(|error| data(&error))?;
     let queue = EmbeddedQueue::open(
         fs.clone(),
         app.clock.clone(),
-        &dir.join("queue"),
-        options::queue(config),
+        &queue_dir,
+        options::queue(
+            config,
+            existing.map(|identity| identity.partitions),
+            processors(),
+        ),
         registry,
     )
     .map_err(|error| data(&error))?;

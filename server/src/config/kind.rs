@@ -387,11 +387,11 @@ impl Kind for LogFilter {
     }
 }
 
-/// A number of threads, or what the machine suggests.
+/// A number from 1 on, or what the machine suggests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Threads(pub Option<NonZeroUsize>);
+pub struct AutoCount(pub Option<NonZeroUsize>);
 
-impl Threads {
+impl AutoCount {
     /// The number, where `auto` is `suggested`.
     #[must_use]
     pub fn or(self, suggested: usize) -> usize {
@@ -399,7 +399,7 @@ impl Threads {
     }
 }
 
-impl Kind for Threads {
+impl Kind for AutoCount {
     const NAME: &'static str = "whole number or \"auto\"";
 
     fn read(raw: &Raw) -> Result<Self, String> {
@@ -408,14 +408,14 @@ impl Kind for Threads {
             raw => usize::read(raw)
                 .ok()
                 .and_then(NonZeroUsize::new)
-                .map(|threads| Self(Some(threads)))
+                .map(|count| Self(Some(count)))
                 .ok_or_else(|| "must be a whole number from 1 on, or \"auto\"".to_owned()),
         }
     }
 
     fn to_toml(&self) -> String {
         self.0
-            .map_or_else(|| quoted("auto"), |threads| threads.to_string())
+            .map_or_else(|| quoted("auto"), |count| count.to_string())
     }
 }
 

@@ -41,7 +41,7 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
         },
     )?;
     rule(
-        (1..=MAX_PARTITIONS).contains(&config.queue.partitions),
+        config.queue.partitions.or(1) <= MAX_PARTITIONS as usize,
         "queue.partitions",
         &|| format!("must be from 1 to {MAX_PARTITIONS}"),
     )?;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::kind::{
-    Bytes, Kind, LogFilter, LogFormat, Raw, StringFieldsSetting, Threads, WalSyncSetting,
+    AutoCount, Bytes, Kind, LogFilter, LogFormat, Raw, StringFieldsSetting, WalSyncSetting,
 };
 
 /// One row of the table.
@@ -150,7 +150,7 @@ settings! {
         /// Newest timestamp taken, ahead of now. `none` takes any.
         max_ahead: Option<Duration> = "10m";
         /// Threads that decode. `auto` stands for one per processor.
-        decode_threads: Threads = "auto";
+        decode_threads: AutoCount = "auto";
         /// Requests that wait for a decoding thread at most; more are answered 503.
         decode_queue: usize = "256";
         /// Memory for the bodies of all requests in hand, encoded and decoded. A request that finds
@@ -190,8 +190,9 @@ settings! {
     /// The embedded queue.
     queue: Queue ["queue."] {
         /// Number of partitions, and of shards of the store. Fixed when the data directory is
-        /// created.
-        partitions: u32 = "4";
+        /// created: `auto` stands for one per processor then, at most 8, and for what there is
+        /// later.
+        partitions: AutoCount = "auto";
         /// A series goes to the partition of the first of these labels that it has; of all its
         /// labels if it has none. Fixed when the data directory is created.
         shard_key: Vec<String> = "instance,host,hostname,device,device_id";
@@ -244,12 +245,12 @@ settings! {
         /// Longest expression.
         max_query_bytes: Bytes = "16KiB";
         /// Threads that evaluate. `auto` stands for one per processor.
-        threads: Threads = "auto";
+        threads: AutoCount = "auto";
         /// Remove a metric's name at the end of a query instead of in each operation, so that
         /// `label_replace` still sees it, as Prometheus does behind a feature flag.
         delayed_name_removal: bool = "false";
         /// Queries that run at once. `auto` stands for two per processor.
-        max_running: Threads = "auto";
+        max_running: AutoCount = "auto";
         /// Queries that wait for their turn at most; more are answered 503.
         max_waiting: usize = "64";
         /// How long a query waits for its turn before it is answered 503.

@@ -165,7 +165,8 @@ fn a_query_that_names_the_position_of_a_push_sees_it() {
             .map(|p| p[field].as_u64().unwrap())
             .sum::<u64>()
     };
-    assert_eq!(partitions.len(), 4);
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    assert_eq!(partitions.len(), processors.clamp(1, 8));
     assert!(total("end_offset") > 0, "{status}");
     assert_eq!(total("end_offset"), total("applied_offset"), "{status}");
     assert_eq!(total("lag_records"), 0, "{status}");

@@ -100,9 +100,9 @@ fn other_kinds_take_toml_and_text() {
     check::<LogFilter>(t("loud=very"), "must be error, warn");
     check::<LogFormat>(t("json"), "\"json\"");
     check::<LogFormat>(t("xml"), "must be \"text\" or \"json\"");
-    check::<Threads>(t("auto"), "\"auto\"");
-    check::<Threads>(Raw::Int(3), "3");
-    check::<Threads>(Raw::Int(0), "from 1 on");
+    check::<AutoCount>(t("auto"), "\"auto\"");
+    check::<AutoCount>(Raw::Int(3), "3");
+    check::<AutoCount>(Raw::Int(0), "from 1 on");
     check::<Option<String>>(t("none"), "\"none\"");
     check::<Option<String>>(t("db"), "\"db\"");
     check::<WalSyncSetting>(t("always"), "\"always\"");
