@@ -6,6 +6,7 @@
 //!
 //! - [`Producer`] and [`Consumer`] are what a backend gives; [`EmbeddedQueue`] is one, on the
 //!   segmented log of `millrace-log`, with its directory described in `docs/formats/queue.md`.
+//! - `kafka`, behind the feature of that name, is the other: one topic of Apache Kafka.
 //! - [`Appender`] stands before a producer and joins what concurrent requests submit into few
 //!   large appends (group commit), within a bound in bytes.
 //!
@@ -20,6 +21,8 @@
 mod appender;
 mod embedded;
 mod error;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 mod metrics;
 pub mod planted;
 mod traits;

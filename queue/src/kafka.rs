@@ -1,0 +1,214 @@
+//! The queue on Apache Kafka: one topic, one record per batch, a partition of the topic for each
+//! partition of the queue.
+//!
+//! What holds, and where (numbers are the traps of `docs/kafka.md`):
+//! - The producer is idempotent with `acks=all`, never creates topics, and picks the partition
+//!   itself; in-flight bytes are bounded; a fatal producer is replaced, its in-flight answered as
+//!   *unknown* ([`producer`]).
+//! - A consumer is assigned by hand and keeps its own position; out of range is an error, never a
+//!   reset ([`consumer`]).
+//! - Before either is used the topic is looked at: what durability can it give, and is it the
+//!   topic that the configuration means ([`topic`]).
+//! - Secrets are typed, so that no log line or error prints them ([`settings`]).
+
+mod consumer;
+mod producer;
+mod raw;
+mod settings;
+mod topic;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_model::{Offset, PartitionId, ShardKey};
+use rdkafka::error::KafkaError as ClientError;
+
+use crate::traits::{ConsumeError, Consumer, Durability, Producer, QueueIdentity};
+
+pub use settings::{ClientSettings, SettingsError};
+pub use topic::{Shortfall, TopicReport, TopicSpec};
+
+/// How a [`KafkaQueue`] is reached and what it must give.
+#[derive(Clone, Debug)]
+pub struct KafkaOptions {
+    /// The topic.
+    pub topic: String,
+    /// Address, TLS, SASL and whatever else librdkafka takes; millrace's own settings win.
+    pub client: ClientSettings,
+    /// By which labels series are spread. Part of the queue's identity.
+    pub shard_key: ShardKey,
+    /// Partitions that the topic must have; `None` takes what it has.
+    pub partitions: Option<u32>,
+    /// The least durability that is accepted at start.
+    pub minimum_durability: Durability,
+    /// After how long an append that nobody acknowledged is given up, outcome unknown.
+    pub delivery_timeout: Duration,
+    /// Bytes of batches that may be on their way to the brokers.
+    pub max_in_flight_bytes: usize,
+    /// Longest batch, in bytes. The topic's `max.message.bytes` must leave room for it.
+    pub max_batch_bytes: usize,
+    /// The consumer group under which positions are committed, for Kafka's own tools.
+    pub group: String,
+}
+
+impl KafkaOptions {
+    /// Options with the defaults of `docs/configuration.md`.
+    #[must_use]
+    pub fn new(topic: impl Into<String>, client: ClientSettings) -> Self {
+        Self {
+            topic: topic.into(),
+            client,
+            shard_key: ShardKey::default(),
+            partitions: None,
+            minimum_durability: Durability::Replicated,
+            // Longer than a leader change takes (15 s with slow brokers), shorter than the
+            // patience of HTTP clients.
+            delivery_timeout: Duration::from_secs(30),
+            max_in_flight_bytes: 64 << 20,
+            // Kafka's own default limit is 1,000,000 with headers; a tenth is left for them.
+            max_batch_bytes: 900_000,
+            group: "millrace".to_owned(),
+        }
+    }
+}
+
+/// A queue on Kafka. See the [module](self).
+#[derive(Clone, Debug)]
+pub struct KafkaQueue {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    options: KafkaOptions,
+    identity: QueueIdentity,
+    report: TopicReport,
+}
+
+impl KafkaQueue {
+    /// Looks at the topic, checks it against the options, and returns the queue.
+    ///
+    /// # Errors
+    ///
+    /// The brokers cannot be reached; the topic is missing, has another partition count, is
+    /// compacted, takes too short messages, or gives less than the minimum durability: the error
+    /// says which setting is short, with both values.
+    pub fn open(options: KafkaOptions) -> Result<Self, KafkaError> {
+        let report = topic::inspect(&options)?;
+        report.check(&options)?;
+        let identity = QueueIdentity {
+            id: report.topic_id,
+            partitions: report.partitions,
+            shard_key: options.shard_key.clone(),
+        };
+        Ok(Self {
+            inner: Arc::new(Inner {
+                options,
+                identity,
+                report,
+            }),
+        })
+    }
+
+    /// Creates the topic as [`open`](Self::open) wants it.
+    ///
+    /// # Errors
+    ///
+    /// The brokers cannot be reached, refuse, or have a topic of that name already.
+    pub fn create_topic(options: &KafkaOptions, spec: &TopicSpec) -> Result<(), KafkaError> {
+        topic::create(options, spec)
+    }
+
+    /// What queue this is.
+    #[must_use]
+    pub fn identity(&self) -> &QueueIdentity {
+        &self.inner.identity
+    }
+
+    /// What was found when the topic was looked at.
+    #[must_use]
+    pub fn report(&self) -> &TopicReport {
+        &self.inner.report
+    }
+
+    /// A new producer. One per process is enough.
+    ///
+    /// # Errors
+    ///
+    /// A client setting that librdkafka refuses.
+    pub fn producer(&self) -> Result<Arc<dyn Producer>, KafkaError> {
+        let inner = &self.inner;
+        let durability = inner.report.durability();
+        let producer = producer::KafkaProducer::start(
+            inner.options.clone(),
+            inner.identity.clone(),
+            durability,
+        )?;
+        Ok(Arc::new(producer))
+    }
+
+    /// A consumer of one partition that begins at `from`.
+    ///
+    /// # Errors
+    ///
+    /// The partition does not hold `from` any more, or not yet, or cannot be reached.
+    pub fn consumer(
+        &self,
+        partition: PartitionId,
+        from: Offset,
+    ) -> Result<Box<dyn Consumer>, ConsumeError> {
+        Ok(Box::new(consumer::KafkaConsumer::start(
+            &self.inner.options,
+            partition,
+            from,
+        )?))
+    }
+}
+
+/// Why a Kafka queue cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KafkaError {
+    /// The client library or the brokers refused.
+    #[error("kafka: {doing}: {source}")]
+    Client {
+        /// What was being done.
+        doing: &'static str,
+        /// What came back.
+        source: ClientError,
+    },
+    /// The brokers said no to an administrative call.
+    #[error("kafka: {doing}: {reason}")]
+    Refused {
+        /// What was being done.
+        doing: &'static str,
+        /// Their reason.
+        reason: String,
+    },
+    /// The topic is not there.
+    #[error(
+        "kafka: topic {topic:?} does not exist; `millrace queue create` makes it as it should be"
+    )]
+    NoTopic {
+        /// Its name.
+        topic: String,
+    },
+    /// The topic does not do what the configuration asks.
+    #[error("kafka: topic {topic:?}: {}", list(shortfalls))]
+    Unfit {
+        /// Its name.
+        topic: String,
+        /// Each setting that is short.
+        shortfalls: Vec<Shortfall>,
+    },
+    /// A setting that cannot be passed on.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+}
+
+fn list(shortfalls: &[Shortfall]) -> String {
+    shortfalls
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
+}

@@ -1,0 +1,290 @@
+//! Reading one partition of the topic.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use millrace_model::{Offset, PartitionId, TimestampMs};
+use parking_lot::Mutex;
+use rdkafka::ClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::topic_partition_list::{Offset as ClientOffset, TopicPartitionList};
+use tracing::{debug, warn};
+
+use super::{KafkaOptions, raw, settings};
+use crate::traits::{ConsumeError, Consumer, Record};
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long closing may take before the thread that does it is left behind: librdkafka has hung
+/// there more than once, and the position is durable elsewhere.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+struct Context {
+    /// The last thing that librdkafka complained about, for the error that follows.
+    last_complaint: Mutex<Option<String>>,
+}
+
+impl ClientContext for Context {
+    fn error(&self, error: ClientError, reason: &str) {
+        warn!(%error, reason, "kafka consumer");
+        *self.last_complaint.lock() = Some(format!("{error}: {reason}"));
+    }
+}
+
+impl ConsumerContext for Context {}
+
+/// A consumer assigned by hand to one partition. Its position is its own; what is committed to the
+/// group is for Kafka's tools.
+pub(super) struct KafkaConsumer {
+    client: Option<BaseConsumer<Context>>,
+    topic: Arc<str>,
+    partition: PartitionId,
+    number: i32,
+    next: Offset,
+    assigned: bool,
+}
+
+impl fmt::Debug for KafkaConsumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaConsumer")
+            .field("topic", &self.topic)
+            .field("partition", &self.partition)
+            .field("next", &self.next)
+            .finish_non_exhaustive()
+    }
+}
+
+impl KafkaConsumer {
+    pub(super) fn start(
+        options: &KafkaOptions,
+        partition: PartitionId,
+        from: Offset,
+    ) -> Result<Self, ConsumeError> {
+        let unavailable = |reason: String| ConsumeError::Unavailable { partition, reason };
+        let number = i32::try_from(partition.0)
+            .map_err(|_| unavailable("partition numbers end at 2^31".to_owned()))?;
+        let context = Context {
+            last_complaint: Mutex::new(None),
+        };
+        let client: BaseConsumer<Context> = settings::consumer(options)
+            .create_with_context(context)
+            .map_err(|error| unavailable(error.to_string()))?;
+        let topic = Arc::from(options.topic.as_str());
+        let consumer = Self {
+            client: Some(client),
+            topic,
+            partition,
+            number,
+            next: from,
+            assigned: false,
+        };
+        consumer.check_range()?;
+        Ok(consumer)
+    }
+
+    fn client(&self) -> &BaseConsumer<Context> {
+        self.client
+            .as_ref()
+            .expect("the client is taken only when the consumer is dropped")
+    }
+
+    fn unavailable(&self, error: &ClientError) -> ConsumeError {
+        let complaint = self.client().context().last_complaint.lock().take();
+        let reason = complaint.unwrap_or_else(|| error.to_string());
+        ConsumeError::Unavailable {
+            partition: self.partition,
+            reason,
+        }
+    }
+
+    /// Whether the position is inside what the partition holds: low ≤ next ≤ high.
+    fn check_range(&self) -> Result<(), ConsumeError> {
+        let (low, high) = self
+            .client()
+            .fetch_watermarks(&self.topic, self.number, TIMEOUT)
+            .map_err(|error| self.unavailable(&error))?;
+        let offset = |value: i64| Offset(u64::try_from(value).unwrap_or(0));
+        let (first, end, wanted, partition) =
+            (offset(low), offset(high), self.next, self.partition);
+        if wanted < first {
+            return Err(ConsumeError::TooOld {
+                partition,
+                wanted,
+                first,
+            });
+        }
+        if wanted > end {
+            return Err(ConsumeError::BeyondEnd {
+                partition,
+                wanted,
+                end,
+            });
+        }
+        Ok(())
+    }
+
+    fn assign(&mut self) -> Result<(), ConsumeError> {
+        let mut list = TopicPartitionList::new();
+        let next = i64::try_from(self.next.0).unwrap_or(i64::MAX);
+        list.add_partition_offset(&self.topic, self.number, ClientOffset::Offset(next))
+            .and_then(|()| self.client().assign(&list))
+            .map_err(|error| self.unavailable(&error))?;
+        self.assigned = true;
+        Ok(())
+    }
+
+    /// Copies a message out of librdkafka's buffer: holding it would pin the whole fetch.
+    fn take(&mut self, message: &BorrowedMessage<'_>) -> Result<Option<Record>, ConsumeError> {
+        let offset = Offset(u64::try_from(message.offset()).unwrap_or(0));
+        if offset < self.next {
+            // Left over from before a seek.
+            return Ok(None);
+        }
+        let next = offset.checked_next().ok_or_else(|| ConsumeError::Damaged {
+            partition: self.partition,
+            reason: format!("offset {offset} is the last there can be"),
+        })?;
+        self.next = next;
+        Ok(Some(Record {
+            offset,
+            appended_at: TimestampMs(message.timestamp().to_millis().unwrap_or_default()),
+            payload: Bytes::copy_from_slice(message.payload().unwrap_or_default()),
+        }))
+    }
+
+    /// What an error of a poll means for the partition.
+    fn classify(&mut self, error: &ClientError) -> ConsumeError {
+        self.assigned = false;
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                // Says which side it is out of range on; if it is not any more, a later poll
+                // succeeds.
+                match self.check_range() {
+                    Err(range) => range,
+                    Ok(()) => self.unavailable(error),
+                }
+            }
+            Some(RDKafkaErrorCode::BadMessage | RDKafkaErrorCode::InvalidMessage) => {
+                ConsumeError::Damaged {
+                    partition: self.partition,
+                    reason: format!("topic {} at offset {}: {error}", self.topic, self.next),
+                }
+            }
+            _ => self.unavailable(error),
+        }
+    }
+}
+
+impl Consumer for KafkaConsumer {
+    fn partition(&self) -> PartitionId {
+        self.partition
+    }
+
+    fn poll(
+        &mut self,
+        max_bytes: usize,
+        wait: Duration,
+        out: &mut Vec<Record>,
+    ) -> Result<(), ConsumeError> {
+        if !self.assigned {
+            self.assign()?;
+        }
+        let client = self
+            .client
+            .take()
+            .expect("the client is taken only when dropped");
+        let result = drain(&client, max_bytes, wait, |message| self.take(message), out);
+        self.client = Some(client);
+        match result {
+            Ok(()) => Ok(()),
+            Err(Drain::Consume(error)) => Err(error),
+            // Records that came before the error are good; it will be met again.
+            Err(Drain::Client(error)) if !out.is_empty() => {
+                debug!(%error, partition = %self.partition, "poll ended early");
+                self.assigned = false;
+                Ok(())
+            }
+            Err(Drain::Client(error)) => Err(self.classify(&error)),
+        }
+    }
+
+    fn seek(&mut self, next: Offset) {
+        self.next = next;
+        self.assigned = false;
+    }
+
+    fn end(&self) -> Result<Offset, ConsumeError> {
+        if let Some(end) = raw::last_seen_end(self.client().client(), &self.topic, self.partition) {
+            return Ok(end.max(self.next));
+        }
+        let (_, high) = self
+            .client()
+            .fetch_watermarks(&self.topic, self.number, TIMEOUT)
+            .map_err(|error| self.unavailable(&error))?;
+        Ok(Offset(u64::try_from(high).unwrap_or(0)))
+    }
+
+    fn release(&mut self, sealed: Offset) -> Result<(), ConsumeError> {
+        let mut list = TopicPartitionList::new();
+        let sealed = i64::try_from(sealed.0).unwrap_or(i64::MAX);
+        list.add_partition_offset(&self.topic, self.number, ClientOffset::Offset(sealed))
+            .and_then(|()| self.client().commit(&list, CommitMode::Async))
+            .map_err(|error| self.unavailable(&error))
+    }
+}
+
+enum Drain {
+    Client(ClientError),
+    Consume(ConsumeError),
+}
+
+fn drain(
+    client: &BaseConsumer<Context>,
+    max_bytes: usize,
+    wait: Duration,
+    mut take: impl FnMut(&BorrowedMessage<'_>) -> Result<Option<Record>, ConsumeError>,
+    out: &mut Vec<Record>,
+) -> Result<(), Drain> {
+    let deadline = Instant::now() + wait;
+    let mut bytes = 0;
+    while bytes < max_bytes {
+        let patience = if bytes == 0 {
+            deadline.saturating_duration_since(Instant::now())
+        } else {
+            Duration::ZERO
+        };
+        match client.poll(patience) {
+            None => return Ok(()),
+            Some(Ok(message)) => {
+                if let Some(record) = take(&message).map_err(Drain::Consume)? {
+                    bytes += record.payload.len();
+                    out.push(record);
+                }
+            }
+            Some(Err(error)) => return Err(Drain::Client(error)),
+        }
+    }
+    Ok(())
+}
+
+impl Drop for KafkaConsumer {
+    fn drop(&mut self) {
+        let Some(client) = self.client.take() else {
+            return;
+        };
+        let (closed, wait) = std::sync::mpsc::channel();
+        let spawned = std::thread::Builder::new()
+            .name("kafka-close".into())
+            .spawn(move || {
+                drop(client);
+                // Nobody listens any more after the timeout, which is fine.
+                let _unheard = closed.send(());
+            });
+        if spawned.is_err() || wait.recv_timeout(CLOSE_TIMEOUT).is_err() {
+            warn!(partition = %self.partition, "closing the kafka consumer takes too long, it is left behind");
+        }
+    }
+}
