@@ -4,12 +4,12 @@
 //! What holds, and where (numbers are the traps of `docs/kafka.md`):
 //! - The producer is idempotent with `acks=all`, never creates topics, and picks the partition
 //!   itself; in-flight bytes are bounded; a fatal producer is replaced, its in-flight answered as
-//!   *unknown* ([`producer`]).
+//!   *unknown* (`producer.rs`).
 //! - A consumer is assigned by hand and keeps its own position; out of range is an error, never a
-//!   reset ([`consumer`]).
+//!   reset (`consumer.rs`).
 //! - Before either is used the topic is looked at: what durability can it give, and is it the
-//!   topic that the configuration means ([`topic`]).
-//! - Secrets are typed, so that no log line or error prints them ([`settings`]).
+//!   topic that the configuration means (`topic.rs`).
+//! - Secrets are typed, so that no log line or error prints them (`settings.rs`).
 
 mod consumer;
 mod producer;

@@ -328,7 +328,8 @@ mod tests {
     #[test]
     fn each_short_setting_is_named_with_both_values() {
         assert_eq!(refusal(|_| {}), "fine");
-        let table: [(fn(&mut TopicReport), &str); 6] = [
+        type Change = fn(&mut TopicReport);
+        let table: [(Change, &str); 6] = [
             (
                 |r| r.replication = 1,
                 "replication is 1, must be at least 3",

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use millrace_queue::Durability;
-use millrace_queue::kafka::{ClientSettings, KafkaOptions, KafkaQueue, TopicSpec};
-use std::time::Duration;
+use millrace_queue::kafka::{ClientSettings, KafkaError, KafkaOptions, KafkaQueue, TopicSpec};
 
 /// Brokers in a directory of their own, stopped when dropped.
 pub struct Cluster {
@@ -48,14 +48,13 @@ impl Cluster {
                     cluster.run(&["stop"]);
                 }
             }
-            // SAFETY: `stop` is a plain function without arguments, as atexit wants it.
             #[expect(
                 unsafe_code,
                 reason = "the standard library has no hook for the end of main"
             )]
-            unsafe {
-                libc::atexit(stop);
-            }
+            // SAFETY: `stop` is a plain function without arguments, as atexit wants it.
+            let registered = unsafe { libc::atexit(stop) };
+            assert_eq!(registered, 0, "the brokers could not be stopped at the end");
         });
         cluster
     }
@@ -102,14 +101,14 @@ impl Cluster {
 
 /// Opens the queue, trying again while the brokers still tell one another of a new topic.
 pub fn open(options: &KafkaOptions) -> KafkaQueue {
-    for _ in 0..50 {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
         match KafkaQueue::open(options.clone()) {
             Ok(queue) => return queue,
-            Err(millrace_queue::kafka::KafkaError::NoTopic { .. }) => std::thread::yield_now(),
+            Err(KafkaError::NoTopic { .. }) if Instant::now() < deadline => {}
             Err(error) => panic!("{error}"),
         }
     }
-    KafkaQueue::open(options.clone()).unwrap()
 }
 
 impl Drop for Cluster {
