@@ -164,9 +164,11 @@ async fn life(
     };
     let watching = tokio::spawn({
         let (app, store, recovered) = (app.clone(), opened.store.clone(), opened.recovered.clone());
+        let queue = opened.queue.clone();
         async move {
             tokio::select! {
                 () = watch_for_failure(&app) => {}
+                () = retain(&app, &queue) => {}
                 () = async {
                     catch_up(&app, &store, &recovered).await;
                     std::future::pending::<()>().await;
@@ -363,6 +365,25 @@ fn close(opened: Opened) -> Result<(), Failure> {
         .map_err(|error| Failure::Shutdown(error.to_string()));
     opened.queue.close();
     closed
+}
+
+/// How often the queue's retention is enforced where no appends do it.
+const RETENTION_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Lets the queue forget what it may, also while nobody pushes. Ends only with its task.
+async fn retain(app: &App, queue: &EmbeddedQueue) {
+    let mut ticks = tokio::time::interval(RETENTION_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let (queue, now) = (queue.clone(), app.clock.now());
+        let removing = tokio::task::spawn_blocking(move || queue.enforce_retention(now));
+        match removing.await {
+            Ok(Ok(())) => {}
+            // The partition says so itself on `/-/ready`, if it can take no more appends.
+            Ok(Err(error)) => error!(%error, "retention could not remove a segment of the queue"),
+            Err(error) => error!(%error, "retention of the queue panicked"),
+        }
+    }
 }
 
 /// SIGTERM and SIGINT.
