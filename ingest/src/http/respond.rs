@@ -118,7 +118,8 @@ fn partly_good(protocol: Protocol, answer: &Answer) -> Response {
 fn summary(accepted: u64, report: &Report) -> String {
     let items = report.items();
     let plural = if items == 1 { "item" } else { "items" };
-    format!("{accepted} samples stored, {items} {plural} refused")
+    let stored = if accepted == 1 { "sample" } else { "samples" };
+    format!("{accepted} {stored} stored, {items} {plural} refused")
 }
 
 fn lines(report: &Report) -> String {

@@ -495,7 +495,7 @@ async fn line_protocol_errors_have_the_shape_of_their_version() {
 
     let answer = rig.post("/api/v2/write?bucket=b", &[], body).await;
     assert_eq!(answer.status, StatusCode::BAD_REQUEST);
-    let text = format!("1 samples stored, 2 items refused: {no_fields}; {no_value}");
+    let text = format!("1 sample stored, 2 items refused: {no_fields}; {no_value}");
     assert_eq!(
         answer.json(),
         serde_json::json!({"code": "invalid", "message": text})

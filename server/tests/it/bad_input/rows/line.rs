@@ -98,7 +98,7 @@ pub fn rows() -> Vec<Row> {
         &[],
         "bad_line2,n=1 v=1\nbad_line2 v\n",
     );
-    let says = ["\"code\":\"invalid\"", "line 2", "1 samples stored"];
+    let says = ["\"code\":\"invalid\"", "line 2", "1 sample stored"];
     t.row("the same, v2", v2, 400, &says);
     t.stores("sum(bad_line2_v)", 1.0);
     t.1
