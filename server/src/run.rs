@@ -8,7 +8,7 @@ use axum::Router;
 use chrono::DateTime;
 use millrace_ingest::Ingest;
 use millrace_log::SystemClock;
-use millrace_log::fs::{Fs, OsFs, create_dir_durable};
+use millrace_log::fs::{Fs, OsFs};
 use millrace_model::{Clock, Offset, PartitionId};
 use millrace_query::Engine;
 use millrace_query::api::{self, Api, ApiMetrics};
@@ -239,8 +239,6 @@ fn open(app: &App, fs: &Arc<dyn Fs>, config: &Config) -> Result<Opened, Failure>
 
     app.enter(Stage::RecoveringStore, "");
     let store_dir = dir.join("store");
-    // Before the shards, which are opened at once and would all want to create it.
-    create_dir_durable(&**fs, &store_dir).map_err(|error| data(&error))?;
     let store = Store::open(
         fs.clone(),
         app.clock.clone(),

@@ -214,7 +214,11 @@ pub fn create_dir_durable(fs: &dyn Fs, dir: &Path) -> io::Result<()> {
     let above = parent(dir);
     if !fs.exists(dir)? {
         create_dir_durable(fs, above)?;
-        fs.mkdir(dir)?;
+        match fs.mkdir(dir) {
+            // Another thread was faster; shards that are opened at once share what is above them.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made?,
+        }
     }
     // IMPORTANT: also if it was there. An earlier attempt may have ended between the two calls;
     // above it each name was settled before the next was made.
@@ -245,5 +249,24 @@ fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_that_create_one_directory_at_once_all_find_it_there() {
+        let root = tempfile::tempdir().unwrap();
+        for round in 0..50 {
+            let dir = root.path().join(format!("{round}/a/b"));
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| create_dir_durable(&OsFs, &dir).unwrap());
+                }
+            });
+            assert!(OsFs.exists(&dir).unwrap());
+        }
     }
 }
