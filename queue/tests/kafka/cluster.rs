@@ -90,7 +90,8 @@ impl Cluster {
         let topic = format!("{name}-{}", COUNT.fetch_add(1, Ordering::SeqCst));
         let mut options = KafkaOptions::new(topic, ClientSettings::new(&self.bootstrap));
         options.minimum_durability = Durability::Process;
-        options.delivery_timeout = Duration::from_secs(20);
+        // A killed broker may be needed again before it is back in step with the others.
+        options.delivery_timeout = Duration::from_secs(90);
         options
     }
 

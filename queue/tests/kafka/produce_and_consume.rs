@@ -26,14 +26,14 @@ fn append(producer: &dyn Producer, numbers: std::ops::Range<u32>) -> std::ops::R
         Box::new(move |result| done.send(result).unwrap()),
     );
     outcome
-        .recv_timeout(Duration::from_secs(60))
+        .recv_timeout(Duration::from_secs(120))
         .expect("an append is always answered")
         .unwrap()
 }
 
 fn read(consumer: &mut dyn Consumer, count: usize) -> Vec<Record> {
     let mut records = Vec::new();
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while records.len() < count {
         assert!(
             Instant::now() < deadline,
