@@ -27,7 +27,7 @@ use crate::failure::Failure;
 use crate::http::{Drained, HttpMetrics, Serving, serve};
 use crate::lock::DirLock;
 use crate::pipeline::QueueEnds;
-use crate::source::{Evaluator, StoreFreshness, StoreSource};
+use crate::source::{StoreFreshness, StoreSource};
 use crate::{banner, logging, options, pipeline, process, routes};
 
 /// How often the lag is looked at while it is caught up.
@@ -296,10 +296,7 @@ fn parts_router(
 ) -> Result<Router, prometheus::Error> {
     let source = Arc::new(StoreSource(store.clone()));
     let query = api::router(Api {
-        engine: Arc::new(Evaluator(Engine::new(
-            source.clone(),
-            options::engine(config),
-        ))),
+        engine: Arc::new(Engine::new(source.clone(), options::engine(config))),
         source,
         clock: app.clock.clone(),
         freshness: Arc::new(StoreFreshness(store.clone())),

@@ -4,11 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_model::{Labels, Matcher, MetricMetadata, TenantId};
-use millrace_query::api::{Evaluate, Freshness, FreshnessError};
+use millrace_model::{Labels, MetricMetadata, TenantId};
+use millrace_query::api::{Freshness, FreshnessError};
 use millrace_query::{
-    Engine, LabelRequest, QueryError, QueryOutcome, QueryRequest, SampleColumns, Select,
-    SeriesSource, SourceError, StoredSeries,
+    LabelRequest, SampleColumns, Select, SeriesSource, SourceError, StoredSeries,
 };
 use millrace_queue::{Position, PositionError};
 use millrace_store::{Store, StoreError, StoreSeries};
@@ -127,23 +126,5 @@ impl Freshness for StoreFreshness {
 
     fn as_of(&self) -> Option<String> {
         Some(self.0.applied().to_string())
-    }
-}
-
-/// The engine as the API calls it.
-#[derive(Debug)]
-pub struct Evaluator(pub Engine);
-
-impl Evaluate for Evaluator {
-    fn query(&self, request: &QueryRequest) -> Result<QueryOutcome, QueryError> {
-        self.0.query(request)
-    }
-
-    fn check(&self, text: &str) -> Result<(), QueryError> {
-        self.0.check(text)
-    }
-
-    fn selector(&self, text: &str) -> Result<Vec<Matcher>, QueryError> {
-        self.0.parse_selector(text)
     }
 }
