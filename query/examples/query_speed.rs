@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use millrace_model::{Labels, Matcher, MetricMetadata, TenantId, TimestampMs};
 use millrace_query::{
-    CancelFlag, Engine, EngineOptions, LabelRequest, QueryRequest, QueryTime, SampleColumns,
-    Select, SeriesSource, SourceError, StoredSeries,
+    CancelFlag, Engine, EngineOptions, LabelRequest, QueryRequest, QueryTime, ReadContext,
+    SampleColumns, Select, SeriesSource, SourceError, StoredSeries,
 };
 
 const SERIES: usize = 1_000;
@@ -78,7 +78,12 @@ impl SeriesSource for Table {
         Ok(Vec::new())
     }
 
-    fn metadata(&self, _: &TenantId, _: Option<&str>) -> Result<Vec<MetricMetadata>, SourceError> {
+    fn metadata(
+        &self,
+        _: &TenantId,
+        _: Option<&str>,
+        _: &Arc<ReadContext>,
+    ) -> Result<Vec<MetricMetadata>, SourceError> {
         Ok(Vec::new())
     }
 }
@@ -140,6 +145,7 @@ fn main() {
             lookback: None,
             timeout: None,
             cancel: CancelFlag::default(),
+            partial: false,
         };
         let mut best = f64::INFINITY;
         let mut best_cpu = u64::MAX;

@@ -51,7 +51,8 @@ use millrace_model::{Matcher, TimestampMs};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{
-    QueryError, QueryOutcome, QueryRequest, QueryStats, QueryTime, SeriesSource, SourceError,
+    QueryError, QueryOutcome, QueryRequest, QueryStats, QueryTime, ReadContext, SeriesSource,
+    SourceError,
 };
 
 use ast::{Expr, ExprKind, ValueType};
@@ -123,8 +124,14 @@ impl Engine {
         budget.check()?;
         let notes = Notes::default();
         let lookback = request.lookback.unwrap_or(self.options.lookback);
+        let context = Arc::new(ReadContext::new(
+            request.partial,
+            request.cancel.clone(),
+            start.checked_add(timeout.min(self.options.timeout)),
+        ));
         let evaluator = Evaluator {
             source: &*self.source,
+            context: &context,
             tenant: &request.tenant,
             options: &self.options,
             budget: &budget,
@@ -134,7 +141,8 @@ impl Engine {
             pool: &self.pool,
         };
         let value = evaluator.answer(&expr, grid, request.time)?;
-        let (warnings, infos) = notes.finish(&request.text);
+        let (mut warnings, infos) = notes.finish(&request.text);
+        warnings.extend(context.warnings());
         let (series, samples_read) = budget.totals();
         Ok(QueryOutcome {
             value,

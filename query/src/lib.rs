@@ -14,4 +14,7 @@ pub use result::{
     CancelFlag, MatrixSeries, QueryError, QueryOutcome, QueryRequest, QueryStats, QueryTime,
     QueryValue, VectorSample,
 };
-pub use source::{LabelRequest, SampleColumns, Select, SeriesSource, SourceError, StoredSeries};
+pub use source::{
+    LabelRequest, ReadContext, ReadStats, SampleColumns, Select, SeriesSource, SourceError,
+    StoredSeries,
+};

@@ -21,6 +21,9 @@ pub struct QueryRequest {
     pub timeout: Option<Duration>,
     /// Set by whoever no longer wants the answer.
     pub cancel: CancelFlag,
+    /// Whether an answer without the series of shards that cannot be reached is welcome, with a
+    /// warning.
+    pub partial: bool,
 }
 
 /// The moments at which an expression is evaluated.

@@ -1,8 +1,15 @@
 //! The only door to storage. The query engine owns this trait; a local store, a remote shard and a
 //! test's table of samples implement it alike.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
+use parking_lot::Mutex;
+
+use crate::CancelFlag;
 use millrace_model::{Labels, Matcher, MetricMetadata, TenantId, TimeRange};
 
 /// Series and samples, as the engine wants them. Called from the engine's own threads; calls may
@@ -51,6 +58,7 @@ pub trait SeriesSource: Send + Sync + fmt::Debug {
         &self,
         tenant: &TenantId,
         metric: Option<&str>,
+        context: &Arc<ReadContext>,
     ) -> Result<Vec<MetricMetadata>, SourceError>;
 }
 
@@ -63,6 +71,8 @@ pub struct Select<'a> {
     pub matchers: &'a [Matcher],
     /// Samples outside are not needed. Both ends inside.
     pub range: TimeRange,
+    /// What the request allows, and what is learned on the way.
+    pub context: &'a Arc<ReadContext>,
 }
 
 /// Which series' labels.
@@ -74,6 +84,72 @@ pub struct LabelRequest<'a> {
     pub matcher_sets: &'a [Vec<Matcher>],
     /// Series without samples in the range may be left out. Both ends inside.
     pub range: TimeRange,
+    /// What the request allows, and what is learned on the way.
+    pub context: &'a Arc<ReadContext>,
+}
+
+/// What one request of a user allows to all its reads, and what these have to tell. Shared by the
+/// threads that read for it.
+#[derive(Debug, Default)]
+pub struct ReadContext {
+    /// Whether series of shards that cannot be reached may be left out (`partial_response=true`).
+    /// Without it they are an error.
+    pub partial: bool,
+    /// Set once nobody waits for the answer any more.
+    pub cancel: CancelFlag,
+    /// When the answer is of no use any more.
+    pub deadline: Option<Instant>,
+    /// What was read.
+    pub stats: ReadStats,
+    warnings: Mutex<BTreeSet<String>>,
+}
+
+impl ReadContext {
+    /// A context for one request.
+    #[must_use]
+    pub fn new(partial: bool, cancel: CancelFlag, deadline: Option<Instant>) -> Self {
+        Self {
+            partial,
+            cancel,
+            deadline,
+            ..Self::default()
+        }
+    }
+
+    /// Says that something is missing in the answer, and why. Each text is shown once.
+    pub fn warn(&self, warning: impl Into<String>) {
+        self.warnings.lock().insert(warning.into());
+    }
+
+    /// The warnings so far, sorted.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().iter().cloned().collect()
+    }
+}
+
+/// What the reads of one request took, for `explain`. Sources count what applies to them.
+#[derive(Debug, Default)]
+pub struct ReadStats {
+    /// Blocks whose index was looked into.
+    pub blocks: AtomicU64,
+    /// Memtables that were looked into.
+    pub memtables: AtomicU64,
+    /// Bytes of columns and chunks that were decoded.
+    pub bytes: AtomicU64,
+    /// Requests to other processes.
+    pub remote_calls: AtomicU64,
+    /// Nanoseconds that were spent finding series, of all threads.
+    pub select_nanos: AtomicU64,
+    /// Nanoseconds that were spent reading samples, of all threads.
+    pub read_nanos: AtomicU64,
+}
+
+impl ReadStats {
+    /// Adds to one of the counters.
+    pub fn add(counter: &AtomicU64, amount: u64) {
+        counter.fetch_add(amount, Ordering::Relaxed);
+    }
 }
 
 /// One selected series. Reading is lazy, so that series can be decoded in parallel and dropped one

@@ -7,7 +7,7 @@ use std::time::Duration;
 use millrace_model::{Labels, MetricMetadata, TenantId};
 use millrace_query::api::{Freshness, FreshnessError};
 use millrace_query::{
-    LabelRequest, SampleColumns, Select, SeriesSource, SourceError, StoredSeries,
+    LabelRequest, ReadContext, SampleColumns, Select, SeriesSource, SourceError, StoredSeries,
 };
 use millrace_queue::{Position, PositionError};
 use millrace_store::{Store, StoreError, StoreSeries};
@@ -60,6 +60,7 @@ impl SeriesSource for StoreSource {
         &self,
         tenant: &TenantId,
         metric: Option<&str>,
+        _: &Arc<ReadContext>,
     ) -> Result<Vec<MetricMetadata>, SourceError> {
         Ok(self.0.metadata(tenant, metric))
     }

@@ -109,6 +109,12 @@ impl Answer {
         Self::new(Data::Metadata(entries.into_iter().peekable()))
     }
 
+    /// With warnings of the source.
+    pub(super) fn warn(mut self, warnings: Vec<String>) -> Self {
+        self.warnings.extend(warnings);
+        self
+    }
+
     /// A query's value, at most `limit` series of it.
     pub(super) fn query(
         outcome: QueryOutcome,

@@ -13,7 +13,7 @@ use super::error::ApiError;
 use super::params::Params;
 use super::selector::matcher_sets;
 use super::{Api, App};
-use crate::{LabelRequest, Select};
+use crate::{CancelFlag, LabelRequest, ReadContext, Select};
 
 /// The label sets of series that pass one of the selectors.
 pub(super) async fn series(
@@ -26,7 +26,9 @@ pub(super) async fn series(
     }
     let range = params.range()?;
     let Api { engine, source, .. } = app.api.clone();
-    app.answer(move |_, _| {
+    let partial = params.partial()?;
+    app.answer(move |cancel, _| {
+        let context = reading(cancel, partial);
         let sets = matcher_sets(engine.as_ref(), &params)
             .map_err(|error| ApiError::invalid("match[]", error))?;
         let mut series = Vec::new();
@@ -35,6 +37,7 @@ pub(super) async fn series(
                 tenant: &params.tenant,
                 matchers,
                 range,
+                context: &context,
             };
             series.append(&mut source.series(&request)?);
         }
@@ -42,7 +45,7 @@ pub(super) async fn series(
             series.sort_unstable();
             series.dedup();
         }
-        Ok(Answer::series(series, limit))
+        Ok(Answer::series(series, limit).warn(context.warnings()))
     })
     .await
 }
@@ -55,14 +58,18 @@ pub(super) async fn names(
     let limit = params.limit()?;
     let range = params.range()?;
     let Api { engine, source, .. } = app.api.clone();
-    app.answer(move |_, _| {
+    let partial = params.partial()?;
+    app.answer(move |cancel, _| {
+        let context = reading(cancel, partial);
         let sets = matcher_sets(engine.as_ref(), &params)?;
         let request = LabelRequest {
             tenant: &params.tenant,
             matcher_sets: &sets,
             range,
+            context: &context,
         };
-        Ok(Answer::strings(source.label_names(&request)?, limit))
+        let names = source.label_names(&request)?;
+        Ok(Answer::strings(names, limit).warn(context.warnings()))
     })
     .await
 }
@@ -81,19 +88,25 @@ pub(super) async fn values(
     let limit = params.limit()?;
     let range = params.range()?;
     let Api { engine, source, .. } = app.api.clone();
-    app.answer(move |_, _| {
+    let partial = params.partial()?;
+    app.answer(move |cancel, _| {
+        let context = reading(cancel, partial);
         let sets = matcher_sets(engine.as_ref(), &params)?;
         let request = LabelRequest {
             tenant: &params.tenant,
             matcher_sets: &sets,
             range,
+            context: &context,
         };
-        Ok(Answer::strings(
-            source.label_values(&name, &request)?,
-            limit,
-        ))
+        let values = source.label_values(&name, &request)?;
+        Ok(Answer::strings(values, limit).warn(context.warnings()))
     })
     .await
+}
+
+/// What one request allows its reads.
+fn reading(cancel: &CancelFlag, partial: bool) -> Arc<ReadContext> {
+    Arc::new(ReadContext::new(partial, cancel.clone(), None))
 }
 
 /// Types, help texts and units of metrics.
@@ -105,9 +118,11 @@ pub(super) async fn metadata(
     let per_metric = count(&params, "limit_per_metric")?.filter(|&limit| limit > 0);
     let metric = params.get("metric").map(str::to_owned);
     let source = app.api.source.clone();
-    app.answer(move |_, _| {
-        let entries = source.metadata(&params.tenant, metric.as_deref())?;
-        Ok(Answer::metadata(limited(entries, limit, per_metric)))
+    let partial = params.partial()?;
+    app.answer(move |cancel, _| {
+        let context = reading(cancel, partial);
+        let entries = source.metadata(&params.tenant, metric.as_deref(), &context)?;
+        Ok(Answer::metadata(limited(entries, limit, per_metric)).warn(context.warnings()))
     })
     .await
 }

@@ -57,6 +57,19 @@ impl Params {
         })
     }
 
+    /// `partial_response`: whether series that cannot be reached may be missing. Thanos's parameter,
+    /// with Go's words for a boolean.
+    pub(super) fn partial(&self) -> Result<bool, ApiError> {
+        match self.get("partial_response") {
+            None | Some("false" | "0" | "f" | "F" | "FALSE" | "False") => Ok(false),
+            Some("true" | "1" | "t" | "T" | "TRUE" | "True") => Ok(true),
+            Some(other) => Err(ApiError::invalid(
+                "partial_response",
+                format_args!("cannot parse {other:?} to true or false"),
+            )),
+        }
+    }
+
     /// `limit`: `None` without one, and for 0.
     pub(super) fn limit(&self) -> Result<Option<usize>, ApiError> {
         let Some(text) = self.get("limit") else {

@@ -93,6 +93,7 @@ async fn evaluate(
     let lookback = duration(params, "lookback_delta").map_err(|error| {
         ApiError::bad_data(format!("error parsing lookback delta duration: {error}"))
     })?;
+    let partial = params.partial()?;
     let want_stats = params.get("stats").is_some();
     let text = params.get("query").unwrap_or_default().to_owned();
     let tenant = params.tenant.clone();
@@ -106,6 +107,7 @@ async fn evaluate(
             lookback: lookback.filter(|lookback| !lookback.is_zero()),
             timeout,
             cancel: cancel.clone(),
+            partial,
         };
         let outcome = engine.query(&request).map_err(ApiError::of_query)?;
         Ok(Answer::query(outcome, limit, want_stats.then_some(waited)))

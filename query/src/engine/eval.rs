@@ -6,8 +6,8 @@ use millrace_model::{METRIC_NAME, MatchOp, Matcher, TenantId, TimeRange, Timesta
 use rayon::ThreadPool;
 
 use crate::{
-    MatrixSeries, QueryError, QueryTime, QueryValue, SampleColumns, Select, SeriesSource,
-    VectorSample,
+    MatrixSeries, QueryError, QueryTime, QueryValue, ReadContext, SampleColumns, Select,
+    SeriesSource, VectorSample,
 };
 
 use super::ast::{
@@ -26,6 +26,7 @@ use super::text::Text;
 /// One query's evaluation.
 pub(super) struct Evaluator<'q> {
     pub(super) source: &'q dyn SeriesSource,
+    pub(super) context: &'q Arc<ReadContext>,
     pub(super) tenant: &'q TenantId,
     pub(super) options: &'q EngineOptions,
     pub(super) budget: &'q Arc<Budget>,
@@ -164,6 +165,7 @@ impl Evaluator<'_> {
             tenant: self.tenant,
             matchers,
             range: TimeRange::new(start, end),
+            context: self.context,
         };
         let series = self.source.select(&request).map_err(source_error)?;
         Ok(Input::Stored(series))

@@ -1,10 +1,11 @@
 //! A source of series that is a table in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use millrace_model::{Labels, Matcher, MetricMetadata, TenantId, TimeRange};
 use millrace_query::{
-    LabelRequest, SampleColumns, Select, SeriesSource, SourceError, StoredSeries,
+    LabelRequest, ReadContext, SampleColumns, Select, SeriesSource, SourceError, StoredSeries,
 };
 
 /// Series of the anonymous tenant.
@@ -102,6 +103,7 @@ impl SeriesSource for Table {
         &self,
         tenant: &TenantId,
         metric: Option<&str>,
+        _: &Arc<ReadContext>,
     ) -> Result<Vec<MetricMetadata>, SourceError> {
         assert!(is_ours(tenant), "{tenant}");
         let wanted = |entry: &&MetricMetadata| metric.is_none_or(|name| entry.metric == name);

@@ -52,6 +52,7 @@ fn request(text: &str, time: QueryTime) -> QueryRequest {
         lookback: None,
         timeout: None,
         cancel: CancelFlag::default(),
+        partial: false,
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use millrace_model::{Labels, MetricMetadata, TenantId, TimeRange, TimestampMs};
 use millrace_query::{
-    LabelRequest, SampleColumns, Select, SeriesSource, SourceError, StoredSeries,
+    LabelRequest, ReadContext, SampleColumns, Select, SeriesSource, SourceError, StoredSeries,
 };
 
 /// Samples by series and time.
@@ -93,7 +93,12 @@ impl SeriesSource for Memory {
         Ok(Vec::new())
     }
 
-    fn metadata(&self, _: &TenantId, _: Option<&str>) -> Result<Vec<MetricMetadata>, SourceError> {
+    fn metadata(
+        &self,
+        _: &TenantId,
+        _: Option<&str>,
+        _: &Arc<ReadContext>,
+    ) -> Result<Vec<MetricMetadata>, SourceError> {
         Ok(Vec::new())
     }
 }

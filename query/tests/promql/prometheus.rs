@@ -156,6 +156,7 @@ fn ours(engine: &Engine, query: &Query) -> Outcome {
         lookback: None,
         timeout: None,
         cancel: CancelFlag::default(),
+        partial: false,
     });
     let mut outcome = Outcome {
         kind: "",

@@ -119,6 +119,7 @@ fn query(engine: &Engine, text: &str, time: QueryTime) -> Result<QueryOutcome, Q
         lookback: None,
         timeout: None,
         cancel: CancelFlag::default(),
+        partial: false,
     })
 }
 

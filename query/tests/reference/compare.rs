@@ -33,6 +33,7 @@ impl Question {
             lookback,
             timeout: None,
             cancel: CancelFlag::default(),
+            partial: false,
         }
     }
 
