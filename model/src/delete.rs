@@ -27,7 +27,7 @@ impl FromStr for DeleteId {
 }
 
 /// Series and time that are to be forgotten.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delete {
     /// Its identity.
     pub id: DeleteId,
@@ -52,7 +52,7 @@ impl Delete {
 }
 
 /// One entry of a section of deletes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeleteEntry {
     /// To forget.
     Delete(Delete),

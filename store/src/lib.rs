@@ -26,6 +26,7 @@
 
 pub mod block;
 pub mod chunk;
+mod compact;
 mod dead_letters;
 mod decode;
 mod error;
@@ -33,6 +34,7 @@ mod error;
 mod golden;
 pub mod index;
 mod label_order;
+mod maintain;
 mod manifest;
 mod memtable;
 mod merge;
@@ -46,8 +48,10 @@ pub mod shard;
 mod store;
 #[cfg(test)]
 mod testing;
+mod tombstone;
 mod wal;
 
+pub use compact::CompactionOptions;
 pub use dead_letters::{DeadLetter, DeadLetterReader};
 pub use error::StoreError;
 pub use metrics::StoreMetrics;
@@ -55,3 +59,4 @@ pub use options::{StoreOptions, WalSync};
 pub use paths::BlockId;
 pub use read::StoreSeries;
 pub use store::Store;
+pub use tombstone::{Tombstone, TombstoneState};

@@ -1,21 +1,27 @@
 //! The bytes of a manifest. Written by hand, little-endian; the page is `docs/formats/manifest.md`.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use millrace_model::batch::{decode_delete, encode_delete};
 use millrace_model::{
-    MetricMetadata, MetricType, Offset, PartitionId, QueueId, TenantId, read_varint, write_varint,
+    DeleteId, MetricMetadata, MetricType, Offset, PartitionId, QueueId, TenantId, read_varint,
+    write_varint,
 };
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{BlockEntry, Edit, ManifestState};
 use crate::error::StoreError;
 use crate::paths::BlockId;
+use crate::tombstone::{Tombstone, TombstoneState};
 
 pub(super) const MAGIC: [u8; 4] = *b"MRMF";
 pub(super) const VERSION: u8 = 1;
 pub(super) const FILE_HEADER_BYTES: usize = 28;
 pub(super) const FRAME_MAGIC: [u8; 4] = *b"MRME";
 pub(super) const FRAME_HEADER_BYTES: usize = 32;
+/// A block in a frame.
+const BLOCK_BYTES: usize = 90;
 const KIND_SNAPSHOT: u8 = 1;
 const KIND_EDIT: u8 = 2;
 
@@ -189,6 +195,8 @@ fn snapshot_payload(state: &ManifestState) -> Vec<u8> {
         .flat_map(|(tenant, entries)| entries.values().map(move |entry| (tenant, entry)))
         .collect();
     put_metadata(&mut out, &metadata);
+    put_tombstones(&mut out, state.tombstones.values());
+    out.extend_from_slice(&state.high_water.to_le_bytes());
     out
 }
 
@@ -201,6 +209,12 @@ fn edit_payload(edit: &Edit) -> Vec<u8> {
     edit.added.iter().for_each(|b| put_block(&mut out, b));
     let metadata: Vec<_> = edit.metadata.iter().map(|(t, m)| (t, m)).collect();
     put_metadata(&mut out, &metadata);
+    put_tombstones(&mut out, edit.tombstones.iter());
+    write_varint(&mut out, edit.forgotten.len() as u64);
+    for id in &edit.forgotten {
+        out.extend_from_slice(&id.0.to_le_bytes());
+    }
+    out.extend_from_slice(&edit.high_water.to_le_bytes());
     out
 }
 
@@ -225,6 +239,23 @@ fn put_block(out: &mut Vec<u8>, block: &BlockEntry) {
     out.extend_from_slice(&block.offsets.1.0.to_le_bytes());
     out.extend_from_slice(&block.series.to_le_bytes());
     out.extend_from_slice(&block.samples.to_le_bytes());
+    out.extend_from_slice(&block.sequences.0.to_le_bytes());
+    out.extend_from_slice(&block.sequences.1.to_le_bytes());
+    out.extend_from_slice(&[block.level, block.rewrites]);
+}
+
+fn put_tombstones<'a>(
+    out: &mut Vec<u8>,
+    tombstones: impl ExactSizeIterator<Item = &'a Arc<Tombstone>>,
+) {
+    write_varint(out, tombstones.len() as u64);
+    for tombstone in tombstones {
+        out.push(tombstone.state.code());
+        out.extend_from_slice(&tombstone.offset.0.to_le_bytes());
+        write_varint(out, tombstone.tenant.as_str().len() as u64);
+        out.extend_from_slice(tombstone.tenant.as_str().as_bytes());
+        encode_delete(out, &tombstone.delete);
+    }
 }
 
 fn put_metadata(out: &mut Vec<u8>, entries: &[(&TenantId, &MetricMetadata)]) {
@@ -296,11 +327,41 @@ impl<'a> Fields<'a> {
             offsets: (Offset(self.u64()?), Offset(self.u64()?)),
             series: self.u64()?,
             samples: self.u64()?,
+            sequences: (self.u64()?, self.u64()?),
+            level: self.u8()?,
+            rewrites: self.u8()?,
         })
     }
 
+    fn tombstones(&mut self) -> Option<Vec<Arc<Tombstone>>> {
+        // State, offset, tenant, and a delete without selectors.
+        let count = self.count(1 + 8 + 2 + 49)?;
+        let tombstone = |fields: &mut Self| {
+            let state = TombstoneState::from_code(fields.u8()?)?;
+            let offset = Offset(fields.u64()?);
+            let tenant = fields.text()?.parse().ok()?;
+            let delete = decode_delete(fields.payload, &mut fields.pos).ok()?;
+            Some(Arc::new(Tombstone {
+                tenant,
+                offset,
+                state,
+                delete,
+            }))
+        };
+        (0..count).map(|_| tombstone(self)).collect()
+    }
+
+    fn delete_ids(&mut self) -> Option<Vec<DeleteId>> {
+        let count = self.count(16)?;
+        let id = |fields: &mut Self| {
+            let bytes = fields.take(16)?;
+            Some(DeleteId(u128::from_le_bytes(array(bytes))))
+        };
+        (0..count).map(|_| id(self)).collect()
+    }
+
     fn blocks(&mut self) -> Option<Vec<BlockEntry>> {
-        let count = self.count(72)?;
+        let count = self.count(BLOCK_BYTES)?;
         (0..count).map(|_| self.block()).collect()
     }
 
@@ -335,6 +396,8 @@ impl<'a> Fields<'a> {
             next_sequence: 0,
             blocks: std::collections::BTreeMap::new(),
             metadata: std::collections::BTreeMap::new(),
+            tombstones: std::collections::BTreeMap::new(),
+            high_water: i64::MIN,
         };
         state.apply(Edit {
             sealed: Offset(self.u64()?),
@@ -343,6 +406,9 @@ impl<'a> Fields<'a> {
             removed: Vec::new(),
             added: self.blocks()?,
             metadata: self.metadata()?,
+            tombstones: self.tombstones()?,
+            forgotten: Vec::new(),
+            high_water: self.i64()?,
         });
         Some(state)
     }
@@ -357,6 +423,9 @@ impl<'a> Fields<'a> {
             removed: (0..removed).map(|_| self.id()).collect::<Option<_>>()?,
             added: self.blocks()?,
             metadata: self.metadata()?,
+            tombstones: self.tombstones()?,
+            forgotten: self.delete_ids()?,
+            high_water: self.i64()?,
         })
     }
 }
