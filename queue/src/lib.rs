@@ -25,12 +25,14 @@ mod error;
 pub mod kafka;
 mod metrics;
 pub mod planted;
+mod resume;
 mod traits;
 
 pub use appender::{Appender, AppenderOptions, PendingAppend, SubmitError};
 pub use embedded::{EmbeddedOptions, EmbeddedQueue, MAX_PARTITIONS};
 pub use error::{IdentityDamage, QueueError};
+pub use resume::ResumePoint;
 pub use traits::{
-    AppendDone, AppendError, ConsumeError, Consumer, Durability, Position, PositionError, Producer,
-    QueueIdentity, Record,
+    AppendDone, AppendError, ConsumeError, Consumer, Durability, Fingerprint, Position,
+    PositionError, Producer, QueueIdentity, Record,
 };
