@@ -288,9 +288,8 @@ impl Consumer for KafkaConsumer {
     }
 
     fn commit(&mut self, applied: Offset) -> Result<(), ConsumeError> {
-        let recent = |(offset, at): (Offset, Instant)| {
-            offset == applied || at.elapsed() < COMMIT_INTERVAL
-        };
+        let recent =
+            |(offset, at): (Offset, Instant)| offset == applied || at.elapsed() < COMMIT_INTERVAL;
         if self.committed.is_some_and(recent) {
             return Ok(());
         }
