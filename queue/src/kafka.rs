@@ -12,6 +12,7 @@
 //! - Secrets are typed, so that no log line or error prints them (`settings.rs`).
 
 mod consumer;
+mod look;
 mod producer;
 mod raw;
 mod settings;

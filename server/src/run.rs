@@ -28,7 +28,7 @@ use crate::http::{Drained, HttpMetrics, Serving, serve};
 use crate::lock::DirLock;
 use crate::pipeline::QueueEnds;
 use crate::source::{StoreFreshness, StoreSource};
-use crate::{banner, logging, options, pipeline, process, routes};
+use crate::{banner, logging, options, pipeline, process, records, routes};
 
 /// How often the lag is looked at while it is caught up.
 const CATCH_UP_INTERVAL: Duration = Duration::from_millis(5);
@@ -269,7 +269,8 @@ fn open(app: &App, fs: &Arc<dyn Fs>, config: &Config) -> Result<Opened, Failure>
         app.clock.clone(),
         registry,
     );
-    let router = parts_router(app, config, &ingest, &store).map_err(|error| data(&error))?;
+    let router =
+        parts_router(app, config, &ingest, &store, &queue).map_err(|error| data(&error))?;
     app.install(Parts {
         router,
         store: store.clone(),
@@ -294,6 +295,7 @@ fn parts_router(
     config: &Config,
     ingest: &Ingest,
     store: &Arc<Store>,
+    queue: &EmbeddedQueue,
 ) -> Result<Router, prometheus::Error> {
     let source = Arc::new(StoreSource(store.clone()));
     let query = api::router(Api {
@@ -307,6 +309,7 @@ fn parts_router(
     Ok(Router::new()
         .merge(query.layer(CompressionLayer::new().gzip(true)))
         .merge(ingest.router())
+        .merge(records::router(Arc::new(queue.clone())))
         .fallback(routes::unknown_path))
 }
 

@@ -47,6 +47,7 @@ mod store;
 #[cfg(test)]
 mod testing;
 mod wal;
+mod whole;
 
 pub use dead_letters::{DeadLetter, DeadLetterReader};
 pub use error::StoreError;

@@ -19,7 +19,7 @@ use crate::metrics::StoreMetrics;
 use crate::options::StoreOptions;
 use crate::read::{LabelSets, StoreSeries};
 use crate::runtime::Runtime;
-use crate::shard::{Shard, ShardContext, ShardStatus, Shared};
+use crate::shard::{Shard, ShardContext, ShardStatus, Shared, View};
 
 /// The store of one queue: a shard for each of its partitions.
 ///
@@ -265,6 +265,11 @@ impl Store {
             shared.wait_applied(position.queue, *wanted, left)?;
         }
         Ok(())
+    }
+
+    /// What each shard holds now.
+    pub(crate) fn views(&self) -> impl Iterator<Item = Arc<View>> {
+        self.shared.iter().map(|shared| shared.view())
     }
 
     /// The shards in figures, in order of their partitions.

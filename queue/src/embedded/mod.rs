@@ -24,6 +24,7 @@ use crate::{QueueError, QueueIdentity};
 
 mod consumer;
 mod identity;
+mod look;
 mod partition;
 mod retention;
 

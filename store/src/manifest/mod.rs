@@ -351,6 +351,25 @@ fn begin(
     Ok((file, bytes.len() as u64, tail))
 }
 
+/// The queue that a shard was fed from, and the number of that queue's partitions; `None` in a
+/// directory without a manifest. Changes nothing.
+///
+/// # Errors
+///
+/// A damaged manifest, or of the file system.
+pub(crate) fn stored_queue(
+    fs: &dyn Fs,
+    dir: &ShardDir,
+) -> Result<Option<(QueueId, u32)>, StoreError> {
+    let Some(generation) = generations(fs, dir)?.last().copied() else {
+        return Ok(None);
+    };
+    let path = dir.manifest(generation);
+    let bytes = read_all(fs, &path, MAX_FILE_BYTES).context("read", &path)?;
+    let state = codec::decode_file(&path, generation, &bytes)?.state;
+    Ok(Some((state.queue, state.partitions)))
+}
+
 /// The generations on disk, oldest first.
 fn generations(fs: &dyn Fs, dir: &ShardDir) -> Result<Vec<u64>, StoreError> {
     let entries = fs.list(dir.root()).context("list", dir.root())?;
