@@ -50,10 +50,12 @@ mod store;
 mod testing;
 mod tombstone;
 mod wal;
+mod whole;
 
 pub use compact::CompactionOptions;
 pub use dead_letters::{DeadLetter, DeadLetterReader};
 pub use error::StoreError;
+pub use manifest::{Gap, GapCause};
 pub use metrics::StoreMetrics;
 pub use options::{StoreOptions, WalSync};
 pub use paths::BlockId;

@@ -60,3 +60,5 @@ pub(crate) const REMOVED_WHILE_PENDING: Bug =
     Bug("store: deleted samples removed in the undo window");
 /// Retention does not write down the time that it believed.
 pub(crate) const HIGH_WATER_LOST: Bug = Bug("store: high-water mark of the clock not kept");
+/// The queue's tools are told of a position that a power cut would undo.
+pub(crate) const COMMIT_BEFORE_SYNC: Bug = Bug("store: group offset committed before the sync");

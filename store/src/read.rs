@@ -125,7 +125,7 @@ impl View {
             blocks.reverse();
         }
         for block in blocks {
-            let masks = self.masks(tenant, block.entry.offsets.1, range);
+            let masks = self.masks(tenant, block.entry.sequences.1, range);
             for series in block.reader.select(tenant, matchers, range)? {
                 let hidden = masks.of(&series.labels);
                 if hidden.covers(within(series.place.range(), range)) {
@@ -154,7 +154,7 @@ impl View {
         if active(DELETE_MISSES_MEMTABLE) {
             return Masks::default();
         }
-        self.masks(tenant, table.to, range)
+        self.masks(tenant, table.sequence, range)
     }
 
     fn blocks_in(&self, range: TimeRange) -> impl DoubleEndedIterator<Item = &Arc<LiveBlock>> {

@@ -1,10 +1,11 @@
 //! Tombstones: deletes that were applied, until nothing is left for them to hide.
 //!
 //! Invariants:
-//! - A tombstone hides what was applied **before** it: the samples of blocks and memtables whose
-//!   queue offsets end at or below its own. Where one would stand inside a memtable that has
-//!   something it hides, the memtable is closed first (see [`crate::shard`]), so every block is
-//!   wholly before or wholly behind it.
+//! - A tombstone hides what was applied **before** it: the samples of memtables that were closed by
+//!   then, and of their blocks. Every memtable takes a number when it is closed, and a tombstone
+//!   says which number comes next. Where one would stand inside a memtable that has something it
+//!   hides, the memtable is closed first (see [`crate::shard`]), so every place is wholly before or
+//!   wholly behind it. Offsets would not do: a queue that was replaced may count from 0 again.
 //! - While it is [`TombstoneState::Pending`] it only masks, and can be revoked. Nothing that it
 //!   hides is removed, and no compaction joins blocks from before with blocks from behind it.
 //! - [`TombstoneState::Final`] is durable before the first sample is removed for it.
@@ -58,8 +59,10 @@ impl TombstoneState {
 pub struct Tombstone {
     /// Whose.
     pub tenant: TenantId,
-    /// Where its record stands in the queue: it hides what stands before.
+    /// Where its record stands in the queue.
     pub offset: Offset,
+    /// It hides what seals below this number hold, and nothing else.
+    pub before: u64,
     /// How far it has come.
     pub state: TombstoneState,
     /// What was asked for.
@@ -73,9 +76,9 @@ impl Tombstone {
         self.delete.id
     }
 
-    /// Whether it hides something of a block or memtable that holds records below `to`.
-    pub(crate) fn hides_below(&self, to: Offset) -> bool {
-        let before = to <= self.offset || active(DELETE_HIDES_LATER);
+    /// Whether it may hide something of a place with samples of seals up to `last`.
+    pub(crate) fn hides_up_to(&self, last: u64) -> bool {
+        let before = last < self.before || active(DELETE_HIDES_LATER);
         before && self.state != TombstoneState::Cleaned
     }
 
@@ -103,15 +106,15 @@ pub(crate) struct Masks<'a> {
 }
 
 impl<'a> Masks<'a> {
-    /// Of `tenant`, in a place that holds records below `to` and samples in `range`.
+    /// Of `tenant`, in a place with samples of seals up to `last`, in `range`.
     pub(crate) fn new(
         all: &'a [Arc<Tombstone>],
         tenant: &TenantId,
-        to: Offset,
+        last: u64,
         range: TimeRange,
     ) -> Self {
         let hides =
-            |t: &&Arc<Tombstone>| t.tenant == *tenant && t.hides_below(to) && t.overlaps(range);
+            |t: &&Arc<Tombstone>| t.tenant == *tenant && t.hides_up_to(last) && t.overlaps(range);
         Self {
             tombstones: all.iter().filter(hides).collect(),
         }

@@ -218,7 +218,7 @@ impl CompactJob {
         block
             .reader
             .read(&series.place, range, timestamps, values)?;
-        let masks = Masks::new(&self.deletes, tenant, block.entry.offsets.1, range);
+        let masks = Masks::new(&self.deletes, tenant, block.entry.sequences.1, range);
         masks.of(&series.labels).remove(0, timestamps, values);
         Ok(())
     }

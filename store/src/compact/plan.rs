@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use millrace_log::planted::active;
-use millrace_model::{Offset, TimestampMs};
+use millrace_model::TimestampMs;
 
 use super::{CompactionOptions, REWRITES_MAX};
 use crate::manifest::BlockEntry;
@@ -18,8 +18,8 @@ const INPUTS_MAX: usize = 64;
 pub(crate) struct PlanInput<'a> {
     /// All live blocks.
     pub(crate) blocks: &'a [BlockEntry],
-    /// Deletes that can still be revoked: offset, first and last moment.
-    pub(crate) pending: &'a [(Offset, i64, i64)],
+    /// Deletes that can still be revoked: the first seal behind, first and last moment.
+    pub(crate) pending: &'a [(u64, i64, i64)],
     pub(crate) options: &'a CompactionOptions,
     pub(crate) block_window_ms: i64,
     pub(crate) now: TimestampMs,
@@ -183,13 +183,13 @@ fn find_between<'a>(inputs: &[BlockEntry], all: &'a [BlockEntry]) -> Option<&'a 
 
 /// Whether a delete that can still be revoked stands between the inputs: what is behind it would come
 /// under it, or what is before it would be free of it.
-fn crosses_pending(inputs: &[BlockEntry], pending: &[(Offset, i64, i64)]) -> bool {
+fn crosses_pending(inputs: &[BlockEntry], pending: &[(u64, i64, i64)]) -> bool {
     if active(COMPACTION_JOINS_OVER_DELETE) {
         return false;
     }
     let (start, end) = hull(inputs);
-    pending.iter().any(|&(offset, from, to)| {
-        let hidden = |b: &BlockEntry| b.offsets.1 <= offset;
+    pending.iter().any(|&(before, from, to)| {
+        let hidden = |b: &BlockEntry| b.sequences.1 < before;
         let concerned = from <= end && start <= to;
         concerned && inputs.iter().any(hidden) && !inputs.iter().all(hidden)
     })

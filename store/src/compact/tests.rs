@@ -27,12 +27,7 @@ fn entry(sequence: u64, ordinal: u32, min_time: i64, max_time: i64) -> BlockEntr
     }
 }
 
-fn next(
-    blocks: &[BlockEntry],
-    pending: &[(Offset, i64, i64)],
-    now: i64,
-    force: bool,
-) -> Option<Plan> {
+fn next(blocks: &[BlockEntry], pending: &[(u64, i64, i64)], now: i64, force: bool) -> Option<Plan> {
     plan(&PlanInput {
         blocks,
         pending,
@@ -156,11 +151,11 @@ fn what_lies_between_comes_along() {
 fn nothing_is_joined_over_a_delete_that_can_be_revoked() {
     let blocks = [entry(1, 0, 0, HOUR), entry(3, 0, 2 * HOUR, 3 * HOUR)];
     for (pending, expect) in [
-        ((Offset(2), 0, 4 * HOUR), false),
+        ((2, 0, 4 * HOUR), false),
         // It hides both, none, or what is not there.
-        ((Offset(9), 0, 4 * HOUR), true),
-        ((Offset(1), 0, 4 * HOUR), true),
-        ((Offset(2), 5 * HOUR, 6 * HOUR), true),
+        ((9, 0, 4 * HOUR), true),
+        ((1, 0, 4 * HOUR), true),
+        ((2, 5 * HOUR, 6 * HOUR), true),
     ] {
         let found = next(&blocks, &[pending], 100 * HOUR, true).is_some();
         assert_eq!(found, expect, "{pending:?}");

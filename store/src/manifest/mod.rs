@@ -21,8 +21,10 @@ use std::sync::Arc;
 
 use millrace_log::fs::{Fs, FsFile, publish, read_all};
 use millrace_log::planted::active;
-use millrace_model::{DeleteId, MetricMetadata, Offset, PartitionId, QueueId, TenantId};
-use millrace_queue::QueueIdentity;
+use millrace_model::{
+    DeleteId, MetricMetadata, Offset, PartitionId, QueueId, TenantId, TimestampMs,
+};
+use millrace_queue::{Fingerprint, QueueIdentity};
 
 use crate::error::{IoContext, StoreError};
 use crate::paths::{BlockId, ShardDir, parse_manifest};
@@ -59,6 +61,40 @@ pub(crate) struct BlockEntry {
     pub(crate) rewrites: u8,
 }
 
+/// Why a shard's position was set rather than reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GapCause {
+    /// A new shard on a queue that has forgotten its first records.
+    Fresh,
+    /// `millrace queue resume`: somebody decided it.
+    Operator,
+}
+
+impl GapCause {
+    /// The word in statuses.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+/// A place where a shard did not go on reading where it had stopped. Kept for good, so that what
+/// may be missing can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The queue that was read until then, and up to where.
+    pub from: (QueueId, Offset),
+    /// The queue that is read since, and from where.
+    pub to: (QueueId, Offset),
+    /// When it was decided.
+    pub at: TimestampMs,
+    /// By whom.
+    pub cause: GapCause,
+}
+
 /// All that the manifest says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ManifestState {
@@ -69,6 +105,8 @@ pub(crate) struct ManifestState {
     pub(crate) partition: PartitionId,
     /// Everything below is in blocks.
     pub(crate) sealed: Offset,
+    /// Of the record right before `sealed`; none if nothing was sealed, or behind a gap.
+    pub(crate) sealed_last: Option<Fingerprint>,
     /// The WAL is needed from this LSN on.
     pub(crate) wal_lsn: u64,
     /// The next seal's sequence.
@@ -78,12 +116,15 @@ pub(crate) struct ManifestState {
     pub(crate) tombstones: BTreeMap<DeleteId, Arc<Tombstone>>,
     /// The highest wall-clock time that was believed, in milliseconds since the epoch.
     pub(crate) high_water: i64,
+    /// Oldest first.
+    pub(crate) gaps: Vec<Gap>,
 }
 
 /// One atomic change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Edit {
     pub(crate) sealed: Offset,
+    pub(crate) sealed_last: Option<Fingerprint>,
     pub(crate) wal_lsn: u64,
     pub(crate) next_sequence: u64,
     pub(crate) removed: Vec<BlockId>,
@@ -106,6 +147,7 @@ impl ManifestState {
             partitions: identity.partitions,
             partition,
             sealed: Offset::ZERO,
+            sealed_last: None,
             wal_lsn: 0,
             // 0 would be the sequence of "no block".
             next_sequence: 1,
@@ -113,6 +155,7 @@ impl ManifestState {
             metadata: BTreeMap::new(),
             tombstones: BTreeMap::new(),
             high_water: i64::MIN,
+            gaps: Vec::new(),
         }
     }
 
@@ -120,6 +163,7 @@ impl ManifestState {
     pub(crate) fn edit(&self) -> Edit {
         Edit {
             sealed: self.sealed,
+            sealed_last: self.sealed_last,
             wal_lsn: self.wal_lsn,
             next_sequence: self.next_sequence,
             removed: Vec::new(),
@@ -131,8 +175,18 @@ impl ManifestState {
         }
     }
 
+    /// Goes on elsewhere. Everything before is in blocks.
+    fn apply_gap(&mut self, gap: Gap, wal_lsn: u64) {
+        self.wal_lsn = wal_lsn;
+        self.queue = gap.to.0;
+        self.sealed = gap.to.1;
+        self.sealed_last = None;
+        self.gaps.push(gap);
+    }
+
     fn apply(&mut self, edit: Edit) {
         self.sealed = edit.sealed;
+        self.sealed_last = edit.sealed_last;
         self.wal_lsn = edit.wal_lsn;
         self.next_sequence = edit.next_sequence;
         for id in edit.removed {
@@ -241,11 +295,30 @@ impl Manifest {
     /// Of the file system, after which the manifest must not be used any more; or
     /// [`StoreError::Fenced`].
     pub(crate) fn commit(&mut self, edit: Edit) -> Result<(), StoreError> {
+        let (frame, tail) = codec::encode_edit(self.generation, &self.tail, &edit);
+        self.write(&frame, tail)?;
+        self.state.apply(edit);
+        self.rotate_if_long()
+    }
+
+    /// Makes `gap` durable and part of the state. What the WAL has below `wal_lsn` is sealed, or is
+    /// not to take effect.
+    ///
+    /// # Errors
+    ///
+    /// As [`commit`](Self::commit).
+    pub(crate) fn commit_gap(&mut self, gap: Gap, wal_lsn: u64) -> Result<(), StoreError> {
+        let (frame, tail) = codec::encode_gap(self.generation, &self.tail, &gap, wal_lsn);
+        self.write(&frame, tail)?;
+        self.state.apply_gap(gap, wal_lsn);
+        self.rotate_if_long()
+    }
+
+    fn write(&mut self, frame: &[u8], tail: codec::Tail) -> Result<(), StoreError> {
         self.check_fence()?;
         let path = self.path();
-        let (frame, tail) = codec::encode_edit(self.generation, &self.tail, &edit);
         self.file
-            .write_all_at(&frame, self.end)
+            .write_all_at(frame, self.end)
             .context("write", &path)?;
         if !active(EDIT_UNSYNCED) {
             // IMPORTANT: behind this line the edit may be acted upon: the WAL that it seals goes.
@@ -254,7 +327,10 @@ impl Manifest {
         self.tail = tail;
         self.end += frame.len() as u64;
         self.edit_bytes += frame.len() as u64;
-        self.state.apply(edit);
+        Ok(())
+    }
+
+    fn rotate_if_long(&mut self) -> Result<(), StoreError> {
         if self.edit_bytes > self.edit_bytes_max {
             self.rotate()?;
         }
@@ -319,6 +395,25 @@ fn begin(
     Ok((file, bytes.len() as u64, tail))
 }
 
+/// The queue that a shard was fed from, and the number of that queue's partitions; `None` in a
+/// directory without a manifest. Changes nothing.
+///
+/// # Errors
+///
+/// A damaged manifest, or of the file system.
+pub(crate) fn stored_queue(
+    fs: &dyn Fs,
+    dir: &ShardDir,
+) -> Result<Option<(QueueId, u32)>, StoreError> {
+    let Some(generation) = generations(fs, dir)?.last().copied() else {
+        return Ok(None);
+    };
+    let path = dir.manifest(generation);
+    let bytes = read_all(fs, &path, MAX_FILE_BYTES).context("read", &path)?;
+    let state = codec::decode_file(&path, generation, &bytes)?.state;
+    Ok(Some((state.queue, state.partitions)))
+}
+
 /// The generations on disk, oldest first.
 fn generations(fs: &dyn Fs, dir: &ShardDir) -> Result<Vec<u64>, StoreError> {
     let entries = fs.list(dir.root()).context("list", dir.root())?;
@@ -346,6 +441,8 @@ fn refuse_if_not_fresh(fs: &dyn Fs, dir: &ShardDir) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// The shard and the number of its neighbours. That the queue is the same is for the shard's thread
+/// to find out: a shard whose queue was made again still answers queries.
 fn check_identity(
     path: &std::path::Path,
     state: &ManifestState,
@@ -355,17 +452,14 @@ fn check_identity(
     let words = |id: QueueId, partition: PartitionId, of: u32| {
         format!("queue {id}, partition {partition} of {of}")
     };
-    let stored = words(state.queue, state.partition, state.partitions);
-    let given = words(identity.id, partition, identity.partitions);
-    if stored == given {
-        Ok(())
-    } else {
-        Err(StoreError::ForeignQueue {
-            path: path.to_owned(),
-            stored,
-            given,
-        })
+    if (state.partition, state.partitions) == (partition, identity.partitions) {
+        return Ok(());
     }
+    Err(StoreError::ForeignQueue {
+        path: path.to_owned(),
+        stored: words(state.queue, state.partition, state.partitions),
+        given: words(identity.id, partition, identity.partitions),
+    })
 }
 
 #[cfg(test)]

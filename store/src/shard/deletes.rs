@@ -105,6 +105,7 @@ impl Shard {
         let tombstone = Arc::new(Tombstone {
             tenant,
             offset,
+            before: self.shared.next_sequence(),
             state: TombstoneState::Pending,
             delete,
         });

@@ -14,8 +14,10 @@ mod blocks;
 mod change;
 mod deletes;
 mod recovery;
+mod resume;
 mod seal;
 mod state;
+mod stop;
 mod upkeep;
 
 use std::path::Path;
@@ -25,7 +27,7 @@ use std::time::Duration;
 use millrace_log::fs::Fs;
 use millrace_log::planted::active;
 use millrace_model::{Clock, Offset, PartitionId, TimestampMs};
-use millrace_queue::{QueueIdentity, Record};
+use millrace_queue::{Fingerprint, QueueIdentity, Record};
 
 use crate::dead_letters::{DeadLetterReader, DeadLetters};
 use crate::decode::{Decoded, RecordError};
@@ -44,6 +46,7 @@ use seal::FrozenTable;
 pub use seal::{Retired, SealJob, SealReason, Sealed};
 pub use state::{ShardState, ShardStatus};
 pub(crate) use state::{Shared, TableView, View};
+pub use stop::StopCode;
 pub(crate) use upkeep::{CleanStep, Upkeep};
 
 /// What a shard is made with.
@@ -96,6 +99,10 @@ pub struct Shard {
     closed_first_at: Option<Duration>,
     /// W: everything below is applied.
     applied: Offset,
+    /// Of the record right before W.
+    last: Option<Fingerprint>,
+    /// Everything below is on the disk, in the WAL or in blocks.
+    synced: Offset,
     /// Metadata that the manifest does not have yet.
     unsealed_metadata: MetadataMap,
     /// Deletes and revocations that the manifest does not have yet.
@@ -225,8 +232,8 @@ impl Shard {
     }
 
     /// Stops the shard for a reason from outside, such as a queue that has lost records.
-    pub fn stop(&self, reason: &str) {
-        self.shared.stop(reason);
+    pub fn stop(&self, code: StopCode, reason: &str) {
+        self.shared.stop(code, reason);
     }
 
     /// Syncs the WAL and closes. Seals nothing: the next open replays the WAL.
@@ -260,6 +267,7 @@ impl Shard {
     }
 
     fn apply_fresh(&mut self, records: &[&Record]) -> Result<(), StoreError> {
+        self.last = None;
         self.wal.append(records)?;
         if self.context.options.wal_sync == WalSync::Always {
             self.sync_now()?;
@@ -267,6 +275,7 @@ impl Shard {
         for record in records {
             self.apply_one(record)?;
         }
+        self.last = records.last().map(|last| Fingerprint::of(last));
         self.publish();
         Ok(())
     }
@@ -360,6 +369,7 @@ impl Shard {
                 .observe(took.as_secs_f64());
         }
         self.synced_at = started;
+        self.synced = self.applied;
         Ok(())
     }
 
@@ -378,7 +388,7 @@ impl Shard {
 
     fn stop_on_error<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         if let Err(error) = &result {
-            self.shared.stop(&error.to_string());
+            self.shared.stop(StopCode::from(error), &error.to_string());
         }
         result
     }

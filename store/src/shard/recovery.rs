@@ -18,6 +18,7 @@ use std::time::Duration;
 use millrace_log::fs::{Fs, create_dir_durable};
 use millrace_log::planted::active;
 use millrace_model::PartitionId;
+use millrace_queue::Fingerprint;
 
 use super::deletes::DeleteChanges;
 use super::{LiveBlock, Shard, ShardContext, Shared, TableView, View};
@@ -81,18 +82,11 @@ pub(super) fn open(
     view.add_blocks(blocks);
     view.set_tombstones(state.tombstones.values().cloned().collect());
     let metrics = context.metrics.shard(partition);
-    let metadata = state.metadata.clone();
-    let sealed = state.sealed;
+    let (sealed, last) = (state.sealed, state.sealed_last);
+    let shared = Shared::new(partition, metrics, view, state);
     let synced_at = started;
     let mut shard = Shard {
-        shared: Arc::new(Shared::new(
-            partition,
-            metrics,
-            view,
-            metadata,
-            sealed,
-            state.next_sequence,
-        )),
+        shared: Arc::new(shared),
         context,
         dir,
         manifest,
@@ -104,6 +98,8 @@ pub(super) fn open(
         closed_bytes: 0,
         closed_first_at: None,
         applied: sealed,
+        last,
+        synced: sealed,
         unsealed_metadata: MetadataMap::new(),
         unsealed_deletes: DeleteChanges::default(),
         decoded: Decoded::default(),
@@ -113,6 +109,7 @@ pub(super) fn open(
     };
     let replayed = shard.replay()?;
     let took = shard.context.clock.monotonic().saturating_sub(started);
+    shard.synced = shard.applied;
     shard.shared.set_recovered(took, replayed);
     shard.publish();
     tracing::info!(
@@ -146,6 +143,7 @@ impl Shard {
                     continue;
                 }
                 self.apply_one(&record)?;
+                self.last = Some(Fingerprint::of(&record));
                 replayed += 1;
                 if self.seal_due().is_some() {
                     // Everything up to this record, and no more, is in the memtable.

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use millrace_log::planted::active;
 use millrace_model::{MetricMetadata, Offset, PartitionId, TenantId, TimestampMs};
+use millrace_queue::Fingerprint;
 
 use super::deletes::DeleteChanges;
 use super::state::TableView;
@@ -50,6 +51,8 @@ pub struct SealJob {
     pub(super) tables: Vec<FrozenTable>,
     /// Everything below is in blocks once the job is done.
     pub(super) sealed: Offset,
+    /// Of the last record in them.
+    pub(super) last: Option<Fingerprint>,
     pub(super) wal_lsn: u64,
     pub(super) metadata: Vec<(TenantId, MetricMetadata)>,
     pub(super) deletes: DeleteChanges,
@@ -129,6 +132,7 @@ impl Shard {
         }
         let cut = self.wal.cut();
         let wal_lsn = self.stop_on_error(cut)?;
+        self.synced = self.applied;
         Ok(Some(self.freeze(wal_lsn)))
     }
 
@@ -149,6 +153,7 @@ impl Shard {
             partition: self.partition(),
             tables: std::mem::take(&mut self.closed),
             sealed,
+            last: self.last,
             wal_lsn,
             metadata: metadata
                 .flat_map(|(tenant, entries)| {
@@ -170,15 +175,16 @@ impl Shard {
         self.closed_first_at = self.closed_first_at.or(rows.first_at());
         drop(rows);
         let from = std::mem::replace(&mut self.active_from, to);
+        let sequence = self.shared.take_sequence();
         self.shared.change_view(|view| {
             if let Some(last) = view.tables.last_mut() {
-                last.to = to;
+                last.sequence = sequence;
             }
             view.tables.push(TableView::open(fresh));
         });
         self.closed.push(FrozenTable {
             table,
-            sequence: self.shared.take_sequence(),
+            sequence,
             offsets: (from, to),
         });
     }
@@ -218,6 +224,7 @@ impl Shard {
         let bytes = blocks.iter().map(|b| b.entry.bytes).sum();
         let edit = Edit {
             sealed: offset,
+            sealed_last: job.last,
             wal_lsn: job.wal_lsn,
             next_sequence: self.shared.next_sequence(),
             added: blocks.iter().map(|b| b.entry.clone()).collect(),

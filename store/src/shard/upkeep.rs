@@ -60,7 +60,7 @@ impl Upkeep {
         let pending: Vec<_> = pending
             .map(|t| {
                 let TimeRange { start, end } = t.delete.range;
-                (t.offset, start.0, end.0)
+                (t.before, start.0, end.0)
             })
             .collect();
         let plan = plan(&PlanInput {
@@ -125,14 +125,16 @@ impl Upkeep {
     /// A block that is damaged or cannot be read.
     pub(crate) fn next_clean(&self, fs: &Arc<dyn Fs>) -> Result<CleanStep, StoreError> {
         let view = self.shared.view();
-        let (sealed, time) = (self.shared.status().sealed, self.shared.queue_time());
+        let time = self.shared.queue_time();
+        let in_memory = view.tables.iter().map(|t| t.sequence).min();
         let mut change = Change::default();
         for tombstone in view.tombstones.iter() {
             let id = tombstone.id();
             let over = time > tombstone.delete.undo_until || active(REMOVED_WHILE_PENDING);
             match tombstone.state {
-                // What it hides is in blocks, and it is in the manifest itself.
-                TombstoneState::Pending if over && tombstone.offset < sealed => {
+                // Not before what it hides is in blocks. If the manifest does not have it yet, the
+                // shard leaves it as it is.
+                TombstoneState::Pending if over && in_memory >= Some(tombstone.before) => {
                     change.deletes.push((id, TombstoneState::Final));
                 }
                 TombstoneState::Pending => {}
@@ -182,7 +184,7 @@ fn find_hidden<'a>(
     let range = tombstone.delete.range;
     let id: DeleteId = tombstone.id();
     for block in &view.blocks {
-        let concerned = tombstone.hides_below(block.entry.offsets.1)
+        let concerned = tombstone.hides_up_to(block.entry.sequences.1)
             && block.range().overlaps(range)
             && !block.unaffected.lock().contains(&id);
         if !concerned {
