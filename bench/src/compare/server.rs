@@ -86,17 +86,33 @@ impl Server {
     /// ready.
     pub fn restart(&mut self, more: &[String]) -> Result<()> {
         self.more = more.to_vec();
-        self.kill_and_restart()?;
+        self.stop()?;
+        self.child = spawn(self.system, &self.binary, &self.more, &self.dir, self.port)?;
         self.wait_until_ready()
     }
 
     /// Stops it, has the system forget what it knows of its files, and starts it again.
     pub fn restart_cold(&mut self) -> Result<()> {
-        self.child.kill()?;
-        self.child.wait()?;
+        self.stop()?;
         self.forget_files()?;
         self.child = spawn(self.system, &self.binary, &self.more, &self.dir, self.port)?;
         self.wait_until_ready()
+    }
+
+    /// Asks it to end, and waits until it has: VictoriaMetrics writes its newest samples only then.
+    fn stop(&mut self) -> Result<()> {
+        rustix::process::kill_process(
+            rustix::process::Pid::from_child(&self.child),
+            rustix::process::Signal::TERM,
+        )?;
+        let deadline = Instant::now() + START_TIMEOUT;
+        while self.child.try_wait()?.is_none() {
+            if Instant::now() >= deadline {
+                bail!("{} does not end", self.system.name());
+            }
+            std::thread::sleep(POLL);
+        }
+        Ok(())
     }
 
     /// Has the system forget the contents of its files, as far as they are on the disk and nobody

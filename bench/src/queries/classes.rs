@@ -7,14 +7,10 @@ use crate::client::percent_encode;
 use crate::fleet::Profile;
 use crate::values::Random;
 
-use super::feed::Fed;
+use super::feed::{Fed, PHASE_MS};
 
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
-/// Off the moments of all measurements, so that no sample lies exactly on the edge of a window:
-/// there Prometheus 2 and 3 differ.
-const PHASE: i64 = 137;
-
 /// A class.
 #[derive(Clone, Debug)]
 pub struct Class {
@@ -22,6 +18,8 @@ pub struct Class {
     pub name: &'static str,
     /// Whether VictoriaMetrics means the same by it: it extrapolates no rates and fills gaps.
     pub vm_agrees: bool,
+    /// Whether which of several equal series is chosen is left open.
+    pub tied: bool,
     kind: Kind,
 }
 
@@ -79,6 +77,7 @@ fn tsbs(
     Class {
         name,
         vm_agrees: true,
+        tied: false,
         kind: Kind::Tsbs {
             query,
             metrics,
@@ -118,13 +117,6 @@ fn hosts() -> Vec<Class> {
             MINUTE,
         ),
         instant("lastpoint", "{__name__=~\"cpu_.*\"}", true),
-        // All metrics in one query, the heaviest there is here.
-        range(
-            "mean by host, all",
-            "avg by (hostname) (avg_over_time({__name__=~\"cpu_usage_(user|system|idle|nice)\"}[1h]))",
-            (12 * HOUR, HOUR),
-            false,
-        ),
         range(
             "topk of means",
             "topk(5, avg by (hostname) (cpu_usage_user))",
@@ -317,6 +309,7 @@ fn range(
     Class {
         name,
         vm_agrees,
+        tied: query.starts_with("topk"),
         kind: Kind::Range {
             query,
             length,
@@ -329,6 +322,7 @@ fn instant(name: &'static str, query: &'static str, vm_agrees: bool) -> Class {
     Class {
         name,
         vm_agrees,
+        tied: query.starts_with("topk"),
         kind: Kind::Instant(query),
     }
 }
@@ -337,6 +331,7 @@ fn path(name: &'static str, path: &'static str) -> Class {
     Class {
         name,
         vm_agrees: true,
+        tied: false,
         kind: Kind::Path(path),
     }
 }
@@ -360,7 +355,7 @@ impl Class {
             let room = (fed.end_ms - fed.start_ms - length) as f64;
             // Whole steps of the data from the end, so that all windows are full.
             let back = (random.unit() * room) as i64 / fed.interval_ms * fed.interval_ms;
-            let end = fed.end_ms - back + PHASE;
+            let end = fed.end_ms - back + PHASE_MS;
             (end - length, end)
         };
         match &self.kind {

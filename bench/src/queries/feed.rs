@@ -11,6 +11,9 @@ use crate::fleet::{Fleet, Profile};
 use crate::values::Random;
 use crate::wire;
 
+/// The millisecond of a second at which queries are asked and nothing is measured, so that no sample
+/// lies exactly on the edge of a window: there Prometheus 2 and 3 differ.
+pub const PHASE_MS: i64 = 137;
 /// Steps of a series in one request: ten minutes of a fleet that is measured every ten seconds.
 /// Prometheus refuses what is an hour behind its newest sample, so series cannot come one by one.
 const STEPS_AT_ONCE: u64 = 60;
@@ -77,6 +80,7 @@ pub fn feed(load: &Load, end_ms: i64, urls: &[String]) -> Result<Fed> {
             for step in steps.clone() {
                 let jitter = (random.unit() * 2.0 - 1.0) * fleet.jitter_ms as f64;
                 let at_ms = start_ms + step as i64 * interval_ms + jitter as i64;
+                let at_ms = at_ms + i64::from(at_ms.rem_euclid(1000) == PHASE_MS);
                 samples.push((at_ms, field.source.next(&mut random)));
             }
             wire::time_series_of(&mut body, labels, &samples);

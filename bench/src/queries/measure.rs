@@ -224,7 +224,7 @@ fn compare(
         }
         for (system, answer) in measured.systems.iter_mut().zip(&answers) {
             if system.compared && system.difference.is_none() {
-                system.difference = same::difference(&answers[0], answer)?;
+                system.difference = same::difference(&answers[0], answer, class.tied)?;
                 if let Some(text) = &system.difference {
                     eprintln!("  {}: {} differs: {text}", class.name, system.system.name());
                 }

@@ -9,14 +9,17 @@ use serde_json::Value;
 const TOLERANCE: f64 = 1e-9;
 
 /// What is different, if anything. The name of a metric does not count: VictoriaMetrics keeps it
-/// where Prometheus drops it. Nor does the order of series.
-pub fn difference(ours: &[u8], theirs: &[u8]) -> Result<Option<String>> {
+/// where Prometheus drops it. Nor does the order of series; with `tied` nor which series they are.
+pub fn difference(ours: &[u8], theirs: &[u8], tied: bool) -> Result<Option<String>> {
     let [ours, theirs] = [ours, theirs].map(serde_json::from_slice::<Value>);
     let (ours, theirs) = (ours?["data"].take(), theirs?["data"].take());
     match (&ours, &theirs) {
         (Value::Array(a), Value::Array(b)) => Ok(lists(a, b)),
         (Value::Object(_), Value::Object(_)) => {
-            let (a, b) = (table(&ours)?, table(&theirs)?);
+            let (mut a, mut b) = (table(&ours)?, table(&theirs)?);
+            if tied {
+                (a, b) = (values_alone(&a), values_alone(&b));
+            }
             Ok(tables(&a, &b))
         }
         _ => bail!("answers of no known shape"),
@@ -58,6 +61,13 @@ fn table(data: &Value) -> Result<Table> {
         };
     }
     Ok(table)
+}
+
+/// All points as one series, by time and value.
+fn values_alone(table: &Table) -> Table {
+    let mut points: Vec<_> = table.values().flatten().copied().collect();
+    points.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    Table::from([(Vec::new(), points)])
 }
 
 fn point(pair: &Value) -> Option<(i64, f64)> {
@@ -104,7 +114,7 @@ mod tests {
     use super::*;
 
     fn check(ours: &str, theirs: &str, same: bool) {
-        let found = difference(ours.as_bytes(), theirs.as_bytes()).unwrap();
+        let found = difference(ours.as_bytes(), theirs.as_bytes(), false).unwrap();
         assert_eq!(found.is_none(), same, "{found:?}");
     }
 
