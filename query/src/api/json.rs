@@ -127,6 +127,20 @@ pub(super) fn number(out: &mut Vec<u8>, value: f64) {
     }
 }
 
+/// A value as Go's `strconv.FormatFloat(v, 'g', -1, 64)` writes it, as the text format has it: with
+/// an exponent below 1e-4 and from 1e6 on.
+pub(super) fn number_short(out: &mut Vec<u8>, value: f64) {
+    let size = value.abs();
+    if !value.is_finite() || value == 0.0 || (1e-4..1e6).contains(&size) {
+        return number(out, value);
+    }
+    let text = format!("{value:e}");
+    let (mantissa, exponent) = text.split_once('e').expect("always has an exponent");
+    let exponent: i32 = exponent.parse().expect("always a number");
+    let sign = if exponent < 0 { '-' } else { '+' };
+    put(out, format_args!("{mantissa}e{sign}{:02}", exponent.abs()));
+}
+
 /// Rewrites `-1.25e-7`, which begins at `start` and has its `e` at `e`, as `-0.000000125`.
 fn spread_exponent(out: &mut Vec<u8>, start: usize, e: usize) {
     let text = out.split_off(start);
@@ -165,7 +179,7 @@ fn spread_exponent(out: &mut Vec<u8>, start: usize, e: usize) {
     }
 }
 
-fn integer(out: &mut Vec<u8>, mut value: u64) {
+pub(super) fn integer(out: &mut Vec<u8>, mut value: u64) {
     let mut digits = [0u8; 20];
     let mut at = digits.len();
     loop {
@@ -235,6 +249,26 @@ mod tests {
         assert_eq!((long.len(), &long[..3]), (301, "100"));
         let smallest = written(|out| number(out, 5e-324));
         assert_eq!((smallest.len(), &smallest[..4]), (326, "0.00"));
+    }
+
+    #[test]
+    fn the_short_form_has_an_exponent_where_go_has_one() {
+        let cases = [
+            (0.0, "0"),
+            (-0.0, "-0"),
+            (1.5, "1.5"),
+            (999_999.0, "999999"),
+            (1e6, "1e+06"),
+            (-1_234_567.0, "-1.234567e+06"),
+            (0.0001, "0.0001"),
+            (0.00001, "1e-05"),
+            (1e300, "1e+300"),
+            (f64::NAN, "NaN"),
+            (f64::NEG_INFINITY, "-Inf"),
+        ];
+        for (value, expect) in cases {
+            assert_eq!(written(|out| number_short(out, value)), expect);
+        }
     }
 
     /// The sum is that of what Go's `strconv.FormatFloat(v, 'f', -1, 64)` writes of the same values,

@@ -83,11 +83,20 @@ impl Fixture {
     }
 
     pub fn with(options: ApiOptions, freshness: Arc<dyn Freshness>) -> Self {
+        Self::made(fleet(), options, freshness)
+    }
+
+    /// Over other series than those of the fleet.
+    pub fn over(table: Table, options: ApiOptions) -> Self {
+        Self::made(table, options, Arc::new(api::AlwaysFresh))
+    }
+
+    fn made(table: Table, options: ApiOptions, freshness: Arc<dyn Freshness>) -> Self {
         let engine = Arc::new(Canned::default());
         let registry = Registry::new();
         let router = api::router(Api {
             engine: engine.clone(),
-            source: Arc::new(fleet()),
+            source: Arc::new(table),
             clock: Arc::new(ManualClock::new(TimestampMs(NOW))),
             freshness,
             options,
