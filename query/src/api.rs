@@ -80,6 +80,20 @@ pub trait Evaluate: Send + Sync + fmt::Debug {
     /// [`QueryError::BadData`] with the position of what is wrong.
     fn check(&self, text: &str) -> Result<(), QueryError>;
 
+    /// An expression in the layout of `format_query`.
+    ///
+    /// # Errors
+    ///
+    /// [`QueryError::BadData`] with the position of what is wrong.
+    fn format(&self, text: &str) -> Result<String, QueryError>;
+
+    /// An expression as the tree of `parse_query`.
+    ///
+    /// # Errors
+    ///
+    /// [`QueryError::BadData`] with the position of what is wrong.
+    fn describe(&self, text: &str) -> Result<serde_json::Value, QueryError>;
+
     /// Reads a series selector: a name, label tests in braces, or both; nothing else. One that
     /// every series passes may be refused here; the API does not take it.
     ///
@@ -96,6 +110,14 @@ impl Evaluate for Engine {
 
     fn check(&self, text: &str) -> Result<(), QueryError> {
         Self::check(self, text)
+    }
+
+    fn format(&self, text: &str) -> Result<String, QueryError> {
+        Self::format(self, text)
+    }
+
+    fn describe(&self, text: &str) -> Result<serde_json::Value, QueryError> {
+        Self::describe(self, text)
     }
 
     fn selector(&self, text: &str) -> Result<Vec<Matcher>, QueryError> {

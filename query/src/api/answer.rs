@@ -254,7 +254,7 @@ impl Data {
                 false
             }
             Self::Scalar(timestamp, value) => {
-                json::point(out, *timestamp, *value);
+                json::scalar(out, *timestamp, *value);
                 false
             }
             Self::String(timestamp, text) => {

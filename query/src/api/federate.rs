@@ -14,7 +14,7 @@ use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
-use millrace_model::{METRIC_NAME, Labels, TimeRange, is_stale};
+use millrace_model::{Labels, METRIC_NAME, TimeRange, is_stale};
 
 use super::answer::PIECE_BYTES;
 use super::body::Write;
@@ -118,7 +118,11 @@ impl Exposition {
     ) -> Result<(), ApiError> {
         self.columns.clear();
         series.read(&mut self.columns)?;
-        let newest = self.columns.timestamps.last().zip(self.columns.values.last());
+        let newest = self
+            .columns
+            .timestamps
+            .last()
+            .zip(self.columns.values.last());
         let Some((&timestamp, &value)) = newest.filter(|(_, value)| !is_stale(**value)) else {
             return Ok(());
         };
@@ -213,7 +217,10 @@ fn fits(at: usize, c: char, colons: bool) -> bool {
 
 fn underscored(out: &mut Vec<u8>, name: &str, colons: bool) {
     for (i, c) in name.char_indices() {
-        put(out, format_args!("{}", if fits(i, c, colons) { c } else { '_' }));
+        put(
+            out,
+            format_args!("{}", if fits(i, c, colons) { c } else { '_' }),
+        );
     }
 }
 

@@ -66,8 +66,22 @@ pub(super) fn strings<'a>(out: &mut Vec<u8>, texts: impl IntoIterator<Item = &'a
     out.push(b']');
 }
 
-/// `[1435781451.781,"1"]`
+/// A sample of a series: `[1435781451.781,"1"]`. As Prometheus, with an exponent below 1e-6 and
+/// from 1e21 on.
 pub(super) fn point(out: &mut Vec<u8>, timestamp_ms: i64, value: f64) {
+    out.push(b'[');
+    seconds(out, timestamp_ms);
+    out.extend_from_slice(b",\"");
+    if value == 0.0 || !value.is_finite() || (1e-6..1e21).contains(&value.abs()) {
+        number(out, value);
+    } else {
+        scientific(out, value);
+    }
+    out.extend_from_slice(b"\"]");
+}
+
+/// A scalar, which Prometheus never writes with an exponent.
+pub(super) fn scalar(out: &mut Vec<u8>, timestamp_ms: i64, value: f64) {
     out.push(b'[');
     seconds(out, timestamp_ms);
     out.extend_from_slice(b",\"");
@@ -134,6 +148,11 @@ pub(super) fn number_short(out: &mut Vec<u8>, value: f64) {
     if !value.is_finite() || value == 0.0 || (1e-4..1e6).contains(&size) {
         return number(out, value);
     }
+    scientific(out, value);
+}
+
+/// `strconv.FormatFloat(v, 'e', -1, 64)`: at least two digits in the exponent.
+fn scientific(out: &mut Vec<u8>, value: f64) {
     let text = format!("{value:e}");
     let (mantissa, exponent) = text.split_once('e').expect("always has an exponent");
     let exponent: i32 = exponent.parse().expect("always a number");
@@ -249,6 +268,27 @@ mod tests {
         assert_eq!((long.len(), &long[..3]), (301, "100"));
         let smallest = written(|out| number(out, 5e-324));
         assert_eq!((smallest.len(), &smallest[..4]), (326, "0.00"));
+    }
+
+    /// What a Prometheus answers for `vector(…)` of these; of `1e21` alone, a scalar, it writes all
+    /// zeros.
+    #[test]
+    fn samples_have_exponents_where_prometheus_writes_them() {
+        let cases = [
+            (1e21, "1e+21"),
+            (-1.5e300, "-1.5e+300"),
+            (1e-6, "0.000001"),
+            (9.5e-7, "9.5e-07"),
+            (999_999_999_999_999_900_000.0, "999999999999999900000"),
+            (0.0, "0"),
+            (f64::NAN, "NaN"),
+        ];
+        for (value, expect) in cases {
+            let expect = format!("[1,\"{expect}\"]");
+            assert_eq!(written(|out| point(out, 1_000, value)), expect);
+        }
+        let all = written(|out| scalar(out, 1_000, 1e21));
+        assert_eq!(all, "[1,\"1000000000000000000000\"]");
     }
 
     #[test]

@@ -30,8 +30,9 @@ const SAMPLES: i32 = 0;
 const STREAMED_XOR_CHUNKS: i32 = 1;
 
 const SAMPLES_TYPE: HeaderValue = HeaderValue::from_static("application/x-protobuf");
-const STREAM_TYPE: HeaderValue =
-    HeaderValue::from_static("application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse");
+const STREAM_TYPE: HeaderValue = HeaderValue::from_static(
+    "application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse",
+);
 
 /// Longest request after decompression, as in Prometheus. It is compressed at least 1:1, and the
 /// bound on forms holds for what is sent.

@@ -15,7 +15,10 @@ fn table() -> Table {
             &[("__name__", "up"), ("instance", "b:9100"), ("job", "node")],
             &[(NOW - minute, 0.0), (NOW - 1, 1.0), (NOW + 1, 7.0)],
         )
-        .with(&[("__name__", "up"), ("job", "a\"\\\n")], &[(NOW, 1_234_567.0)])
+        .with(
+            &[("__name__", "up"), ("job", "a\"\\\n")],
+            &[(NOW, 1_234_567.0)],
+        )
         .with(&[("__name__", "old")], &[(NOW - 6 * minute, 1.0)])
         .with(&[("__name__", "edge")], &[(NOW - 5 * minute, f64::NAN)])
         .with(
@@ -23,7 +26,10 @@ fn table() -> Table {
             &[(NOW - 2 * minute, 1.0), (NOW - minute, stale_nan())],
         )
         .with(&[("job", "nameless")], &[(NOW, 1.0)])
-        .with(&[("__name__", "http.requests"), ("täg", "<&>")], &[(NOW, -0.0)])
+        .with(
+            &[("__name__", "http.requests"), ("täg", "<&>")],
+            &[(NOW, -0.0)],
+        )
 }
 
 async fn ask(query: &str, accept: &str) -> Reply {

@@ -6,6 +6,7 @@ mod table;
 
 mod client;
 mod errors;
+mod expressions;
 mod federate;
 mod forms;
 mod freshness;

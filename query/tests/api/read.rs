@@ -178,10 +178,16 @@ async fn ask(fixture: &Fixture, queries: Vec<Query>, accepted: Vec<i32>) -> Answ
 
 fn samples(answer: &Answer) -> Vec<QueryResult> {
     assert_eq!(
-        (answer.status, &*answer.content_type, answer.encoding.as_deref()),
+        (
+            answer.status,
+            &*answer.content_type,
+            answer.encoding.as_deref()
+        ),
         (200, "application/x-protobuf", Some("snappy"))
     );
-    let message = snap::raw::Decoder::new().decompress_vec(&answer.body).unwrap();
+    let message = snap::raw::Decoder::new()
+        .decompress_vec(&answer.body)
+        .unwrap();
     ReadResponse::decode(&message[..]).unwrap().results
 }
 
@@ -217,7 +223,10 @@ async fn samples_come_in_one_message_series_sorted_queries_in_order() {
     let queries = vec![
         query(vec![matcher(0, "__name__", "temperature")]),
         query(vec![matcher(0, "__name__", "nothing")]),
-        query(vec![matcher(3, "device", "pump-2|"), matcher(1, "site", "north")]),
+        query(vec![
+            matcher(3, "device", "pump-2|"),
+            matcher(1, "site", "north"),
+        ]),
         query(vec![matcher(2, "http.code", "2..")]),
     ];
     for accepted in [vec![], vec![SAMPLES], vec![7, SAMPLES, CHUNKS]] {
@@ -236,8 +245,14 @@ async fn samples_come_in_one_message_series_sorted_queries_in_order() {
             shown,
             [
                 vec![
-                    ("__name__=temperature,device=pump-1,site=north".to_owned(), 2),
-                    ("__name__=temperature,device=pump-2,site=south".to_owned(), 1),
+                    (
+                        "__name__=temperature,device=pump-1,site=north".to_owned(),
+                        2
+                    ),
+                    (
+                        "__name__=temperature,device=pump-2,site=south".to_owned(),
+                        1
+                    ),
                 ],
                 vec![],
                 vec![(flow.clone(), 1)],
@@ -323,7 +338,10 @@ async fn chunks_come_as_frames_of_one_series_and_a_bounded_size() {
             let from = (i as i64 % 9) * 120_000;
             let count = u16::from_be_bytes([chunk.data[0], chunk.data[1]]);
             assert_eq!(chunk.encoding, 1);
-            assert_eq!((chunk.min, chunk.max), (from, from + (i64::from(count) - 1) * 1_000));
+            assert_eq!(
+                (chunk.min, chunk.max),
+                (from, from + (i64::from(count) - 1) * 1_000)
+            );
             assert_eq!(count, if i % 9 == 8 { 40 } else { 120 });
             assert_eq!(name.ends_with("host=a"), i < 9, "{name}");
         }
@@ -352,10 +370,19 @@ async fn what_is_no_request_is_refused_with_400() {
     let unknown = query(vec![matcher(9, "a", "b")]);
     for (answer, expect) in [
         (send(&f, b"not snappy at all".to_vec()).await, "decoding"),
-        (send(&f, vec![4, 12, 0xff, 0xff, 0xff, 0xff]).await, "decoding"),
+        (
+            send(&f, vec![4, 12, 0xff, 0xff, 0xff, 0xff]).await,
+            "decoding",
+        ),
         (ask(&f, vec![bad], vec![]).await, "error parsing regexp"),
-        (ask(&f, vec![unknown], vec![]).await, "unknown matcher type 9"),
-        (ask(&f, vec![], vec![5]).await, "does not support any of the requested"),
+        (
+            ask(&f, vec![unknown], vec![]).await,
+            "unknown matcher type 9",
+        ),
+        (
+            ask(&f, vec![], vec![5]).await,
+            "does not support any of the requested",
+        ),
     ] {
         let text = String::from_utf8(answer.body).unwrap();
         assert_eq!(answer.status, 400, "{text}");
