@@ -69,7 +69,8 @@ pub(super) async fn federate(
     let lookback = millis(app.api.options.lookback);
     let partial = params.partial()?;
     let work = move |cancel: &CancelFlag, _| {
-        let context = Arc::new(ReadContext::new(partial, cancel.clone(), None));
+        let context = ReadContext::new(partial, cancel.clone(), None);
+        let context = Arc::new(context.at(params.point.clone()));
         let mut series = Vec::new();
         for matchers in matcher_sets(engine.as_ref(), &params)? {
             series.append(&mut source.select(&Select {

@@ -21,7 +21,9 @@ use prost::Message as _;
 use super::error::ApiError;
 use super::params::read_body;
 use super::{App, body, tenant_of};
-use crate::{CancelFlag, ReadContext, SampleColumns, Select, SeriesSource, StoredSeries};
+use crate::{
+    CancelFlag, ReadContext, ReadPoint, SampleColumns, Select, SeriesSource, StoredSeries,
+};
 use proto::{Query, ReadRequest, Sample, TimeSeries};
 use stream::{Frames, check};
 
@@ -45,6 +47,7 @@ pub(super) async fn read(
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let tenant = tenant_of(&parts.headers);
+    let point: Arc<ReadPoint> = parts.extensions.get().cloned().unwrap_or_default();
     let body = read_body(body, app.api.options.max_form_bytes).await?;
     let request = decode(&body)?;
     let kind = negotiate(&request.accepted_response_types)?;
@@ -56,7 +59,10 @@ pub(super) async fn read(
     let source = app.api.source.clone();
     let options = &app.api.options;
     let (frame_bytes, max_samples) = (options.remote_read_frame_bytes, options.remote_read_samples);
-    let context = |cancel: &CancelFlag| Arc::new(ReadContext::new(false, cancel.clone(), None));
+    let context = move |cancel: &CancelFlag| {
+        let context = ReadContext::new(false, cancel.clone(), None);
+        Arc::new(context.at(point))
+    };
     match kind {
         Kind::Chunks => {
             let work = move |cancel: &CancelFlag, _| {

@@ -14,5 +14,6 @@ mod lifecycle;
 mod prometheus;
 mod readers;
 mod readme;
+mod replay;
 mod repository;
 mod support;
