@@ -49,3 +49,5 @@ pub(crate) const TIMES_CACHE_BY_PLACE: Bug = Bug("block: remembered timestamps b
 pub(crate) const CHUNK_UNVERIFIED: Bug = Bug("block: chunk checksum not verified");
 /// A value is looked for in one page too few.
 pub(crate) const LABEL_PAGE_MISSED: Bug = Bug("block: last label page of a prefix not read");
+/// The queue's tools are told of a position that a power cut would undo.
+pub(crate) const COMMIT_BEFORE_SYNC: Bug = Bug("store: group offset committed before the sync");

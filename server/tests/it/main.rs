@@ -13,5 +13,6 @@ mod kill;
 mod lifecycle;
 mod prometheus;
 mod readme;
+mod replay;
 mod repository;
 mod support;
