@@ -16,3 +16,4 @@ mod readme;
 mod replay;
 mod repository;
 mod support;
+mod verify;
