@@ -52,6 +52,7 @@ mod whole;
 
 pub use dead_letters::{DeadLetter, DeadLetterReader};
 pub use error::StoreError;
+pub use manifest::{Gap, GapCause};
 pub use metrics::StoreMetrics;
 pub use options::{StoreOptions, WalSync};
 pub use paths::BlockId;

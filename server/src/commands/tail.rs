@@ -160,6 +160,8 @@ pub fn failed(error: ConsumeError) -> Failure {
     match error {
         ConsumeError::TooOld { .. }
         | ConsumeError::BeyondEnd { .. }
+        | ConsumeError::AnotherQueue { .. }
+        | ConsumeError::Diverged { .. }
         | ConsumeError::Damaged { .. } => Failure::Data(error.to_string()),
         ConsumeError::Unavailable { .. } | ConsumeError::Closed => {
             Failure::Client(error.to_string())
