@@ -12,6 +12,7 @@ mod dependencies;
 mod kill;
 mod lifecycle;
 mod prometheus;
+mod readers;
 mod readme;
 mod replay;
 mod repository;
