@@ -29,6 +29,7 @@ pub mod chunk;
 mod dead_letters;
 mod decode;
 mod error;
+pub mod examine;
 #[cfg(test)]
 mod golden;
 pub mod index;
