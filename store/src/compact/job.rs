@@ -8,7 +8,7 @@ use millrace_log::fs::Fs;
 use millrace_log::planted::active;
 use millrace_model::{Labels, Offset, PartitionId, TenantId, TimeRange, TimestampMs};
 
-use crate::block::{BlockIter, BlockMeta, BlockSeries, BlockWriter};
+use crate::block::{BlockIter, BlockMeta, BlockOptions, BlockSeries, BlockWriter};
 use crate::error::{IoContext, StoreError};
 use crate::manifest::BlockEntry;
 use crate::merge::Merger;
@@ -39,6 +39,8 @@ pub(crate) struct CompactJob {
     pub(crate) deletes: Vec<Arc<Tombstone>>,
     /// Which series stay, if not all.
     pub(crate) keep: Option<Arc<dyn Keep>>,
+    /// How the outputs are written.
+    pub(crate) options: BlockOptions,
     /// The number of the outputs' files.
     pub(crate) sequence: u64,
     /// Width of the outputs' windows; 0 leaves what the inputs span in one.
@@ -159,7 +161,7 @@ impl CompactJob {
         if active(COMPACTION_OLDER_WINS) {
             sources.reverse();
         }
-        let mut writer = BlockWriter::new(&*self.fs, &self.dir.block(id));
+        let mut writer = BlockWriter::with_options(&*self.fs, &self.dir.block(id), &self.options);
         let mut columns = Columns::default();
         while let Some((tenant, labels)) = smallest(&sources) {
             columns.clear();

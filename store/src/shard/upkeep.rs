@@ -111,6 +111,7 @@ impl Upkeep {
             inputs,
             deletes: view.tombstones.iter().filter(ended).cloned().collect(),
             keep,
+            options: self.context.options.block_options(),
             sequence: self.shared.take_sequence(),
             width_ms: plan.width_ms,
             level: plan.level,
