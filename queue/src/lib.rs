@@ -26,6 +26,7 @@ pub mod kafka;
 mod look;
 mod metrics;
 pub mod planted;
+mod resume;
 mod traits;
 pub mod wire;
 
@@ -33,7 +34,8 @@ pub use appender::{Appender, AppenderOptions, PendingAppend, SubmitError};
 pub use embedded::{EmbeddedOptions, EmbeddedQueue, MAX_PARTITIONS};
 pub use error::{IdentityDamage, QueueError};
 pub use look::RecordSource;
+pub use resume::ResumePoint;
 pub use traits::{
-    AppendDone, AppendError, ConsumeError, Consumer, Durability, Position, PositionError, Producer,
-    QueueIdentity, Record,
+    AppendDone, AppendError, ConsumeError, Consumer, Durability, Fingerprint, Position,
+    PositionError, Producer, QueueIdentity, Record,
 };

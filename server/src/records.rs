@@ -157,7 +157,9 @@ fn refuse(refusal: &Refusal) -> Response {
             StatusCode::RANGE_NOT_SATISFIABLE,
             json!({"errorType": error_type::BEYOND_END, "error": text, "end": end.0}),
         ),
-        ConsumeError::Damaged { .. } => answer(
+        ConsumeError::Damaged { .. }
+        | ConsumeError::AnotherQueue { .. }
+        | ConsumeError::Diverged { .. } => answer(
             StatusCode::INTERNAL_SERVER_ERROR,
             json!({"errorType": "internal", "error": text}),
         ),

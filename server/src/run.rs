@@ -251,15 +251,16 @@ fn open(app: &App, fs: &Arc<dyn Fs>, config: &Config) -> Result<Opened, Failure>
     let store = Arc::new(store);
 
     app.enter(Stage::CatchingUp, "");
-    let consumers = || {
-        let from = store.resume_offsets().into_iter();
-        from.map(|(partition, from)| queue.consumer(partition, from))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| data(&error))
+    // Each shard finds out for itself whether it may go on where it stands.
+    let consumers = || -> Vec<_> {
+        let partitions = (0..queue.identity().partitions).map(PartitionId);
+        partitions
+            .map(|partition| queue.reader(partition))
+            .collect()
     };
-    let ends = QueueEnds::new(consumers()?);
+    let ends = QueueEnds::new(consumers());
     let recovered = ends.read();
-    store.start(consumers()?).map_err(|error| data(&error))?;
+    store.start(consumers()).map_err(|error| data(&error))?;
 
     let appender = Appender::new(queue.producer(), options::appender(config), registry);
     let ingest = Ingest::new(

@@ -29,6 +29,7 @@ pub mod chunk;
 mod dead_letters;
 mod decode;
 mod error;
+pub mod examine;
 #[cfg(test)]
 mod golden;
 pub mod index;
@@ -51,6 +52,7 @@ mod whole;
 
 pub use dead_letters::{DeadLetter, DeadLetterReader};
 pub use error::StoreError;
+pub use manifest::{Gap, GapCause};
 pub use metrics::StoreMetrics;
 pub use options::{StoreOptions, WalSync};
 pub use paths::BlockId;

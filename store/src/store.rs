@@ -234,7 +234,10 @@ impl Store {
     pub fn applied(&self) -> Position {
         let mut position = Position::new(self.identity.id);
         for shared in &self.shared {
-            position.advance(shared.partition, shared.applied());
+            // A shard that has stopped because the queue was made again stands in the old one.
+            if shared.queue() == self.identity.id {
+                position.advance(shared.partition, shared.applied());
+            }
         }
         position
     }
@@ -259,7 +262,7 @@ impl Store {
             let shared = self.shared.get(partition.index());
             let shared = shared.ok_or_else(|| foreign(Some(*partition)))?;
             let left = deadline.saturating_duration_since(std::time::Instant::now());
-            shared.wait_applied(*wanted, left)?;
+            shared.wait_applied(position.queue, *wanted, left)?;
         }
         Ok(())
     }

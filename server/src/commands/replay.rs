@@ -13,7 +13,7 @@ use std::time::Duration;
 use clap::Args;
 use millrace_log::SystemClock;
 use millrace_log::fs::{Fs, OsFs};
-use millrace_model::{Offset, PartitionId, TimestampMs};
+use millrace_model::{Offset, PartitionId, QueueId, TimestampMs};
 use millrace_queue::{ConsumeError, Consumer, Record, RecordSource};
 use millrace_store::Store;
 use millrace_store::shard::ShardState;
@@ -140,7 +140,7 @@ fn follow(
     loop {
         let mut left = 0;
         for shard in store.status() {
-            if let ShardState::Stopped { reason } = &shard.state {
+            if let ShardState::Stopped { reason, .. } = &shard.state {
                 return Err(Failure::Data(format!(
                     "partition {}: {reason}",
                     shard.partition
@@ -163,6 +163,7 @@ fn follow(
 /// A consumer that sees a range of the partition, and then waits as if there were no more.
 #[derive(Debug)]
 struct Limited {
+    queue: QueueId,
     partition: PartitionId,
     inner: Option<Box<dyn Consumer>>,
     range: Range<Offset>,
@@ -181,6 +182,7 @@ impl Limited {
             Some(queue.read_from(partition, range.start).map_err(failed)?)
         };
         Ok(Self {
+            queue: queue.identity().id,
             partition,
             inner,
             next: range.start,
@@ -192,6 +194,32 @@ impl Limited {
 impl Consumer for Limited {
     fn partition(&self) -> PartitionId {
         self.partition
+    }
+
+    fn queue(&self) -> Result<QueueId, ConsumeError> {
+        match &self.inner {
+            Some(inner) => inner.queue(),
+            None => Ok(self.queue),
+        }
+    }
+
+    fn range(&self) -> Result<Range<Offset>, ConsumeError> {
+        match &self.inner {
+            Some(inner) => Ok(inner.range()?.start..self.range.end),
+            // There is nothing to read, so there is nothing that could have changed.
+            None => Ok(self.next..Offset(u64::MAX)),
+        }
+    }
+
+    fn record_at(
+        &mut self,
+        offset: Offset,
+        patience: Duration,
+    ) -> Result<Option<Record>, ConsumeError> {
+        match &mut self.inner {
+            Some(inner) => inner.record_at(offset, patience),
+            None => Ok(None),
+        }
     }
 
     fn poll(
@@ -229,6 +257,11 @@ impl Consumer for Limited {
 
     fn end(&self) -> Result<Offset, ConsumeError> {
         Ok(self.range.end)
+    }
+
+    fn commit(&mut self, _: Offset) -> Result<(), ConsumeError> {
+        // Nor do its tools follow a replay.
+        Ok(())
     }
 
     fn release(&mut self, _: Offset) -> Result<(), ConsumeError> {

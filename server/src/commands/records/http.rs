@@ -206,6 +206,25 @@ impl Consumer for HttpConsumer {
         self.partition
     }
 
+    fn queue(&self) -> Result<QueueId, ConsumeError> {
+        Ok(self.queue.identity.id)
+    }
+
+    fn range(&self) -> Result<Range<Offset>, ConsumeError> {
+        self.queue.bounds(self.partition)
+    }
+
+    fn record_at(
+        &mut self,
+        offset: Offset,
+        patience: Duration,
+    ) -> Result<Option<Record>, ConsumeError> {
+        self.next = offset;
+        let page = self.page(1, patience)?;
+        let first = page.records.into_iter().next();
+        Ok(first.filter(|record| record.offset == offset))
+    }
+
     fn poll(
         &mut self,
         max_bytes: usize,
@@ -225,6 +244,10 @@ impl Consumer for HttpConsumer {
 
     fn end(&self) -> Result<Offset, ConsumeError> {
         Ok(self.end)
+    }
+
+    fn commit(&mut self, _: Offset) -> Result<(), ConsumeError> {
+        Ok(())
     }
 
     fn release(&mut self, _: Offset) -> Result<(), ConsumeError> {
