@@ -15,12 +15,14 @@
 
 mod decode;
 mod encode;
+mod split;
 
 pub use decode::{Batch, BatchError, FloatSeries, Section, SectionContent, decode_delete};
 pub use encode::{
     EncodedSection, FloatSectionWriter, encode_batch, encode_delete, encode_delete_section,
     encode_metadata_section,
 };
+pub use split::split_batch;
 
 use crate::{Offset, PartitionId, QueueId};
 

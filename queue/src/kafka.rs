@@ -12,6 +12,7 @@
 //! - Secrets are typed, so that no log line or error prints them (`settings.rs`).
 
 mod consumer;
+mod copy;
 mod look;
 mod producer;
 mod raw;
@@ -28,6 +29,7 @@ use rdkafka::error::KafkaError as ClientError;
 use crate::traits::{ConsumeError, Consumer, Durability, Producer, QueueIdentity};
 use watch::TopicWatch;
 
+pub use copy::{Copier, Origin};
 pub use settings::{ClientSettings, SettingsError};
 pub use topic::{Shortfall, TopicReport, TopicSpec};
 

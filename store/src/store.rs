@@ -280,6 +280,45 @@ impl Store {
         Ok(())
     }
 
+    /// Sets where shards go on reading, while none of them runs. Those that are left out stay where
+    /// they are. Each shard seals what it has, and the change stays on record in its manifest.
+    ///
+    /// # Errors
+    ///
+    /// A store that was started or closed; a shard that cannot seal or write.
+    pub fn set_positions(
+        &self,
+        positions: &BTreeMap<PartitionId, (QueueId, Offset)>,
+        cause: GapCause,
+    ) -> Result<Vec<(PartitionId, Gap)>, StoreError> {
+        let mut stage = self.runtime.lock();
+        let Stage::Open(shards) = &mut *stage else {
+            return Err(StoreError::Consumers {
+                what: "the store was started or closed before",
+                partition: PartitionId(0),
+            });
+        };
+        let mut gaps = Vec::new();
+        for shard in shards {
+            if let Some(&to) = positions.get(&shard.partition()) {
+                gaps.push((shard.partition(), shard.set_position(to, cause)?));
+            }
+        }
+        Ok(gaps)
+    }
+
+    /// Which queue each shard reads, and where it goes on, while none of them runs.
+    #[must_use]
+    pub fn resume_points(&self) -> Vec<(PartitionId, ResumePoint)> {
+        match &*self.runtime.lock() {
+            Stage::Open(shards) => shards
+                .iter()
+                .map(|shard| (shard.partition(), shard.resume_point()))
+                .collect(),
+            Stage::Running(_) | Stage::Closed => Vec::new(),
+        }
+    }
+
     /// What each shard holds now.
     pub(crate) fn views(&self) -> impl Iterator<Item = Arc<View>> {
         self.shared.iter().map(|shared| shared.view())

@@ -257,6 +257,7 @@ fn put_gap(out: &mut Vec<u8>, gap: &Gap) {
     out.push(match gap.cause {
         GapCause::Fresh => 1,
         GapCause::Operator => 2,
+        GapCause::Migrated => 3,
     });
 }
 
@@ -356,6 +357,7 @@ impl<'a> Fields<'a> {
             cause: match self.u8()? {
                 1 => GapCause::Fresh,
                 2 => GapCause::Operator,
+                3 => GapCause::Migrated,
                 _ => return None,
             },
         })

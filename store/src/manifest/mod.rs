@@ -68,6 +68,9 @@ pub enum GapCause {
     Fresh,
     /// `millrace queue resume`: somebody decided it.
     Operator,
+    /// `millrace queue migrate`: the records were copied into another queue, each once and in their
+    /// order, and the position there is that of the copy. Nothing is missing.
+    Migrated,
 }
 
 impl GapCause {
@@ -77,6 +80,7 @@ impl GapCause {
         match self {
             Self::Fresh => "fresh",
             Self::Operator => "operator",
+            Self::Migrated => "migrated",
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -77,8 +77,9 @@ pub fn run(
             let samples: Vec<Numbered> = numbers.iter().map(|n| ledger.sample(*n)).collect();
             let request = request(client, protocol, &samples);
             loop {
-                if connection.send(target, &request) {
+                if let Some(took) = connection.send(target, &request) {
                     ledger.acknowledge(numbers);
+                    ledger.latencies.push(took);
                     break;
                 }
                 if style == Style::GivesUp {
@@ -100,8 +101,8 @@ struct Request {
 struct Connection(Option<(String, Client)>);
 
 impl Connection {
-    /// Whether it was acknowledged.
-    fn send(&mut self, target: &Target, request: &Request) -> bool {
+    /// How long it took until it was acknowledged, if it was.
+    fn send(&mut self, target: &Target, request: &Request) -> Option<Duration> {
         let url = target.wait();
         let client = match &self.0 {
             Some((known, client)) if *known == url => client.clone(),
@@ -111,17 +112,18 @@ impl Connection {
                 client
             }
         };
+        let begun = Instant::now();
         match client.try_post(request.path, request.headers, request.body.clone()) {
-            Ok(answer) if answer.status / 100 == 2 => true,
+            Ok(answer) if answer.status / 100 == 2 => Some(begun.elapsed()),
             Ok(answer) if answer.status == 503 => {
                 assert!(answer.headers.contains_key("retry-after"), "{answer:?}");
                 std::thread::sleep(Duration::from_millis(20));
-                false
+                None
             }
             Ok(answer) => panic!("{}: {answer:?}", request.path),
             Err(_) => {
                 std::thread::sleep(Duration::from_millis(5));
-                false
+                None
             }
         }
     }

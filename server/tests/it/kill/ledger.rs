@@ -1,6 +1,7 @@
 //! What a client sent, and what became of it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::support::{Client, matrix};
 
@@ -24,6 +25,8 @@ pub struct Ledger {
     client: u32,
     base_ms: i64,
     outcomes: BTreeMap<u64, Outcome>,
+    /// How long each acknowledged request took.
+    pub latencies: Vec<Duration>,
 }
 
 /// One sample: its series, its moment, its value.
@@ -40,6 +43,7 @@ impl Ledger {
             client,
             base_ms,
             outcomes: BTreeMap::new(),
+            latencies: Vec::new(),
         }
     }
 

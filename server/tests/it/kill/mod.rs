@@ -8,8 +8,8 @@
 //! 25 kills by default; `MILLRACE_KILLS=120` for the full run. kill -9 keeps the page cache: power
 //! loss is what the crash enumeration of `log` and `store` is for.
 
-mod client;
-mod ledger;
+pub mod client;
+pub mod ledger;
 
 use std::path::Path;
 use std::sync::Arc;
