@@ -69,6 +69,9 @@ pub struct ConfigArgs {
     /// Directory of queue and store; the setting `data_dir`
     #[arg(long, global = true, value_name = "DIR")]
     pub data_dir: Option<String>,
+    /// Parts that this process runs: ingest, store, query or all, comma-separated; the setting `roles`
+    #[arg(long = "role", global = true, value_name = "ROLES")]
+    pub roles: Option<String>,
     /// Any setting, such as ingest.max_age=7d; may be given several times
     #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
@@ -94,6 +97,9 @@ impl ConfigArgs {
         }
         if let Some(dir) = &self.data_dir {
             flags.push(("--data-dir", "data_dir".to_owned(), dir.clone()));
+        }
+        if let Some(roles) = &self.roles {
+            flags.push(("--role", "roles".to_owned(), roles.clone()));
         }
         Ok(Layers {
             file: self.config.clone(),

@@ -205,7 +205,10 @@ impl Lane {
                 .consumer
                 .poll(self.options.poll_bytes, wait, &mut records)
             {
-                Ok(()) => backoff = BACKOFF_MIN,
+                Ok(()) => {
+                    backoff = BACKOFF_MIN;
+                    self.shard.shared().set_unreadable(None);
+                }
                 Err(ConsumeError::Closed) => {
                     self.drain_seal()?;
                     return Ok(());
@@ -217,6 +220,7 @@ impl Lane {
                         ?backoff,
                         "queue unavailable"
                     );
+                    self.shard.shared().set_unreadable(Some(&reason));
                     if self.pause(backoff) {
                         break;
                     }

@@ -7,6 +7,7 @@
 
 mod error;
 mod file;
+mod fleet_rules;
 pub mod kind;
 mod load;
 mod page;
@@ -14,5 +15,6 @@ mod rules;
 pub mod settings;
 
 pub use error::ConfigError;
+pub(crate) use rules::broken;
 pub use load::{Config, Layers, load};
 pub use page::{effective, reference};

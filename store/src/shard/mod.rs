@@ -245,6 +245,9 @@ impl Shard {
         for record in records {
             self.apply_one(record)?;
         }
+        if let Some(last) = records.last() {
+            self.shared.set_appended_at(last.appended_at);
+        }
         self.publish();
         Ok(())
     }

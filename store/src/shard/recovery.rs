@@ -130,6 +130,7 @@ impl Shard {
                     continue;
                 }
                 self.apply_one(&record)?;
+                self.shared.set_appended_at(record.appended_at);
                 replayed += 1;
                 if self.seal_due().is_some() {
                     // Everything up to this record, and no more, is in the memtable.
