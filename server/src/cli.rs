@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::commands::queue::QueueArgs;
 use crate::config::kind::{Kind, Raw};
 use crate::config::{ConfigError, Layers};
 
@@ -51,6 +52,8 @@ pub enum Command {
     ///
     /// Backfills the last hour first, so that graphs are not empty.
     Demo(DemoArgs),
+    /// Look after the queue: create the topic, see the lag
+    Queue(QueueArgs),
     /// Ask a running server a PromQL question and print the answer as a table
     Query(QueryArgs),
     /// Print the version
@@ -142,7 +145,12 @@ pub struct QueryArgs {
     pub time: Option<String>,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// A duration of the command line, as in the configuration.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn duration(text: &str) -> Result<Duration, String> {
     Duration::read(&Raw::Text(text.to_owned()))
 }
 

@@ -10,16 +10,20 @@
 mod app;
 mod banner;
 mod cli;
+mod commands;
 mod config;
 mod demo;
 mod failure;
 mod http;
+mod lag;
 mod lock;
 mod logging;
+mod open;
 mod options;
 mod pipeline;
 mod process;
 mod query;
+mod queue;
 mod routes;
 mod run;
 mod source;
@@ -57,6 +61,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             print(&config::effective(&configuration(&cli.config)?))
         }
         Some(Command::Demo(args)) => demo::run(&args),
+        Some(Command::Queue(args)) => commands::queue::run(&args, &configuration(&cli.config)?),
         Some(Command::Query(args)) => query::run(&args),
         Some(Command::Version) => print(concat!("millrace ", env!("CARGO_PKG_VERSION"), "\n")),
     }

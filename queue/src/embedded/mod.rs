@@ -207,6 +207,18 @@ impl EmbeddedQueue {
         Ok(Box::new(EmbeddedConsumer::new(partition, from)?))
     }
 
+    /// What a partition holds: from its oldest record to the offset that the next durable one will
+    /// have.
+    ///
+    /// # Panics
+    ///
+    /// If the queue has no such partition.
+    #[must_use]
+    pub fn bounds(&self, partition: PartitionId) -> std::ops::Range<Offset> {
+        let reader = self.shared.partition(partition).reader();
+        Offset(reader.first_lsn().0)..Offset(reader.synced_lsn().0)
+    }
+
     /// Removes what the retention options let go, as of `now`, and what the store has released.
     /// Appends do it now and then; call it where none may come for long.
     ///

@@ -13,9 +13,10 @@ use rdkafka::ClientContext;
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext, PurgeConfig};
+use rdkafka::statistics::Statistics;
 use tracing::{error, warn};
 
-use super::{KafkaError, KafkaOptions, settings};
+use super::{KafkaError, KafkaMetrics, KafkaOptions, settings};
 use crate::traits::{AppendDone, AppendError, Durability, Producer, QueueIdentity};
 
 /// How long the poll thread waits for events: bounds how late it notices that it should stop.
@@ -30,6 +31,7 @@ pub(super) struct KafkaProducer {
     options: KafkaOptions,
     identity: QueueIdentity,
     durability: Durability,
+    metrics: Option<KafkaMetrics>,
     budget: Arc<Budget>,
     current: RwLock<Generation>,
     closed: AtomicBool,
@@ -153,6 +155,7 @@ struct InFlight {
 
 struct Context {
     budget: Arc<Budget>,
+    metrics: Option<KafkaMetrics>,
     fatal: AtomicBool,
     /// Appends that were delivered without being told where.
     unresolved: Mutex<Vec<Arc<Append>>>,
@@ -165,6 +168,12 @@ impl ClientContext for Context {
             self.fatal.store(true, Ordering::SeqCst);
         } else {
             warn!(%error, reason, "kafka producer");
+        }
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        if let Some(metrics) = &self.metrics {
+            metrics.note(&statistics);
         }
     }
 }
@@ -192,18 +201,20 @@ struct Generation {
 }
 
 impl Generation {
-    fn start(options: &KafkaOptions, budget: Arc<Budget>) -> Result<Self, KafkaError> {
+    fn start(
+        options: &KafkaOptions,
+        budget: Arc<Budget>,
+        metrics: Option<KafkaMetrics>,
+    ) -> Result<Self, KafkaError> {
         let context = Context {
             budget,
+            metrics,
             fatal: AtomicBool::new(false),
             unresolved: Mutex::new(Vec::new()),
         };
         let producer: BaseProducer<Context> = settings::producer(options)
             .create_with_context(context)
-            .map_err(|source| KafkaError::Client {
-                doing: "creating a producer",
-                source,
-            })?;
+            .map_err(KafkaError::creating("creating a producer"))?;
         let producer = Arc::new(producer);
         let stop = Arc::new(AtomicBool::new(false));
         let thread = {
@@ -269,14 +280,17 @@ impl KafkaProducer {
         options: KafkaOptions,
         identity: QueueIdentity,
         durability: Durability,
+        metrics: Option<KafkaMetrics>,
     ) -> Result<Self, KafkaError> {
         let budget = Arc::new(Budget::default());
-        let current = RwLock::new(Generation::start(&options, Arc::clone(&budget))?);
+        let first = Generation::start(&options, Arc::clone(&budget), metrics.clone())?;
+        let current = RwLock::new(first);
         let closed = AtomicBool::new(false);
         Ok(Self {
             options,
             identity,
             durability,
+            metrics,
             budget,
             current,
             closed,
@@ -293,7 +307,11 @@ impl KafkaProducer {
         }
         let mut current = self.current.write();
         if current.producer.context().fatal.load(Ordering::SeqCst) {
-            let next = Generation::start(&self.options, Arc::clone(&self.budget))?;
+            let next = Generation::start(
+                &self.options,
+                Arc::clone(&self.budget),
+                self.metrics.clone(),
+            )?;
             let mut dead = std::mem::replace(&mut *current, next);
             // A dead producer delivers nothing more, so there is nothing to be patient for.
             dead.end(Duration::ZERO);

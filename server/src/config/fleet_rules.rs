@@ -48,7 +48,10 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
 fn no_secret_from_a_flag(config: &Config) -> Result<(), ConfigError> {
     let secrets = [
         ("queue.kafka.sasl_password", &config.kafka.sasl_password),
-        ("queue.kafka.tls_key_password", &config.kafka.tls_key_password),
+        (
+            "queue.kafka.tls_key_password",
+            &config.kafka.tls_key_password,
+        ),
     ];
     for (key, secret) in secrets {
         let seen = matches!(config.origin(key), Origin::Flag(_));
@@ -207,8 +210,14 @@ mod tests {
         const KAFKA: &str = "queue.backend=kafka";
         const BROKERS: &str = "queue.kafka.brokers=b:9092";
         let table: &[(&[&str], &str)] = &[
-            (&["roles=ingest"], "the embedded queue is inside one process"),
-            (&["cluster.nodes=2"], "the embedded queue feeds the one store"),
+            (
+                &["roles=ingest"],
+                "the embedded queue is inside one process",
+            ),
+            (
+                &["cluster.nodes=2"],
+                "the embedded queue feeds the one store",
+            ),
             #[cfg(not(feature = "kafka"))]
             (&[KAFKA, BROKERS], "was built without Kafka"),
         ];
@@ -216,23 +225,48 @@ mod tests {
             (&[KAFKA], "needs the address of a broker"),
             (&[KAFKA, BROKERS], "fine"),
             (&[KAFKA, BROKERS, "roles=ingest"], "fine"),
-            (&[KAFKA, BROKERS, "roles=query"], "name their addresses in fleet.stores"),
-            (&[KAFKA, BROKERS, "roles=query", "fleet.stores=s:1,t:2"], "fine"),
-            (&[KAFKA, BROKERS, "roles=query", "fleet.stores=s"], "\"s\" is no address"),
-            (&[KAFKA, BROKERS, "cluster.nodes=2"], "only the partitions of its ordinal"),
+            (
+                &[KAFKA, BROKERS, "roles=query"],
+                "name their addresses in fleet.stores",
+            ),
+            (
+                &[KAFKA, BROKERS, "roles=query", "fleet.stores=s:1,t:2"],
+                "fine",
+            ),
+            (
+                &[KAFKA, BROKERS, "roles=query", "fleet.stores=s"],
+                "\"s\" is no address",
+            ),
+            (
+                &[KAFKA, BROKERS, "cluster.nodes=2"],
+                "only the partitions of its ordinal",
+            ),
             (&[KAFKA, BROKERS, "cluster.nodes=2", "roles=store"], "fine"),
             (
                 &[KAFKA, BROKERS, "cluster.nodes=2", "cluster.ordinal=2"],
                 "must be less than cluster.nodes, which is 2",
             ),
             (&[KAFKA, BROKERS, "cluster.nodes=0"], "must be at least 1"),
-            (&[KAFKA, BROKERS, "queue.kafka.tls_ca_file=a"], "is only used with TLS"),
-            (&[KAFKA, BROKERS, "queue.kafka.sasl_username=a"], "are only used with SASL"),
             (
-                &[KAFKA, BROKERS, "queue.kafka.security_protocol=sasl_plaintext"],
+                &[KAFKA, BROKERS, "queue.kafka.tls_ca_file=a"],
+                "is only used with TLS",
+            ),
+            (
+                &[KAFKA, BROKERS, "queue.kafka.sasl_username=a"],
+                "are only used with SASL",
+            ),
+            (
+                &[
+                    KAFKA,
+                    BROKERS,
+                    "queue.kafka.security_protocol=sasl_plaintext",
+                ],
                 "PLAIN needs sasl_username and sasl_password_file",
             ),
-            (&[KAFKA, BROKERS, "queue.kafka.max_batch_bytes=1"], "must be from 64KiB to 64MiB"),
+            (
+                &[KAFKA, BROKERS, "queue.kafka.max_batch_bytes=1"],
+                "must be from 64KiB to 64MiB",
+            ),
         ];
         let table = table.iter();
         let all = table.chain(with_kafka.iter().filter(|_| cfg!(feature = "kafka")));

@@ -15,6 +15,6 @@ mod rules;
 pub mod settings;
 
 pub use error::ConfigError;
-pub(crate) use rules::broken;
 pub use load::{Config, Layers, load};
 pub use page::{effective, reference};
+pub(crate) use rules::broken;

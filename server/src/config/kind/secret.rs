@@ -132,10 +132,20 @@ mod tests {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let expect = [pair("client.rack", "a"), pair("debug", "broker")];
         assert_eq!(properties.0, expect);
-        assert_eq!(properties.to_toml(), "[\"client.rack=a\", \"debug=broker\"]");
-        for name in ["sasl.password", "ssl.key.pem", "sasl.oauthbearer.client.secret"] {
+        assert_eq!(
+            properties.to_toml(),
+            "[\"client.rack=a\", \"debug=broker\"]"
+        );
+        for name in [
+            "sasl.password",
+            "ssl.key.pem",
+            "sasl.oauthbearer.client.secret",
+        ] {
             let refused = Properties::read(&raw(&format!("{name}=canary"))).unwrap_err();
-            assert!(refused.contains(name) && !refused.contains("canary"), "{refused}");
+            assert!(
+                refused.contains(name) && !refused.contains("canary"),
+                "{refused}"
+            );
         }
         assert!(Properties::read(&raw("canary")).is_err());
     }

@@ -1,0 +1,3 @@
+//! Commands beside the server itself, one file each.
+
+pub mod queue;
