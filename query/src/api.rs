@@ -44,7 +44,7 @@ use axum::routing::{any, get};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use millrace_model::{Clock, Matcher, TenantId, TimestampMs};
 
-use crate::{CancelFlag, Engine, QueryError, QueryOutcome, QueryRequest, SeriesSource};
+use crate::{CancelFlag, Engine, QueryError, QueryOutcome, QueryRequest, ReadPoint, SeriesSource};
 
 pub use freshness::{AlwaysFresh, Freshness, FreshnessError};
 pub use metrics::ApiMetrics;
@@ -207,7 +207,7 @@ async fn wrong_method(method: http::Method, uri: Uri) -> ApiError {
 
 /// Around every request: counts it, waits for the position that it wants to read after, and says
 /// how fresh the answer is.
-async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let metrics = &app.api.metrics;
     let endpoint = endpoint_of(request.extensions().get::<MatchedPath>());
     let _in_flight = metrics.enter();
@@ -216,7 +216,10 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     let (mut response, as_of) = match app.wait_until_fresh(request.headers()).await {
         Ok(()) => {
             let as_of = app.api.freshness.as_of();
-            (next.run(request).await, as_of)
+            let point = Arc::new(read_point(request.headers()));
+            request.extensions_mut().insert(point.clone());
+            let response = next.run(request).await;
+            (response, app.api.freshness.included(&point).or(as_of))
         }
         Err(error) => (error.into_response(), app.api.freshness.as_of()),
     };
@@ -230,6 +233,14 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
         HeaderValue::from_static("nosniff"),
     );
     response
+}
+
+/// What the reads of a request must include. The header was checked when it was waited for.
+fn read_point(headers: &HeaderMap) -> ReadPoint {
+    let position = headers
+        .get(READ_AFTER)
+        .and_then(|value| value.to_str().ok());
+    position.map_or_else(ReadPoint::default, ReadPoint::after)
 }
 
 /// The route's pattern without the prefix: a bounded set of names for metrics.

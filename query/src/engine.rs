@@ -124,11 +124,14 @@ impl Engine {
         budget.check()?;
         let notes = Notes::default();
         let lookback = request.lookback.unwrap_or(self.options.lookback);
-        let context = Arc::new(ReadContext::new(
-            request.partial,
-            request.cancel.clone(),
-            start.checked_add(timeout.min(self.options.timeout)),
-        ));
+        let context = Arc::new(
+            ReadContext::new(
+                request.partial,
+                request.cancel.clone(),
+                start.checked_add(timeout.min(self.options.timeout)),
+            )
+            .at(request.point.clone()),
+        );
         let evaluator = Evaluator {
             source: &*self.source,
             context: &context,
@@ -276,6 +279,8 @@ fn source_error(error: SourceError) -> QueryError {
     match error {
         SourceError::DataUnavailable { .. } => QueryError::Internal(message),
         SourceError::Limit { .. } => QueryError::Execution(message),
-        SourceError::NotReady { .. } => QueryError::Unavailable(message),
+        SourceError::Unreachable { .. } | SourceError::NotReady { .. } => {
+            QueryError::Unavailable(message)
+        }
     }
 }

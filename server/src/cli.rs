@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::commands::diff::DiffArgs;
 use crate::commands::queue::QueueArgs;
+use crate::commands::replay::ReplayArgs;
 use crate::config::kind::{Kind, Raw};
 use crate::config::{ConfigError, Layers};
 
@@ -52,8 +54,12 @@ pub enum Command {
     ///
     /// Backfills the last hour first, so that graphs are not empty.
     Demo(DemoArgs),
-    /// Look after the queue: create the topic, see the lag
+    /// Look after the queue: create the topic, see the lag, look at records
     Queue(QueueArgs),
+    /// Apply records of the queue again, to a store in a directory of its own
+    Replay(ReplayArgs),
+    /// Compare the stores of two data directories, sample by sample
+    Diff(DiffArgs),
     /// Ask a running server a PromQL question and print the answer as a table
     Query(QueryArgs),
     /// Print the version
@@ -145,11 +151,11 @@ pub struct QueryArgs {
     pub time: Option<String>,
 }
 
-/// A duration of the command line, as in the configuration.
+/// A duration on the command line, such as `10m`.
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// Text that is none.
 pub fn duration(text: &str) -> Result<Duration, String> {
     Duration::read(&Raw::Text(text.to_owned()))
 }

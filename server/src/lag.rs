@@ -212,6 +212,8 @@ mod tests {
             state: ShardState::Running,
             applied: Offset(applied),
             sealed: Offset::ZERO,
+            queue: millrace_model::QueueId(1),
+            gaps: Vec::new(),
             lag_records: 0,
             applied_appended_at: appended_at.map(TimestampMs),
             applied_batches: appended_at.map_or(0, |_| 10),

@@ -24,6 +24,7 @@ mod pipeline;
 mod process;
 mod query;
 mod queue;
+mod records;
 mod routes;
 mod run;
 mod source;
@@ -35,6 +36,7 @@ use clap::Parser as _;
 use millrace_log::fs::OsFs;
 
 use crate::cli::{Cli, Command};
+use crate::commands::{diff, replay};
 use crate::failure::Failure;
 
 /// The system's allocator keeps what a burst took for ever; jemalloc gives it back, and is quicker
@@ -62,6 +64,8 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         }
         Some(Command::Demo(args)) => demo::run(&args),
         Some(Command::Queue(args)) => commands::queue::run(&args, &configuration(&cli.config)?),
+        Some(Command::Replay(args)) => replay::run(&configuration(&cli.config)?, &args),
+        Some(Command::Diff(args)) => diff::run(&configuration(&cli.config)?, &args),
         Some(Command::Query(args)) => query::run(&args),
         Some(Command::Version) => print(concat!("millrace ", env!("CARGO_PKG_VERSION"), "\n")),
     }

@@ -11,7 +11,7 @@ use millrace_log::fs::Fs;
 use millrace_model::{Offset, PartitionId};
 use millrace_query::Engine;
 use millrace_query::api::{self, Api, ApiMetrics};
-use millrace_queue::{Appender, ConsumeError, Consumer};
+use millrace_queue::Appender;
 use millrace_store::Store;
 use tower_http::compression::CompressionLayer;
 use tracing::{info, warn};
@@ -22,7 +22,7 @@ use crate::failure::Failure;
 use crate::lag::LagWatch;
 use crate::queue::{self, DurabilityMetrics, Queue};
 use crate::source::{StoreFreshness, StoreSource};
-use crate::{options, routes};
+use crate::{options, records, routes};
 
 /// Between two tries to reach brokers that went away during the start.
 const RETRY: Duration = Duration::from_secs(1);
@@ -57,19 +57,20 @@ pub fn open(app: &App, fs: &Arc<dyn Fs>, config: &Config) -> Result<Opened, Fail
     let store = if roles.store {
         let store = Arc::new(open_store(app, fs, config, &*queue)?);
         app.enter(Stage::CatchingUp, "");
-        let consumers = waiting(app, || consumers(&*queue, &store))?;
         let owned = store.owned();
-        let ends = queue.bounds(&owned).map_err(Failure::Data)?;
-        recovered = ends.into_iter().map(|(p, b)| (p, b.end)).collect();
+        let bounds = waiting(app, || queue.bounds(&owned));
+        recovered = bounds.into_iter().map(|(p, b)| (p, b.end)).collect();
+        // Each shard finds out for itself whether it may go on where it stands.
+        let readers = owned.iter().map(|partition| queue.reader(*partition));
         store
-            .start(consumers)
+            .start(readers.collect::<Result<_, _>>()?)
             .map_err(|error| Failure::Data(error.to_string()))?;
         Some(store)
     } else {
         None
     };
 
-    let mut router = Router::new();
+    let mut router = records::router(queue.records());
     let appender = if roles.ingest {
         let options = options::appender(config);
         let appender = Appender::new(queue.producer()?, options, &app.registry);
@@ -137,31 +138,16 @@ fn open_store(
     .map_err(|error| Failure::Data(error.to_string()))
 }
 
-fn consumers(queue: &dyn Queue, store: &Store) -> Result<Vec<Box<dyn Consumer>>, ConsumeError> {
-    let from = store.resume_offsets().into_iter();
-    from.map(|(partition, from)| queue.consumer(partition, from))
-        .collect()
-}
-
-/// Tries until the queue can be reached.
-fn waiting<T>(
-    app: &App,
-    mut attempt: impl FnMut() -> Result<T, ConsumeError>,
-) -> Result<T, Failure> {
+/// Tries until the queue tells.
+fn waiting<T>(app: &App, mut ask: impl FnMut() -> Result<T, String>) -> T {
     loop {
-        match attempt() {
-            Ok(value) => return Ok(value),
-            Err(error @ ConsumeError::Unavailable { .. }) => {
-                warn!(%error, "waiting for the queue");
+        match ask() {
+            Ok(answer) => return answer,
+            Err(error) => {
+                warn!(error, "waiting for the queue");
                 app.enter(Stage::CatchingUp, format!("{error}; asking again"));
                 std::thread::park_timeout(RETRY);
             }
-            Err(
-                error @ (ConsumeError::TooOld { .. }
-                | ConsumeError::BeyondEnd { .. }
-                | ConsumeError::Damaged { .. }
-                | ConsumeError::Closed),
-            ) => return Err(Failure::Data(error.to_string())),
         }
     }
 }

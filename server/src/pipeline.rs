@@ -7,8 +7,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use millrace_model::{Offset, PartitionId, TimestampMs};
-use millrace_store::Store;
-use millrace_store::shard::{ShardState, ShardStatus};
+use millrace_store::shard::{ShardState, ShardStatus, StopCode};
+use millrace_store::{Gap, Store};
 use prometheus::Registry;
 use serde::Serialize;
 use serde_json::json;
@@ -33,8 +33,19 @@ struct Pipeline {
 struct Partition {
     partition: u32,
     state: &'static str,
+    /// Why it stopped: a section of `docs/kafka.md`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// Commands that let it go on, each an alternative, to be run while the server is stopped.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    resolve: Vec<String>,
+    /// The queue that the store's offsets are of.
+    queue: String,
+    /// Where it did not go on reading where it had stopped.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    gaps: Vec<GapStatus>,
     /// Everything below it is durable in the queue. Unknown if the queue does not tell.
     end_offset: Option<u64>,
     /// Everything below it can be read.
@@ -56,18 +67,47 @@ struct Partition {
     replayed_records: u64,
 }
 
+/// A place where a shard's position was set rather than reached.
+#[derive(Serialize)]
+struct GapStatus {
+    from_queue: String,
+    from_offset: u64,
+    to_queue: String,
+    to_offset: u64,
+    /// Milliseconds since the epoch.
+    at: i64,
+    cause: &'static str,
+}
+
+impl From<Gap> for GapStatus {
+    fn from(gap: Gap) -> Self {
+        Self {
+            from_queue: gap.from.0.to_string(),
+            from_offset: gap.from.1.0,
+            to_queue: gap.to.0.to_string(),
+            to_offset: gap.to.1.0,
+            at: gap.at.0,
+            cause: gap.cause.as_str(),
+        }
+    }
+}
+
 impl Partition {
     fn new(shard: ShardStatus, end: Option<Offset>, lag: Option<Lag>) -> Self {
-        let (state, reason) = match (shard.state, shard.unreadable) {
-            (ShardState::Running, None) => ("running", None),
-            (ShardState::Running, Some(reason)) => ("unreadable", Some(reason)),
-            (ShardState::Stopped { reason }, _) => ("stopped", Some(reason)),
-            (ShardState::Closed, _) => ("closed", None),
+        let (state, code, reason) = match (shard.state, shard.unreadable) {
+            (ShardState::Running, None) => ("running", None, None),
+            (ShardState::Running, Some(reason)) => ("unreadable", None, Some(reason)),
+            (ShardState::Stopped { code, reason }, _) => ("stopped", Some(code), Some(reason)),
+            (ShardState::Closed, _) => ("closed", None, None),
         };
         Self {
             partition: shard.partition.0,
             state,
+            code: code.map(StopCode::as_str),
             reason,
+            resolve: code.map_or_else(Vec::new, |code| code.commands(shard.partition)),
+            queue: shard.queue.to_string(),
+            gaps: shard.gaps.into_iter().map(GapStatus::from).collect(),
             // Applied and end are read one after the other, so the store may seem ahead for a
             // moment.
             end_offset: end.map(|end| end.0.max(shard.applied.0)),
@@ -88,8 +128,9 @@ impl Partition {
     }
 
     /// A partition that is looked at by a process without its store.
-    fn unowned(partition: PartitionId, end: Offset) -> Self {
+    fn unowned(queue: &str, partition: PartitionId, end: Offset) -> Self {
         Self {
+            queue: queue.to_owned(),
             partition: partition.0,
             state: "elsewhere",
             end_offset: Some(end.0),
@@ -141,8 +182,9 @@ fn partitions(parts: &Parts, now: TimestampMs) -> (Vec<Partition>, Option<String
             store.status().into_iter().map(shard).collect()
         }
         None => {
+            let queue = parts.queue.identity().id.to_string();
             let ends = ends.into_iter();
-            ends.map(|(partition, bounds)| Partition::unowned(partition, bounds.end))
+            ends.map(|(partition, bounds)| Partition::unowned(&queue, partition, bounds.end))
                 .collect()
         }
     };
@@ -229,9 +271,11 @@ fn stopped(store: &Store) -> Vec<String> {
         .status()
         .into_iter()
         .filter_map(|shard| match shard.state {
-            ShardState::Stopped { reason } => {
-                Some(format!("shard {} has stopped: {reason}", shard.partition))
-            }
+            ShardState::Stopped { code, reason } => Some(format!(
+                "shard {} has stopped ({}): {reason}",
+                shard.partition,
+                code.as_str()
+            )),
             ShardState::Running | ShardState::Closed => None,
         })
         .collect()

@@ -35,3 +35,5 @@ pub(crate) const DEAD_LETTER_UNSYNCED: Bug = Bug("store: dead letter not synced"
 pub(crate) const DEAD_LETTER_TWICE: Bug = Bug("store: dead letter written again on replay");
 /// The late samples of a series are left out of its block.
 pub(crate) const SEAL_LOSES_LATE: Bug = Bug("store: late samples lost at the seal");
+/// The queue's tools are told of a position that a power cut would undo.
+pub(crate) const COMMIT_BEFORE_SYNC: Bug = Bug("store: group offset committed before the sync");

@@ -119,7 +119,9 @@ impl From<SourceError> for ApiError {
         let kind = match error {
             SourceError::DataUnavailable { .. } => ErrorType::Internal,
             SourceError::Limit { .. } => ErrorType::Execution,
-            SourceError::NotReady { .. } => ErrorType::Unavailable,
+            SourceError::Unreachable { .. } | SourceError::NotReady { .. } => {
+                ErrorType::Unavailable
+            }
         };
         Self::new(kind, error.to_string())
     }

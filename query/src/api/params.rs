@@ -11,11 +11,14 @@ use millrace_model::{TenantId, TimeRange, TimestampMs};
 
 use super::error::ApiError;
 use super::{App, numbers, tenant_of};
+use crate::ReadPoint;
 
 /// A request's parameters, and whose data it sees.
 #[derive(Debug)]
 pub(super) struct Params {
     pub(super) tenant: TenantId,
+    /// Shared with [`observe`](super::observe), which tells the client what was included.
+    pub(super) point: Arc<ReadPoint>,
     pairs: Vec<(String, String)>,
 }
 
@@ -119,6 +122,7 @@ impl FromRequest<Arc<App>> for Params {
         parse_pairs(parts.uri.query().unwrap_or_default().as_bytes(), &mut pairs)?;
         Ok(Self {
             tenant: tenant_of(&parts.headers),
+            point: parts.extensions.get().cloned().unwrap_or_default(),
             pairs,
         })
     }

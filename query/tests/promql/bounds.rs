@@ -53,6 +53,7 @@ fn request(text: &str, time: QueryTime) -> QueryRequest {
         timeout: None,
         cancel: CancelFlag::default(),
         partial: false,
+        point: std::sync::Arc::default(),
     }
 }
 

@@ -1,112 +1,122 @@
-//! Looking at the topic from beside: where its partitions begin and end, and what the group has
-//! committed. Reads no records and joins no group.
+//! Whether the topic is still the one that was opened.
+//!
+//! Brokers identify a topic by its name, so a topic that is deleted and made again under that name
+//! takes appends and answers fetches as if nothing had happened. Its id differs. It is asked for
+//! now and then, and at once whenever something looks odd; producer and consumers of one queue share
+//! what any of them found.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use millrace_model::{Offset, PartitionId};
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::topic_partition_list::{Offset as ClientOffset, TopicPartitionList};
+use millrace_model::QueueId;
+use parking_lot::Mutex;
+use rdkafka::ClientContext;
+use rdkafka::client::Client;
+use tracing::error;
 
-use super::{KafkaError, KafkaOptions, settings};
+use super::raw;
 
-/// What a partition holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PartitionBounds {
-    /// The oldest record that there is.
-    pub first: Offset,
-    /// The offset that the next record will have.
-    pub end: Offset,
+/// How long an answer is waited for. Whoever asks holds up its partition meanwhile.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Errors come in swarms; one question answers them all.
+const SUSPICION_INTERVAL: Duration = Duration::from_secs(1);
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct TopicWatch {
+    topic: Arc<str>,
+    expected: QueueId,
+    every: Duration,
+    state: Mutex<State>,
 }
 
-/// Looks at one topic. Blocks while it asks.
-pub struct KafkaWatcher {
-    client: BaseConsumer,
-    topic: String,
+#[derive(Debug)]
+struct State {
+    /// When the id was last asked for.
+    asked: Instant,
+    /// Something looked odd since.
+    suspected: bool,
+    /// Something looked so odd that nothing may be believed before the brokers have answered.
+    doubted: bool,
+    /// The id that the topic has now, if it is another one. For good: positions of the topic that
+    /// was opened mean nothing any more.
+    replaced_by: Option<QueueId>,
 }
 
-impl fmt::Debug for KafkaWatcher {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KafkaWatcher")
-            .field("topic", &self.topic)
-            .finish_non_exhaustive()
-    }
-}
-
-impl KafkaWatcher {
-    /// A watcher of the topic of the options.
-    ///
-    /// # Errors
-    ///
-    /// A client setting that librdkafka refuses.
-    pub fn start(options: &KafkaOptions) -> Result<Self, KafkaError> {
-        let client = settings::consumer(options)
-            .create()
-            .map_err(KafkaError::creating("creating a client that looks"))?;
-        Ok(Self {
-            client,
-            topic: options.topic.clone(),
-        })
-    }
-
-    /// Where the partition begins and ends, as its leader tells it.
-    ///
-    /// # Errors
-    ///
-    /// No answer within `timeout`, or a refusal.
-    pub fn bounds(
-        &self,
-        partition: PartitionId,
-        timeout: Duration,
-    ) -> Result<PartitionBounds, KafkaError> {
-        let number = i32::try_from(partition.0).unwrap_or(i32::MAX);
-        let (low, high) = self
-            .client
-            .fetch_watermarks(&self.topic, number, timeout)
-            .map_err(|source| KafkaError::Client {
-                doing: "asking where a partition ends",
-                source,
-            })?;
-        let offset = |value: i64| Offset(u64::try_from(value).unwrap_or(0));
-        Ok(PartitionBounds {
-            first: offset(low),
-            end: offset(high),
-        })
-    }
-
-    /// What the group has committed of the first `partitions` partitions; one without a commit is
-    /// not there.
-    ///
-    /// # Errors
-    ///
-    /// No answer within `timeout`, or a refusal.
-    pub fn committed(
-        &self,
-        partitions: u32,
-        timeout: Duration,
-    ) -> Result<BTreeMap<PartitionId, Offset>, KafkaError> {
-        let mut list = TopicPartitionList::new();
-        for partition in 0..partitions {
-            list.add_partition(&self.topic, i32::try_from(partition).unwrap_or(i32::MAX));
+impl TopicWatch {
+    pub(super) fn new(topic: Arc<str>, expected: QueueId, every: Duration) -> Self {
+        Self {
+            topic,
+            expected,
+            every,
+            state: Mutex::new(State {
+                asked: Instant::now(),
+                suspected: false,
+                doubted: false,
+                replaced_by: None,
+            }),
         }
-        let doing = "asking what the group has committed";
-        let committed = self
-            .client
-            .committed_offsets(list, timeout)
-            .map_err(|source| KafkaError::Client { doing, source })?;
-        let mut offsets = BTreeMap::new();
-        for element in committed.elements() {
-            element
-                .error()
-                .map_err(|source| KafkaError::Client { doing, source })?;
-            if let (Ok(partition), ClientOffset::Offset(offset)) =
-                (u32::try_from(element.partition()), element.offset())
-                && let Ok(offset) = u64::try_from(offset)
-            {
-                offsets.insert(PartitionId(partition), Offset(offset));
+    }
+
+    /// The queue that was opened.
+    pub(super) fn expected(&self) -> QueueId {
+        self.expected
+    }
+
+    /// The id of the topic that has taken the place of the one that was opened, if that is known.
+    pub(super) fn replaced_by(&self) -> Option<QueueId> {
+        self.state.lock().replaced_by
+    }
+
+    /// Something looks odd: the brokers are asked soon.
+    pub(super) fn suspect(&self) {
+        self.state.lock().suspected = true;
+    }
+
+    /// Something cannot be if this is the topic that was opened: the brokers are asked at once, and
+    /// until they have answered [`doubted`](Self::doubted) says so.
+    pub(super) fn doubt(&self) {
+        self.state.lock().doubted = true;
+    }
+
+    /// Whether the topic may be another one by now.
+    pub(super) fn doubted(&self) -> bool {
+        let state = self.state.lock();
+        state.doubted || state.replaced_by.is_some()
+    }
+
+    /// Asks the brokers if it is time, and says what is known.
+    pub(super) fn look<C: ClientContext>(&self, client: &Client<C>) -> Option<QueueId> {
+        {
+            let mut state = self.state.lock();
+            let since = state.asked.elapsed();
+            let due = state.doubted
+                || since >= self.every
+                || (state.suspected && since >= SUSPICION_INTERVAL);
+            if state.replaced_by.is_some() || !due {
+                return state.replaced_by;
             }
+            // Others go on meanwhile.
+            state.asked = Instant::now();
         }
-        Ok(offsets)
+        // No answer is no finding: the topic may be gone for now, or the brokers away.
+        let _unanswered = self.ask(client);
+        self.replaced_by()
+    }
+
+    /// Asks the brokers now. `None` if they do not tell.
+    pub(super) fn ask<C: ClientContext>(&self, client: &Client<C>) -> Option<QueueId> {
+        let found = raw::topic_id(client, &self.topic, PATIENCE)?;
+        let mut state = self.state.lock();
+        state.asked = Instant::now();
+        (state.suspected, state.doubted) = (false, false);
+        if found != self.expected && state.replaced_by.is_none() {
+            error!(
+                topic = %self.topic, opened = %self.expected, %found,
+                "the topic was deleted and made again: it is another queue now"
+            );
+            state.replaced_by = Some(found);
+        }
+        Some(found)
     }
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millrace_log::fs::Fs;
-use millrace_model::{Offset, PartitionId, TimestampMs};
+use millrace_model::{PartitionId, TimestampMs};
 use millrace_queue::{
-    ConsumeError, Consumer, Durability, EmbeddedQueue, Producer, QueueError, QueueIdentity,
+    Consumer, Durability, EmbeddedQueue, Producer, QueueError, QueueIdentity, RecordSource,
 };
 
 use super::{Bounds, DurabilityReport, Queue};
@@ -52,24 +52,27 @@ impl Queue for Embedded {
         Ok(self.0.producer())
     }
 
-    fn consumer(
-        &self,
-        partition: PartitionId,
-        from: Offset,
-    ) -> Result<Box<dyn Consumer>, ConsumeError> {
-        self.0.consumer(partition, from)
+    fn reader(&self, partition: PartitionId) -> Result<Box<dyn Consumer>, Failure> {
+        Ok(self.0.reader(partition))
+    }
+
+    fn records(&self) -> Arc<dyn RecordSource> {
+        Arc::new(self.0.clone())
     }
 
     fn bounds(&self, partitions: &[PartitionId]) -> Result<BTreeMap<PartitionId, Bounds>, String> {
         let bounds = |partition: &PartitionId| {
-            let held = self.0.bounds(*partition);
+            let held = self
+                .0
+                .bounds(*partition)
+                .map_err(|error| error.to_string())?;
             let bounds = Bounds {
                 first: held.start,
                 end: held.end,
             };
-            (*partition, bounds)
+            Ok((*partition, bounds))
         };
-        Ok(partitions.iter().map(bounds).collect())
+        partitions.iter().map(bounds).collect()
     }
 
     fn is_remote(&self) -> bool {

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_log::fs::{Fs, read_all};
-use millrace_model::{Offset, PartitionId, ShardKey, TimestampMs};
+use millrace_model::{PartitionId, ShardKey, TimestampMs};
 use millrace_queue::kafka::{
-    ClientSettings, KafkaError, KafkaMetrics, KafkaOptions, KafkaQueue, KafkaWatcher, TopicReport,
+    ClientSettings, KafkaBounds, KafkaError, KafkaMetrics, KafkaOptions, KafkaQueue, TopicReport,
 };
-use millrace_queue::{ConsumeError, Consumer, Durability, Producer, QueueIdentity};
+use millrace_queue::{Consumer, Durability, Producer, QueueIdentity, RecordSource};
 use parking_lot::Mutex;
 use tracing::{info, warn};
 
@@ -206,7 +206,7 @@ pub(super) fn open(app: &App, fs: &dyn Fs, config: &Config) -> Result<Arc<dyn Qu
     let metrics = KafkaMetrics::register(&app.registry)
         .map_err(|error| Failure::Data(format!("metrics: {error}")))?;
     Ok(Arc::new(Kafka {
-        watcher: KafkaWatcher::start(&options).map_err(unusable)?,
+        watcher: KafkaBounds::start(&options).map_err(unusable)?,
         report: Mutex::new(report.clone()),
         queue,
         options,
@@ -218,7 +218,7 @@ pub(super) fn open(app: &App, fs: &dyn Fs, config: &Config) -> Result<Arc<dyn Qu
 struct Kafka {
     queue: KafkaQueue,
     options: KafkaOptions,
-    watcher: KafkaWatcher,
+    watcher: KafkaBounds,
     metrics: KafkaMetrics,
     /// As it was found when it was last looked at.
     report: Mutex<TopicReport>,
@@ -235,12 +235,14 @@ impl Queue for Kafka {
             .map_err(|error| Failure::Refused(error.to_string()))
     }
 
-    fn consumer(
-        &self,
-        partition: PartitionId,
-        from: Offset,
-    ) -> Result<Box<dyn Consumer>, ConsumeError> {
-        self.queue.consumer(partition, from)
+    fn reader(&self, partition: PartitionId) -> Result<Box<dyn Consumer>, Failure> {
+        self.queue
+            .reader(partition)
+            .map_err(|error| Failure::Refused(error.to_string()))
+    }
+
+    fn records(&self) -> Arc<dyn RecordSource> {
+        Arc::new(self.queue.clone())
     }
 
     fn bounds(&self, partitions: &[PartitionId]) -> Result<BTreeMap<PartitionId, Bounds>, String> {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use millrace_log::fs::Fs;
 use millrace_model::{Offset, PartitionId, TimestampMs};
-use millrace_queue::{ConsumeError, Consumer, Producer, QueueIdentity};
+use millrace_queue::{Consumer, Producer, QueueIdentity, RecordSource};
 
 use crate::app::App;
 use crate::config::Config;
@@ -48,16 +48,15 @@ pub trait Queue: Send + Sync + fmt::Debug {
     /// If there cannot be one.
     fn producer(&self) -> Result<Arc<dyn Producer>, Failure>;
 
-    /// The reading side of one partition, from `from` on.
+    /// The reading side of one partition, which was not told yet where to begin. Asks nobody.
     ///
     /// # Errors
     ///
-    /// See [`ConsumeError`].
-    fn consumer(
-        &self,
-        partition: PartitionId,
-        from: Offset,
-    ) -> Result<Box<dyn Consumer>, ConsumeError>;
+    /// If there cannot be one.
+    fn reader(&self, partition: PartitionId) -> Result<Box<dyn Consumer>, Failure>;
+
+    /// The queue for those who look at its records.
+    fn records(&self) -> Arc<dyn RecordSource>;
 
     /// What these partitions hold.
     ///

@@ -15,5 +15,6 @@ mod kill;
 mod lifecycle;
 mod prometheus;
 mod readme;
+mod replay;
 mod repository;
 mod support;

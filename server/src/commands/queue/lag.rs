@@ -76,13 +76,13 @@ fn topic(config: &Config) -> Result<BTreeMap<u32, Row>, Failure> {
 
     use millrace_log::fs::OsFs;
     use millrace_model::PartitionId;
-    use millrace_queue::kafka::{KafkaError, KafkaQueue, KafkaWatcher};
+    use millrace_queue::kafka::{KafkaBounds, KafkaError, KafkaQueue};
 
     const TIMEOUT: Duration = Duration::from_secs(10);
     let failed = |error: KafkaError| Failure::Client(error.to_string());
     let options = crate::queue::kafka::options(&OsFs, config)?;
     let report = KafkaQueue::inspect(&options).map_err(failed)?;
-    let watcher = KafkaWatcher::start(&options).map_err(failed)?;
+    let watcher = KafkaBounds::start(&options).map_err(failed)?;
     let committed = watcher
         .committed(report.partitions, TIMEOUT)
         .map_err(failed)?;

@@ -7,6 +7,7 @@ mod table;
 
 use clap::{Args, Subcommand};
 
+use crate::commands::tail::{self, InspectArgs, TailArgs};
 use crate::config::Config;
 use crate::failure::Failure;
 
@@ -28,6 +29,10 @@ pub enum QueueCommand {
     Create(CreateArgs),
     /// Show where each partition ends and how far stores and the consumer group are behind
     Lag(LagArgs),
+    /// Print records as JSON lines, the newest ones or from some point on
+    Tail(TailArgs),
+    /// Print one record whole
+    Inspect(InspectArgs),
 }
 
 /// How the topic should be.
@@ -72,5 +77,7 @@ pub fn run(args: &QueueArgs, config: &Config) -> Result<(), Failure> {
                 .to_owned(),
         )),
         QueueCommand::Lag(args) => lag::run(args, config),
+        QueueCommand::Tail(args) => tail::tail(config, args),
+        QueueCommand::Inspect(args) => tail::inspect(config, args),
     }
 }
