@@ -13,7 +13,8 @@ fn push(client: &Client, devices: u32, value: f64) -> String {
     let at = now_ms();
     let lines: Vec<String> = (0..devices)
         .map(|n| {
-            json!({"device": format!("d{n}"), "time": at, "fields": {"heat": value}}).to_string()
+            json!({"device": format!("d{n}"), "timestamp": at, "fields": {"heat": value}})
+                .to_string()
         })
         .collect();
     let answer = client.post("/api/v1/push", &[], lines.join("\n"));
