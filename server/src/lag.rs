@@ -215,6 +215,7 @@ mod tests {
             queue: millrace_model::QueueId(1),
             gaps: Vec::new(),
             lag_records: 0,
+            tombstones: 0,
             applied_appended_at: appended_at.map(TimestampMs),
             applied_batches: appended_at.map_or(0, |_| 10),
             applied_samples: appended_at.map_or(0, |_| 25),

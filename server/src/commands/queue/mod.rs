@@ -7,7 +7,7 @@ mod table;
 
 use clap::{Args, Subcommand};
 
-use crate::commands::tail::{self, InspectArgs, TailArgs};
+use crate::commands::tail::{self, RecordArgs, TailArgs};
 use crate::config::Config;
 use crate::failure::Failure;
 
@@ -32,7 +32,7 @@ pub enum QueueCommand {
     /// Print records as JSON lines, the newest ones or from some point on
     Tail(TailArgs),
     /// Print one record whole
-    Inspect(InspectArgs),
+    Inspect(RecordArgs),
 }
 
 /// How the topic should be.
