@@ -146,6 +146,7 @@ fn main() {
             timeout: None,
             cancel: CancelFlag::default(),
             partial: false,
+            point: std::sync::Arc::default(),
         };
         let mut best = f64::INFINITY;
         let mut best_cpu = u64::MAX;

@@ -15,6 +15,6 @@ pub use result::{
     QueryValue, VectorSample,
 };
 pub use source::{
-    LabelRequest, ReadContext, ReadStats, SampleColumns, Select, SeriesSource, SourceError,
-    StoredSeries,
+    LabelRequest, ReadContext, ReadPoint, ReadStats, SampleColumns, Select, SeriesSource,
+    SourceError, StoredSeries,
 };

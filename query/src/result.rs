@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use millrace_model::{Labels, TenantId, TimestampMs};
 
+use crate::ReadPoint;
+
 /// One query.
 #[derive(Clone, Debug)]
 pub struct QueryRequest {
@@ -24,6 +26,8 @@ pub struct QueryRequest {
     /// Whether an answer without the series of shards that cannot be reached is welcome, with a
     /// warning.
     pub partial: bool,
+    /// What the reads must include, and what they included.
+    pub point: Arc<ReadPoint>,
 }
 
 /// The moments at which an expression is evaluated.

@@ -1,7 +1,7 @@
 //! The only door to storage. The query engine owns this trait; a local store, a remote shard and a
 //! test's table of samples implement it alike.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use crate::CancelFlag;
-use millrace_model::{Labels, Matcher, MetricMetadata, TenantId, TimeRange};
+use millrace_model::{Labels, Matcher, MetricMetadata, Offset, PartitionId, TenantId, TimeRange};
 
 /// Series and samples, as the engine wants them. Called from the engine's own threads; calls may
 /// block on disk or network.
@@ -101,6 +101,8 @@ pub struct ReadContext {
     pub deadline: Option<Instant>,
     /// What was read.
     pub stats: ReadStats,
+    /// What the reads must include, and what they included.
+    pub point: Arc<ReadPoint>,
     warnings: Mutex<BTreeSet<String>>,
 }
 
@@ -116,6 +118,13 @@ impl ReadContext {
         }
     }
 
+    /// The same, for a request that says what its reads must include.
+    #[must_use]
+    pub fn at(mut self, point: Arc<ReadPoint>) -> Self {
+        self.point = point;
+        self
+    }
+
     /// Says that something is missing in the answer, and why. Each text is shown once.
     pub fn warn(&self, warning: impl Into<String>) {
         self.warnings.lock().insert(warning.into());
@@ -125,6 +134,46 @@ impl ReadContext {
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         self.warnings.lock().iter().cloned().collect()
+    }
+}
+
+/// Up to which position of the queue the reads of one request go: the one that they must include,
+/// and the one that they were found to include. A source whose data cannot fall back behind what
+/// [`Freshness`](crate::api::Freshness) has seen need not look at it; one that picks among replicas
+/// must.
+#[derive(Debug, Default)]
+pub struct ReadPoint {
+    after: Option<String>,
+    included: Mutex<BTreeMap<PartitionId, Offset>>,
+}
+
+impl ReadPoint {
+    /// For reads that must include everything up to `after` (the text of a `Millrace-Position`).
+    #[must_use]
+    pub fn after(after: impl Into<String>) -> Self {
+        Self {
+            after: Some(after.into()),
+            ..Self::default()
+        }
+    }
+
+    /// The position that the reads must include, if the request names one.
+    #[must_use]
+    pub fn required(&self) -> Option<&str> {
+        self.after.as_deref()
+    }
+
+    /// A read of `partition` included everything below `applied`.
+    pub fn included_up_to(&self, partition: PartitionId, applied: Offset) {
+        let mut included = self.included.lock();
+        let least = included.entry(partition).or_insert(applied);
+        *least = (*least).min(applied);
+    }
+
+    /// For each partition that was read the offset below which all its reads included everything.
+    #[must_use]
+    pub fn included(&self) -> BTreeMap<PartitionId, Offset> {
+        self.included.lock().clone()
     }
 }
 
@@ -219,10 +268,27 @@ pub enum SourceError {
         /// The bound.
         limit: u64,
     },
+    /// Nobody who has these partitions of the queue can be reached, or is fresh enough.
+    #[error(
+        "no store answers for partition{} {}: {tried}",
+        if .partitions.len() == 1 { "" } else { "s" },
+        list(.partitions)
+    )]
+    Unreachable {
+        /// Whose series are missing.
+        partitions: Vec<PartitionId>,
+        /// Which stores were asked, and what came of it.
+        tried: String,
+    },
     /// The store is starting, stopping or out of reach.
     #[error("store not ready: {reason}")]
     NotReady {
         /// What it is waiting for.
         reason: String,
     },
+}
+
+fn list(partitions: &[PartitionId]) -> String {
+    let numbers: Vec<String> = partitions.iter().map(ToString::to_string).collect();
+    numbers.join(", ")
 }

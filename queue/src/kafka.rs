@@ -12,10 +12,12 @@
 //! - Secrets are typed, so that no log line or error prints them (`settings.rs`).
 
 mod consumer;
+mod look;
 mod producer;
 mod raw;
 mod settings;
 mod topic;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +26,7 @@ use millrace_model::{Offset, PartitionId, ShardKey};
 use rdkafka::error::KafkaError as ClientError;
 
 use crate::traits::{ConsumeError, Consumer, Durability, Producer, QueueIdentity};
+use watch::TopicWatch;
 
 pub use settings::{ClientSettings, SettingsError};
 pub use topic::{Shortfall, TopicReport, TopicSpec};
@@ -47,6 +50,9 @@ pub struct KafkaOptions {
     pub max_in_flight_bytes: usize,
     /// Longest batch, in bytes. The topic's `max.message.bytes` must leave room for it.
     pub max_batch_bytes: usize,
+    /// How often the brokers are asked whether the topic is still the one that was opened. They
+    /// are also asked whenever something looks odd.
+    pub identity_interval: Duration,
     /// The consumer group under which positions are committed, for Kafka's own tools.
     pub group: String,
 }
@@ -67,6 +73,7 @@ impl KafkaOptions {
             max_in_flight_bytes: 64 << 20,
             // Kafka's own default limit is 1,000,000 with headers; a tenth is left for them.
             max_batch_bytes: 900_000,
+            identity_interval: Duration::from_secs(10),
             group: "millrace".to_owned(),
         }
     }
@@ -83,6 +90,7 @@ struct Inner {
     options: KafkaOptions,
     identity: QueueIdentity,
     report: TopicReport,
+    watch: Arc<TopicWatch>,
 }
 
 impl KafkaQueue {
@@ -101,11 +109,14 @@ impl KafkaQueue {
             partitions: report.partitions,
             shard_key: options.shard_key.clone(),
         };
+        let topic = Arc::from(options.topic.as_str());
+        let watch = TopicWatch::new(topic, identity.id, options.identity_interval);
         Ok(Self {
             inner: Arc::new(Inner {
                 options,
                 identity,
                 report,
+                watch: Arc::new(watch),
             }),
         })
     }
@@ -143,6 +154,7 @@ impl KafkaQueue {
             inner.options.clone(),
             inner.identity.clone(),
             durability,
+            Arc::clone(&inner.watch),
         )?;
         Ok(Arc::new(producer))
     }
@@ -157,11 +169,29 @@ impl KafkaQueue {
         partition: PartitionId,
         from: Offset,
     ) -> Result<Box<dyn Consumer>, ConsumeError> {
-        Ok(Box::new(consumer::KafkaConsumer::start(
-            &self.inner.options,
-            partition,
-            from,
-        )?))
+        let consumer = self.start_consumer(partition, from)?;
+        consumer.check_range()?;
+        Ok(Box::new(consumer))
+    }
+
+    /// A consumer of one partition that was not told yet where to begin. Whoever has a position
+    /// checks it ([`ResumePoint::check`](crate::ResumePoint::check)), which also seeks. Asks the
+    /// brokers nothing.
+    ///
+    /// # Errors
+    ///
+    /// A client setting that librdkafka refuses.
+    pub fn reader(&self, partition: PartitionId) -> Result<Box<dyn Consumer>, ConsumeError> {
+        Ok(Box::new(self.start_consumer(partition, Offset::ZERO)?))
+    }
+
+    fn start_consumer(
+        &self,
+        partition: PartitionId,
+        from: Offset,
+    ) -> Result<consumer::KafkaConsumer, ConsumeError> {
+        let watch = Arc::clone(&self.inner.watch);
+        consumer::KafkaConsumer::start(&self.inner.options, partition, from, watch)
     }
 }
 

@@ -23,14 +23,19 @@ mod embedded;
 mod error;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+mod look;
 mod metrics;
 pub mod planted;
+mod resume;
 mod traits;
+pub mod wire;
 
 pub use appender::{Appender, AppenderOptions, PendingAppend, SubmitError};
 pub use embedded::{EmbeddedOptions, EmbeddedQueue, MAX_PARTITIONS};
 pub use error::{IdentityDamage, QueueError};
+pub use look::RecordSource;
+pub use resume::ResumePoint;
 pub use traits::{
-    AppendDone, AppendError, ConsumeError, Consumer, Durability, Position, PositionError, Producer,
-    QueueIdentity, Record,
+    AppendDone, AppendError, ConsumeError, Consumer, Durability, Fingerprint, Position,
+    PositionError, Producer, QueueIdentity, Record,
 };

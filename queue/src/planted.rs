@@ -12,3 +12,5 @@ pub const IDENTITY_NOT_SYNCED: Bug = Bug("queue: identity not synced");
 pub const IDENTITY_MADE_UP: Bug = Bug("queue: lost identity replaced by a new one");
 /// The bound on pending bytes is looked at, but what is submitted is not added to it.
 pub const PENDING_NOT_COUNTED: Bug = Bug("queue: pending bytes not counted");
+/// A reader goes on without looking whether the record before its position is the one it read.
+pub const FINGERPRINT_UNCHECKED: Bug = Bug("queue: fingerprint of the last record not compared");

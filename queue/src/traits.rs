@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use millrace_model::{Offset, PartitionId, QueueId, ShardKey, TimestampMs};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// What a queue is, fixed when it is created.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,10 +93,58 @@ pub struct Record {
     pub payload: Bytes,
 }
 
+/// Tells one record from another that stands at the same offset: the 64-bit XXH3 of its bytes,
+/// seeded with the time at which the queue took it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fingerprint(pub u64);
+
+impl Fingerprint {
+    /// The fingerprint of `record`.
+    #[must_use]
+    pub fn of(record: &Record) -> Self {
+        let seed = record.appended_at.0.cast_unsigned();
+        Self(xxh3_64_with_seed(&record.payload, seed))
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 /// The reading side of one partition. Synchronous: the shard's own thread pulls.
 pub trait Consumer: Send + fmt::Debug {
     /// Which partition.
     fn partition(&self) -> PartitionId;
+
+    /// What queue the partition is of *now*: it is asked, not remembered.
+    ///
+    /// # Errors
+    ///
+    /// If the queue cannot be asked.
+    fn queue(&self) -> Result<QueueId, ConsumeError>;
+
+    /// The oldest offset that the queue still has, and the one that its next durable record will
+    /// have; equal if it has none.
+    ///
+    /// # Errors
+    ///
+    /// If the queue cannot be asked.
+    fn range(&self) -> Result<Range<Offset>, ConsumeError>;
+
+    /// The record that stands at exactly `offset`, which is inside [`range`](Self::range); `None`
+    /// if the queue has others around it. Leaves the position anywhere: [`seek`](Self::seek) comes
+    /// next.
+    ///
+    /// # Errors
+    ///
+    /// See [`ConsumeError`]; [`ConsumeError::Unavailable`] if it was not had within `patience`.
+    fn record_at(
+        &mut self,
+        offset: Offset,
+        patience: Duration,
+    ) -> Result<Option<Record>, ConsumeError>;
 
     /// Appends records from the current position on to `out`, at most about `max_bytes` (but at
     /// least one record if there is one), and moves the position behind them. Waits up to `wait`
@@ -121,7 +170,17 @@ pub trait Consumer: Send + fmt::Debug {
     /// If the queue cannot be asked.
     fn end(&self) -> Result<Offset, ConsumeError>;
 
-    /// Tells the queue that everything below `sealed` is safe in blocks: retention may remove it.
+    /// Tells the queue's own tools how far the reader is: everything below `applied` has taken
+    /// effect and is on the reader's disk. On Kafka the group's committed offset, which nothing of
+    /// millrace reads again; asynchronous. The embedded queue has no such tools.
+    ///
+    /// # Errors
+    ///
+    /// If the queue could not be told. Harmless: the tools then show an older position.
+    fn commit(&mut self, applied: Offset) -> Result<(), ConsumeError>;
+
+    /// Tells the queue that everything below `sealed` is safe in blocks: the embedded queue's
+    /// retention may remove it. Kafka's retention asks nobody.
     ///
     /// # Errors
     ///
@@ -152,6 +211,32 @@ pub enum ConsumeError {
         wanted: Offset,
         /// Where the queue ends.
         end: Offset,
+    },
+    /// The queue is not the one that the position is of: it was deleted and made again.
+    #[error("partition {partition}: the position is of queue {wanted}, the queue is now {found}")]
+    AnotherQueue {
+        /// Which partition.
+        partition: PartitionId,
+        /// The queue of the position.
+        wanted: QueueId,
+        /// The queue that is there.
+        found: QueueId,
+    },
+    /// The record before the position is not the one that was read: the queue was truncated and
+    /// has grown again, or was restored from an older copy.
+    #[error(
+        "partition {partition}: the record at offset {offset} is not the one that was read \
+         (fingerprint {wanted}, now {})", .found.map_or_else(|| "none".to_owned(), |f| f.to_string())
+    )]
+    Diverged {
+        /// Which partition.
+        partition: PartitionId,
+        /// Of the record before the position.
+        offset: Offset,
+        /// Of the record that was read.
+        wanted: Fingerprint,
+        /// Of the record that is there now, if there is one.
+        found: Option<Fingerprint>,
     },
     /// A record fails its checksum.
     #[error("partition {partition}: {reason}")]

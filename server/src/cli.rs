@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::commands::diff::DiffArgs;
+use crate::commands::replay::ReplayArgs;
+use crate::commands::tail::{InspectArgs, TailArgs};
 use crate::config::kind::{Kind, Raw};
 use crate::config::{ConfigError, Layers};
 
@@ -51,10 +54,26 @@ pub enum Command {
     ///
     /// Backfills the last hour first, so that graphs are not empty.
     Demo(DemoArgs),
+    /// Look at the queue's records
+    #[command(subcommand)]
+    Queue(QueueCommand),
+    /// Apply records of the queue again, to a store in a directory of its own
+    Replay(ReplayArgs),
+    /// Compare the stores of two data directories, sample by sample
+    Diff(DiffArgs),
     /// Ask a running server a PromQL question and print the answer as a table
     Query(QueryArgs),
     /// Print the version
     Version,
+}
+
+/// What to do with the queue.
+#[derive(Debug, Subcommand)]
+pub enum QueueCommand {
+    /// Print records as JSON lines, the newest ones or from some point on
+    Tail(TailArgs),
+    /// Print one record whole
+    Inspect(InspectArgs),
 }
 
 /// Settings by file and flags.
@@ -136,7 +155,12 @@ pub struct QueryArgs {
     pub time: Option<String>,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// A duration on the command line, such as `10m`.
+///
+/// # Errors
+///
+/// Text that is none.
+pub fn duration(text: &str) -> Result<Duration, String> {
     Duration::read(&Raw::Text(text.to_owned()))
 }
 

@@ -10,6 +10,7 @@
 mod app;
 mod banner;
 mod cli;
+mod commands;
 mod config;
 mod demo;
 mod failure;
@@ -20,6 +21,7 @@ mod options;
 mod pipeline;
 mod process;
 mod query;
+mod records;
 mod routes;
 mod run;
 mod source;
@@ -30,7 +32,8 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use millrace_log::fs::OsFs;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, QueueCommand};
+use crate::commands::{diff, replay, tail};
 use crate::failure::Failure;
 
 /// The system's allocator keeps what a burst took for ever; jemalloc gives it back, and is quicker
@@ -57,6 +60,15 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             print(&config::effective(&configuration(&cli.config)?))
         }
         Some(Command::Demo(args)) => demo::run(&args),
+        Some(Command::Queue(command)) => {
+            let config = configuration(&cli.config)?;
+            match command {
+                QueueCommand::Tail(args) => tail::tail(&config, &args),
+                QueueCommand::Inspect(args) => tail::inspect(&config, &args),
+            }
+        }
+        Some(Command::Replay(args)) => replay::run(&configuration(&cli.config)?, &args),
+        Some(Command::Diff(args)) => diff::run(&configuration(&cli.config)?, &args),
         Some(Command::Query(args)) => query::run(&args),
         Some(Command::Version) => print(concat!("millrace ", env!("CARGO_PKG_VERSION"), "\n")),
     }

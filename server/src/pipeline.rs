@@ -8,8 +8,8 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use millrace_model::{Offset, PartitionId};
 use millrace_queue::Consumer;
-use millrace_store::Store;
-use millrace_store::shard::{ShardState, ShardStatus};
+use millrace_store::shard::{ShardState, ShardStatus, StopCode};
+use millrace_store::{Gap, Store};
 use parking_lot::Mutex;
 use prometheus::Registry;
 use serde::Serialize;
@@ -31,8 +31,19 @@ struct Pipeline {
 struct Partition {
     partition: u32,
     state: &'static str,
+    /// Why it stopped: a section of `docs/kafka.md`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// Commands that let it go on, each an alternative, to be run while the server is stopped.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    resolve: Vec<String>,
+    /// The queue that the store's offsets are of.
+    queue: String,
+    /// Where it did not go on reading where it had stopped.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    gaps: Vec<GapStatus>,
     /// Everything below it is durable in the queue.
     end_offset: u64,
     /// Everything below it can be read.
@@ -50,19 +61,48 @@ struct Partition {
     replayed_records: u64,
 }
 
+/// A place where a shard's position was set rather than reached.
+#[derive(Serialize)]
+struct GapStatus {
+    from_queue: String,
+    from_offset: u64,
+    to_queue: String,
+    to_offset: u64,
+    /// Milliseconds since the epoch.
+    at: i64,
+    cause: &'static str,
+}
+
+impl From<Gap> for GapStatus {
+    fn from(gap: Gap) -> Self {
+        Self {
+            from_queue: gap.from.0.to_string(),
+            from_offset: gap.from.1.0,
+            to_queue: gap.to.0.to_string(),
+            to_offset: gap.to.1.0,
+            at: gap.at.0,
+            cause: gap.cause.as_str(),
+        }
+    }
+}
+
 impl Partition {
     fn new(shard: ShardStatus, end: Option<Offset>) -> Self {
         // Applied and end are read one after the other, so the store may seem ahead for a moment.
         let end = end.map_or(shard.applied, |end| end.max(shard.applied));
-        let (state, reason) = match shard.state {
-            ShardState::Running => ("running", None),
-            ShardState::Stopped { reason } => ("stopped", Some(reason)),
-            ShardState::Closed => ("closed", None),
+        let (state, code, reason) = match shard.state {
+            ShardState::Running => ("running", None, None),
+            ShardState::Stopped { code, reason } => ("stopped", Some(code), Some(reason)),
+            ShardState::Closed => ("closed", None, None),
         };
         Self {
             partition: shard.partition.0,
             state,
+            code: code.map(StopCode::as_str),
             reason,
+            resolve: code.map_or_else(Vec::new, |code| code.commands(shard.partition)),
+            queue: shard.queue.to_string(),
+            gaps: shard.gaps.into_iter().map(GapStatus::from).collect(),
             end_offset: end.0,
             applied_offset: shard.applied.0,
             sealed_offset: shard.sealed.0,
@@ -168,9 +208,11 @@ fn stopped(store: &Store) -> Vec<String> {
         .status()
         .into_iter()
         .filter_map(|shard| match shard.state {
-            ShardState::Stopped { reason } => {
-                Some(format!("shard {} has stopped: {reason}", shard.partition))
-            }
+            ShardState::Stopped { code, reason } => Some(format!(
+                "shard {} has stopped ({}): {reason}",
+                shard.partition,
+                code.as_str()
+            )),
             ShardState::Running | ShardState::Closed => None,
         })
         .collect()

@@ -28,7 +28,7 @@ use crate::http::{Drained, HttpMetrics, Serving, serve};
 use crate::lock::DirLock;
 use crate::pipeline::QueueEnds;
 use crate::source::{StoreFreshness, StoreSource};
-use crate::{banner, logging, options, pipeline, process, routes};
+use crate::{banner, logging, options, pipeline, process, records, routes};
 
 /// How often the lag is looked at while it is caught up.
 const CATCH_UP_INTERVAL: Duration = Duration::from_millis(5);
@@ -251,15 +251,16 @@ fn open(app: &App, fs: &Arc<dyn Fs>, config: &Config) -> Result<Opened, Failure>
     let store = Arc::new(store);
 
     app.enter(Stage::CatchingUp, "");
-    let consumers = || {
-        let from = store.resume_offsets().into_iter();
-        from.map(|(partition, from)| queue.consumer(partition, from))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| data(&error))
+    // Each shard finds out for itself whether it may go on where it stands.
+    let consumers = || -> Vec<_> {
+        let partitions = (0..queue.identity().partitions).map(PartitionId);
+        partitions
+            .map(|partition| queue.reader(partition))
+            .collect()
     };
-    let ends = QueueEnds::new(consumers()?);
+    let ends = QueueEnds::new(consumers());
     let recovered = ends.read();
-    store.start(consumers()?).map_err(|error| data(&error))?;
+    store.start(consumers()).map_err(|error| data(&error))?;
 
     let appender = Appender::new(queue.producer(), options::appender(config), registry);
     let ingest = Ingest::new(
@@ -268,7 +269,8 @@ fn open(app: &App, fs: &Arc<dyn Fs>, config: &Config) -> Result<Opened, Failure>
         app.clock.clone(),
         registry,
     );
-    let router = parts_router(app, config, &ingest, &store).map_err(|error| data(&error))?;
+    let router =
+        parts_router(app, config, &ingest, &store, &queue).map_err(|error| data(&error))?;
     app.install(Parts {
         router,
         store: store.clone(),
@@ -293,6 +295,7 @@ fn parts_router(
     config: &Config,
     ingest: &Ingest,
     store: &Arc<Store>,
+    queue: &EmbeddedQueue,
 ) -> Result<Router, prometheus::Error> {
     let source = Arc::new(StoreSource(store.clone()));
     let query = api::router(Api {
@@ -306,6 +309,7 @@ fn parts_router(
     Ok(Router::new()
         .merge(query.layer(CompressionLayer::new().gzip(true)))
         .merge(ingest.router())
+        .merge(records::router(Arc::new(queue.clone())))
         .fallback(routes::unknown_path))
 }
 

@@ -47,9 +47,11 @@ mod store;
 #[cfg(test)]
 mod testing;
 mod wal;
+mod whole;
 
 pub use dead_letters::{DeadLetter, DeadLetterReader};
 pub use error::StoreError;
+pub use manifest::{Gap, GapCause};
 pub use metrics::StoreMetrics;
 pub use options::{StoreOptions, WalSync};
 pub use paths::BlockId;

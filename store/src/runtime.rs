@@ -4,6 +4,8 @@
 //! Invariants:
 //! - A shard's thread is the only one that touches the shard. The sealer gets a [`SealJob`] and
 //!   gives back a result.
+//! - A shard reads on only where the queue is the one that it has read; what is committed for the
+//!   queue's own tools is on this machine's disk.
 //! - The queue is released up to the *sealed* offset and no further: what only the memtable and the
 //!   WAL hold it still has.
 //! - A shard that stops does not take its neighbours with it.
@@ -14,16 +16,20 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, unbounded};
+use millrace_model::Offset;
 use millrace_queue::{ConsumeError, Consumer};
 
 use crate::error::StoreError;
+use crate::manifest::GapCause;
 use crate::options::StoreOptions;
-use crate::shard::{Retired, SealJob, Sealed, Shard, Shared};
+use crate::shard::{Retired, SealJob, Sealed, Shard, Shared, StopCode};
 use crate::store::first_error;
 
 /// Longest pause between two tries of a queue that cannot be read.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
+/// How long a resume waits for the record that it compares.
+const RESUME_PATIENCE: Duration = Duration::from_secs(10);
 /// How often the lag is measured.
 const LAG_EVERY: Duration = Duration::from_millis(250);
 
@@ -159,7 +165,7 @@ struct StopOnPanic(Arc<Shared>);
 impl Drop for StopOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.stop("its thread panicked");
+            self.0.stop(StopCode::Bug, "its thread panicked");
         }
     }
 }
@@ -179,15 +185,59 @@ struct Lane {
 
 impl Lane {
     fn run(mut self) -> Result<(), StoreError> {
-        self.consumer.seek(self.shard.applied());
-        self.release();
-        if let Err(error) = self.consume() {
+        if let Err(error) = self.resume().and_then(|()| self.consume()) {
             // The reason is in the shard's state, where `status` and the metric show it.
-            self.shard.stop(&error.to_string());
+            self.shard.stop(StopCode::from(&error), &error.to_string());
             tracing::error!(partition = self.shard.partition().0, %error, "consuming ended");
             return Err(error);
         }
         self.shard.close()
+    }
+
+    /// Goes on where the shard stands, if the queue is still the one that it has read.
+    fn resume(&mut self) -> Result<(), StoreError> {
+        let mut backoff = BACKOFF_MIN;
+        while !self.stop.load(Ordering::SeqCst) {
+            let point = self.shard.resume_point();
+            match point.check(&mut *self.consumer, RESUME_PATIENCE) {
+                Ok(()) => {
+                    self.release();
+                    return Ok(());
+                }
+                Err(ConsumeError::Closed) => return Ok(()),
+                Err(ConsumeError::Unavailable { reason, .. }) => {
+                    if self.wait_for_queue(&reason, &mut backoff) {
+                        return Ok(());
+                    }
+                }
+                // Nothing was read, so nothing can have changed.
+                Err(ConsumeError::TooOld { first, .. }) if self.shard.is_fresh() => {
+                    self.shard
+                        .set_position((point.queue, first), GapCause::Fresh)?;
+                }
+                Err(ConsumeError::AnotherQueue { found, .. }) if self.shard.is_fresh() => {
+                    self.shard
+                        .set_position((found, Offset::ZERO), GapCause::Fresh)?;
+                }
+                Err(
+                    error @ (ConsumeError::AnotherQueue { .. }
+                    | ConsumeError::TooOld { .. }
+                    | ConsumeError::BeyondEnd { .. }
+                    | ConsumeError::Diverged { .. }
+                    | ConsumeError::Damaged { .. }),
+                ) => return Err(StoreError::Queue(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits a while, longer each time. Whether the store is to stop.
+    fn wait_for_queue(&self, reason: &str, backoff: &mut Duration) -> bool {
+        let partition = self.shard.partition().0;
+        tracing::warn!(partition, reason, ?backoff, "queue unavailable");
+        let stop = self.pause(*backoff);
+        *backoff = (*backoff * 2).min(BACKOFF_MAX);
+        stop
     }
 
     fn consume(&mut self) -> Result<(), StoreError> {
@@ -210,22 +260,17 @@ impl Lane {
                     self.drain_seal()?;
                     return Ok(());
                 }
-                Err(ConsumeError::Unavailable { partition, reason }) => {
-                    tracing::warn!(
-                        partition = partition.0,
-                        reason,
-                        ?backoff,
-                        "queue unavailable"
-                    );
-                    if self.pause(backoff) {
+                Err(ConsumeError::Unavailable { reason, .. }) => {
+                    if self.wait_for_queue(&reason, &mut backoff) {
                         break;
                     }
-                    backoff = (backoff * 2).min(BACKOFF_MAX);
                     continue;
                 }
                 Err(
-                    error @ (ConsumeError::TooOld { .. }
+                    error @ (ConsumeError::AnotherQueue { .. }
+                    | ConsumeError::TooOld { .. }
                     | ConsumeError::BeyondEnd { .. }
+                    | ConsumeError::Diverged { .. }
                     | ConsumeError::Damaged { .. }),
                 ) => {
                     // What the queue has not got any more must not be lost here as well.
@@ -243,6 +288,7 @@ impl Lane {
     /// How long a poll may wait: not beyond the WAL's next sync, and not long while a seal runs.
     fn poll_wait(&mut self) -> Result<Duration, StoreError> {
         let sync_in = self.shard.maybe_sync_wal()?;
+        self.commit();
         let wait = sync_in.map_or(self.options.poll_wait, |d| d.min(self.options.poll_wait));
         Ok(wait)
     }
@@ -329,6 +375,14 @@ impl Lane {
             .map_err(|_| StoreError::SealerGone)?;
         self.release();
         Ok(())
+    }
+
+    /// Tells the queue's own tools how far the shard is.
+    fn commit(&mut self) {
+        if let Err(error) = self.consumer.commit(self.shard.durable()) {
+            // Harmless: nothing of millrace reads it again.
+            tracing::debug!(partition = self.shard.partition().0, %error, "position not committed");
+        }
     }
 
     fn release(&mut self) {

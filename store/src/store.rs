@@ -19,7 +19,7 @@ use crate::metrics::StoreMetrics;
 use crate::options::StoreOptions;
 use crate::read::{LabelSets, StoreSeries};
 use crate::runtime::Runtime;
-use crate::shard::{Shard, ShardContext, ShardStatus, Shared};
+use crate::shard::{Shard, ShardContext, ShardStatus, Shared, View};
 
 /// The store of one queue: a shard for each of its partitions.
 ///
@@ -234,7 +234,10 @@ impl Store {
     pub fn applied(&self) -> Position {
         let mut position = Position::new(self.identity.id);
         for shared in &self.shared {
-            position.advance(shared.partition, shared.applied());
+            // A shard that has stopped because the queue was made again stands in the old one.
+            if shared.queue() == self.identity.id {
+                position.advance(shared.partition, shared.applied());
+            }
         }
         position
     }
@@ -259,9 +262,14 @@ impl Store {
             let shared = self.shared.get(partition.index());
             let shared = shared.ok_or_else(|| foreign(Some(*partition)))?;
             let left = deadline.saturating_duration_since(std::time::Instant::now());
-            shared.wait_applied(*wanted, left)?;
+            shared.wait_applied(position.queue, *wanted, left)?;
         }
         Ok(())
+    }
+
+    /// What each shard holds now.
+    pub(crate) fn views(&self) -> impl Iterator<Item = Arc<View>> {
+        self.shared.iter().map(|shared| shared.view())
     }
 
     /// The shards in figures, in order of their partitions.

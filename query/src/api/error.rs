@@ -74,6 +74,10 @@ impl ApiError {
         Self::new(ErrorType::BadData, message)
     }
 
+    pub(super) fn execution(message: impl Into<String>) -> Self {
+        Self::new(ErrorType::Execution, message)
+    }
+
     /// `invalid parameter "step": …`
     pub(super) fn invalid(parameter: &str, reason: impl std::fmt::Display) -> Self {
         Self::bad_data(format!("invalid parameter {parameter:?}: {reason}"))
@@ -119,7 +123,9 @@ impl From<SourceError> for ApiError {
         let kind = match error {
             SourceError::DataUnavailable { .. } => ErrorType::Internal,
             SourceError::Limit { .. } => ErrorType::Execution,
-            SourceError::NotReady { .. } => ErrorType::Unavailable,
+            SourceError::Unreachable { .. } | SourceError::NotReady { .. } => {
+                ErrorType::Unavailable
+            }
         };
         Self::new(kind, error.to_string())
     }

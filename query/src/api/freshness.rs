@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::ReadPoint;
+
 /// Knows what has been applied. The server implements it on the store; positions are opaque here.
 pub trait Freshness: Send + Sync + fmt::Debug {
     /// Blocks until everything up to `position` (the text of a `Millrace-Position` header) can be
@@ -16,6 +18,13 @@ pub trait Freshness: Send + Sync + fmt::Debug {
     /// A position up to which everything can be read now, or `None` where there is no such thing.
     /// Never goes backwards.
     fn as_of(&self) -> Option<String>;
+
+    /// The position up to which the reads of one request included everything; `None` where the
+    /// source does not say so, and [`as_of`](Self::as_of) before the reads stands for it.
+    fn included(&self, point: &ReadPoint) -> Option<String> {
+        let _ = point;
+        None
+    }
 }
 
 /// Why a position cannot be read after.

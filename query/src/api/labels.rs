@@ -28,7 +28,7 @@ pub(super) async fn series(
     let Api { engine, source, .. } = app.api.clone();
     let partial = params.partial()?;
     app.answer(move |cancel, _| {
-        let context = reading(cancel, partial);
+        let context = reading(cancel, partial, &params);
         let sets = matcher_sets(engine.as_ref(), &params)
             .map_err(|error| ApiError::invalid("match[]", error))?;
         let mut series = Vec::new();
@@ -60,7 +60,7 @@ pub(super) async fn names(
     let Api { engine, source, .. } = app.api.clone();
     let partial = params.partial()?;
     app.answer(move |cancel, _| {
-        let context = reading(cancel, partial);
+        let context = reading(cancel, partial, &params);
         let sets = matcher_sets(engine.as_ref(), &params)?;
         let request = LabelRequest {
             tenant: &params.tenant,
@@ -90,7 +90,7 @@ pub(super) async fn values(
     let Api { engine, source, .. } = app.api.clone();
     let partial = params.partial()?;
     app.answer(move |cancel, _| {
-        let context = reading(cancel, partial);
+        let context = reading(cancel, partial, &params);
         let sets = matcher_sets(engine.as_ref(), &params)?;
         let request = LabelRequest {
             tenant: &params.tenant,
@@ -105,8 +105,9 @@ pub(super) async fn values(
 }
 
 /// What one request allows its reads.
-fn reading(cancel: &CancelFlag, partial: bool) -> Arc<ReadContext> {
-    Arc::new(ReadContext::new(partial, cancel.clone(), None))
+fn reading(cancel: &CancelFlag, partial: bool, params: &Params) -> Arc<ReadContext> {
+    let context = ReadContext::new(partial, cancel.clone(), None);
+    Arc::new(context.at(params.point.clone()))
 }
 
 /// Types, help texts and units of metrics.
@@ -120,7 +121,7 @@ pub(super) async fn metadata(
     let source = app.api.source.clone();
     let partial = params.partial()?;
     app.answer(move |cancel, _| {
-        let context = reading(cancel, partial);
+        let context = reading(cancel, partial, &params);
         let entries = source.metadata(&params.tenant, metric.as_deref(), &context)?;
         Ok(Answer::metadata(limited(entries, limit, per_metric)).warn(context.warnings()))
     })

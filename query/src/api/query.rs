@@ -97,6 +97,7 @@ async fn evaluate(
     let want_stats = params.get("stats").is_some();
     let text = params.get("query").unwrap_or_default().to_owned();
     let tenant = params.tenant.clone();
+    let point = params.point.clone();
     let engine = app.api.engine.clone();
     app.answer(move |cancel, waited| {
         let request = QueryRequest {
@@ -108,6 +109,7 @@ async fn evaluate(
             timeout,
             cancel: cancel.clone(),
             partial,
+            point,
         };
         let outcome = engine.query(&request).map_err(ApiError::of_query)?;
         Ok(Answer::query(outcome, limit, want_stats.then_some(waited)))

@@ -157,6 +157,7 @@ fn ours(engine: &Engine, query: &Query) -> Outcome {
         timeout: None,
         cancel: CancelFlag::default(),
         partial: false,
+        point: std::sync::Arc::default(),
     });
     let mut outcome = Outcome {
         kind: "",

@@ -120,6 +120,7 @@ fn query(engine: &Engine, text: &str, time: QueryTime) -> Result<QueryOutcome, Q
         timeout: None,
         cancel: CancelFlag::default(),
         partial: false,
+        point: std::sync::Arc::default(),
     })
 }
 

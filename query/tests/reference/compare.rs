@@ -34,6 +34,7 @@ impl Question {
             timeout: None,
             cancel: CancelFlag::default(),
             partial: false,
+            point: std::sync::Arc::default(),
         }
     }
 

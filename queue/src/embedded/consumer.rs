@@ -1,10 +1,11 @@
 //! Pulling from one partition of the embedded queue.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millrace_log::{LogError, LogReader, LogRecord, Lsn};
-use millrace_model::{Offset, PartitionId};
+use millrace_model::{Offset, PartitionId, QueueId};
 
 use super::partition::{Partition, Waited};
 use crate::traits::{ConsumeError, Consumer, Record};
@@ -12,6 +13,7 @@ use crate::traits::{ConsumeError, Consumer, Record};
 /// Reads one partition.
 #[derive(Debug)]
 pub(super) struct EmbeddedConsumer {
+    queue: QueueId,
     partition: Arc<Partition>,
     /// Its own, since a reader remembers where its last read ended.
     reader: LogReader,
@@ -20,23 +22,29 @@ pub(super) struct EmbeddedConsumer {
 }
 
 impl EmbeddedConsumer {
-    pub(super) fn new(partition: Arc<Partition>, from: Offset) -> Result<Self, ConsumeError> {
-        let consumer = Self {
+    /// A reader that stands at `from`, wherever that is.
+    pub(super) fn new(queue: QueueId, partition: Arc<Partition>, from: Offset) -> Self {
+        Self {
+            queue,
             reader: partition.reader().clone(),
             partition,
             position: from,
             read: Vec::new(),
-        };
-        let first = Offset(consumer.reader.first_lsn().0);
-        if from < first {
+        }
+    }
+
+    /// Refuses a position that is not in the queue.
+    pub(super) fn checked(self) -> Result<Self, ConsumeError> {
+        let first = Offset(self.reader.first_lsn().0);
+        if self.position < first {
             return Err(ConsumeError::TooOld {
-                partition: consumer.partition(),
-                wanted: from,
+                partition: self.partition(),
+                wanted: self.position,
                 first,
             });
         }
-        consumer.refuse_beyond_end(from)?;
-        Ok(consumer)
+        self.refuse_beyond_end(self.position)?;
+        Ok(self)
     }
 
     fn refuse_beyond_end(&self, wanted: Offset) -> Result<(), ConsumeError> {
@@ -74,6 +82,26 @@ impl Consumer for EmbeddedConsumer {
         self.partition.id()
     }
 
+    fn queue(&self) -> Result<QueueId, ConsumeError> {
+        // The directory is locked: it cannot become another queue while it is open.
+        Ok(self.queue)
+    }
+
+    fn range(&self) -> Result<Range<Offset>, ConsumeError> {
+        Ok(Offset(self.reader.first_lsn().0)..self.end()?)
+    }
+
+    fn record_at(
+        &mut self,
+        offset: Offset,
+        _patience: Duration,
+    ) -> Result<Option<Record>, ConsumeError> {
+        self.position = offset;
+        let mut records = Vec::new();
+        self.read(1, &mut records)?;
+        Ok(records.into_iter().find(|record| record.offset == offset))
+    }
+
     fn poll(
         &mut self,
         max_bytes: usize,
@@ -98,6 +126,10 @@ impl Consumer for EmbeddedConsumer {
 
     fn end(&self) -> Result<Offset, ConsumeError> {
         Ok(Offset(self.reader.synced_lsn().0))
+    }
+
+    fn commit(&mut self, _applied: Offset) -> Result<(), ConsumeError> {
+        Ok(())
     }
 
     fn release(&mut self, sealed: Offset) -> Result<(), ConsumeError> {

@@ -24,6 +24,7 @@ use crate::{QueueError, QueueIdentity};
 
 mod consumer;
 mod identity;
+mod look;
 mod partition;
 mod retention;
 
@@ -204,7 +205,22 @@ impl EmbeddedQueue {
         from: Offset,
     ) -> Result<Box<dyn Consumer>, ConsumeError> {
         let partition = Arc::clone(self.shared.partition(partition));
-        Ok(Box::new(EmbeddedConsumer::new(partition, from)?))
+        let consumer = EmbeddedConsumer::new(self.shared.identity.id, partition, from);
+        Ok(Box::new(consumer.checked()?))
+    }
+
+    /// The reading side of one partition, standing at its beginning. Whoever has a position checks it
+    /// ([`ResumePoint::check`](crate::ResumePoint::check)), which also seeks.
+    ///
+    /// # Panics
+    ///
+    /// If the queue has no such partition.
+    #[must_use]
+    pub fn reader(&self, partition: PartitionId) -> Box<dyn Consumer> {
+        let partition = Arc::clone(self.shared.partition(partition));
+        let first = Offset(partition.reader().first_lsn().0);
+        let queue = self.shared.identity.id;
+        Box::new(EmbeddedConsumer::new(queue, partition, first))
     }
 
     /// Removes what the retention options let go, as of `now`, and what the store has released.

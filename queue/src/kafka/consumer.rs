@@ -1,11 +1,12 @@
 //! Reading one partition of the topic.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use millrace_model::{Offset, PartitionId, TimestampMs};
+use millrace_model::{Offset, PartitionId, QueueId, TimestampMs};
 use parking_lot::Mutex;
 use rdkafka::ClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
@@ -14,10 +15,13 @@ use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset as ClientOffset, TopicPartitionList};
 use tracing::{debug, warn};
 
+use super::watch::TopicWatch;
 use super::{KafkaOptions, raw, settings};
 use crate::traits::{ConsumeError, Consumer, Record};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the position is committed to the group.
+const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long closing may take before the thread that does it is left behind: librdkafka has hung
 /// there more than once, and the position is durable elsewhere.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -45,6 +49,9 @@ pub(super) struct KafkaConsumer {
     number: i32,
     next: Offset,
     assigned: bool,
+    watch: Arc<TopicWatch>,
+    /// What was last committed, and when.
+    committed: Option<(Offset, Instant)>,
 }
 
 impl fmt::Debug for KafkaConsumer {
@@ -62,6 +69,7 @@ impl KafkaConsumer {
         options: &KafkaOptions,
         partition: PartitionId,
         from: Offset,
+        watch: Arc<TopicWatch>,
     ) -> Result<Self, ConsumeError> {
         let unavailable = |reason: String| ConsumeError::Unavailable { partition, reason };
         let number = i32::try_from(partition.0)
@@ -73,16 +81,16 @@ impl KafkaConsumer {
             .create_with_context(context)
             .map_err(|error| unavailable(error.to_string()))?;
         let topic = Arc::from(options.topic.as_str());
-        let consumer = Self {
+        Ok(Self {
             client: Some(client),
             topic,
             partition,
             number,
             next: from,
             assigned: false,
-        };
-        consumer.check_range()?;
-        Ok(consumer)
+            watch,
+            committed: None,
+        })
     }
 
     fn client(&self) -> &BaseConsumer<Context> {
@@ -101,14 +109,9 @@ impl KafkaConsumer {
     }
 
     /// Whether the position is inside what the partition holds: low ≤ next ≤ high.
-    fn check_range(&self) -> Result<(), ConsumeError> {
-        let (low, high) = self
-            .client()
-            .fetch_watermarks(&self.topic, self.number, TIMEOUT)
-            .map_err(|error| self.unavailable(&error))?;
-        let offset = |value: i64| Offset(u64::try_from(value).unwrap_or(0));
-        let (first, end, wanted, partition) =
-            (offset(low), offset(high), self.next, self.partition);
+    pub(super) fn check_range(&self) -> Result<(), ConsumeError> {
+        let held = self.range()?;
+        let (first, end, wanted, partition) = (held.start, held.end, self.next, self.partition);
         if wanted < first {
             return Err(ConsumeError::TooOld {
                 partition,
@@ -155,9 +158,26 @@ impl KafkaConsumer {
         }))
     }
 
+    /// Whether the topic was replaced by another one, as far as is known.
+    fn check_identity(&self) -> Result<(), ConsumeError> {
+        match self.watch.look(self.client().client()) {
+            None => Ok(()),
+            Some(found) => Err(ConsumeError::AnotherQueue {
+                partition: self.partition,
+                wanted: self.watch.expected(),
+                found,
+            }),
+        }
+    }
+
     /// What an error of a poll means for the partition.
     fn classify(&mut self, error: &ClientError) -> ConsumeError {
         self.assigned = false;
+        // Out of range, unknown, another leader: a new topic of the old name looks like that.
+        self.watch.suspect();
+        if let Err(replaced) = self.check_identity() {
+            return replaced;
+        }
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
                 // Says which side it is out of range on; if it is not any more, a later poll
@@ -183,12 +203,52 @@ impl Consumer for KafkaConsumer {
         self.partition
     }
 
+    fn queue(&self) -> Result<QueueId, ConsumeError> {
+        let found = self.watch.ask(self.client().client());
+        found.ok_or_else(|| ConsumeError::Unavailable {
+            partition: self.partition,
+            reason: format!("no broker tells the id of topic {:?}", self.topic),
+        })
+    }
+
+    fn range(&self) -> Result<Range<Offset>, ConsumeError> {
+        let (low, high) = self
+            .client()
+            .fetch_watermarks(&self.topic, self.number, TIMEOUT)
+            .map_err(|error| self.unavailable(&error))?;
+        let offset = |value: i64| Offset(u64::try_from(value).unwrap_or(0));
+        Ok(offset(low)..offset(high))
+    }
+
+    fn record_at(
+        &mut self,
+        offset: Offset,
+        patience: Duration,
+    ) -> Result<Option<Record>, ConsumeError> {
+        self.seek(offset);
+        let deadline = Instant::now() + patience;
+        let mut records = Vec::new();
+        while records.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(ConsumeError::Unavailable {
+                    partition: self.partition,
+                    reason: format!("the record at offset {offset} does not come"),
+                });
+            }
+            self.poll(1, left, &mut records)?;
+        }
+        let first = records.into_iter().next();
+        Ok(first.filter(|record| record.offset == offset))
+    }
+
     fn poll(
         &mut self,
         max_bytes: usize,
         wait: Duration,
         out: &mut Vec<Record>,
     ) -> Result<(), ConsumeError> {
+        self.check_identity()?;
         if !self.assigned {
             self.assign()?;
         }
@@ -227,12 +287,23 @@ impl Consumer for KafkaConsumer {
         Ok(Offset(u64::try_from(high).unwrap_or(0)))
     }
 
-    fn release(&mut self, sealed: Offset) -> Result<(), ConsumeError> {
+    fn commit(&mut self, applied: Offset) -> Result<(), ConsumeError> {
+        let recent =
+            |(offset, at): (Offset, Instant)| offset == applied || at.elapsed() < COMMIT_INTERVAL;
+        if self.committed.is_some_and(recent) {
+            return Ok(());
+        }
         let mut list = TopicPartitionList::new();
-        let sealed = i64::try_from(sealed.0).unwrap_or(i64::MAX);
-        list.add_partition_offset(&self.topic, self.number, ClientOffset::Offset(sealed))
+        let next = i64::try_from(applied.0).unwrap_or(i64::MAX);
+        list.add_partition_offset(&self.topic, self.number, ClientOffset::Offset(next))
             .and_then(|()| self.client().commit(&list, CommitMode::Async))
-            .map_err(|error| self.unavailable(&error))
+            .map_err(|error| self.unavailable(&error))?;
+        self.committed = Some((applied, Instant::now()));
+        Ok(())
+    }
+
+    fn release(&mut self, _sealed: Offset) -> Result<(), ConsumeError> {
+        Ok(())
     }
 }
 

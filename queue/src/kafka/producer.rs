@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext, PurgeConfig};
 use tracing::{error, warn};
 
+use super::watch::TopicWatch;
 use super::{KafkaError, KafkaOptions, settings};
 use crate::traits::{AppendDone, AppendError, Durability, Producer, QueueIdentity};
 
@@ -33,6 +34,47 @@ pub(super) struct KafkaProducer {
     budget: Arc<Budget>,
     current: RwLock<Generation>,
     closed: AtomicBool,
+    tips: Arc<Tips>,
+}
+
+/// Where this process's appends ended up, by partition: the offsets that a partition gives only grow.
+#[derive(Debug)]
+struct Tips {
+    watch: Arc<TopicWatch>,
+    /// Behind the newest record that was acknowledged.
+    next: Vec<AtomicU64>,
+}
+
+impl Tips {
+    /// Takes the offset of a delivered record. A smaller one than an earlier record's means that
+    /// the topic has lost that record, or is another topic: then nobody is told that anything is
+    /// stored before the brokers have said which it is.
+    fn deliver(&self, partition: PartitionId, offset: Offset) -> Result<(), String> {
+        let behind = offset.0.saturating_add(1);
+        let next = self.next.get(partition.index());
+        let before = next.map_or(0, |next| next.swap(behind, Ordering::SeqCst));
+        if offset.0 < before {
+            self.watch.doubt();
+            return Err(format!(
+                "the topic gave offset {offset} after {}: it has lost records, or is another one",
+                before - 1
+            ));
+        }
+        if self.watch.doubted() {
+            return Err("the topic may be another one, the brokers were asked".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Why nothing may be appended any more, if that is so.
+    fn refusal(&self) -> Option<String> {
+        let found = self.watch.replaced_by()?;
+        Some(format!(
+            "the topic was deleted and made again: it was queue {} and is now {found}; \
+             nothing is written to it before a restart (docs/kafka.md, recreated)",
+            self.watch.expected()
+        ))
+    }
 }
 
 impl fmt::Debug for KafkaProducer {
@@ -153,6 +195,7 @@ struct InFlight {
 
 struct Context {
     budget: Arc<Budget>,
+    tips: Arc<Tips>,
     fatal: AtomicBool,
     /// Appends that were delivered without being told where.
     unresolved: Mutex<Vec<Arc<Append>>>,
@@ -166,6 +209,7 @@ impl ClientContext for Context {
         } else {
             warn!(%error, reason, "kafka producer");
         }
+        self.tips.watch.suspect();
     }
 }
 
@@ -175,8 +219,17 @@ impl ProducerContext for Context {
     fn delivery(&self, result: &DeliveryResult<'_>, in_flight: Box<InFlight>) {
         self.budget.give(in_flight.bytes);
         let outcome = match result {
-            Ok(message) => Ok(u64::try_from(message.offset()).ok().map(Offset)),
-            Err((error, _)) => Err(error.to_string()),
+            Ok(message) => match u64::try_from(message.offset()).ok().map(Offset) {
+                Some(offset) => {
+                    let delivered = self.tips.deliver(in_flight.append.partition, offset);
+                    delivered.map(|()| Some(offset))
+                }
+                None => Ok(None),
+            },
+            Err((error, _)) => {
+                self.tips.watch.suspect();
+                Err(error.to_string())
+            }
         };
         if let Some(append) = in_flight.append.finish_one(outcome) {
             self.unresolved.lock().push(append);
@@ -192,9 +245,14 @@ struct Generation {
 }
 
 impl Generation {
-    fn start(options: &KafkaOptions, budget: Arc<Budget>) -> Result<Self, KafkaError> {
+    fn start(
+        options: &KafkaOptions,
+        budget: Arc<Budget>,
+        tips: Arc<Tips>,
+    ) -> Result<Self, KafkaError> {
         let context = Context {
             budget,
+            tips,
             fatal: AtomicBool::new(false),
             unresolved: Mutex::new(Vec::new()),
         };
@@ -250,6 +308,8 @@ fn poll_loop(producer: &BaseProducer<Context>, stop: &AtomicBool, topic: &str) {
     loop {
         let stopping = stop.load(Ordering::SeqCst);
         producer.poll(POLL);
+        // What it finds, the next append meets.
+        producer.context().tips.watch.look(producer.client());
         let unresolved = std::mem::take(&mut *producer.context().unresolved.lock());
         for append in unresolved {
             let partition = i32::try_from(append.partition.0).unwrap_or(i32::MAX);
@@ -269,9 +329,16 @@ impl KafkaProducer {
         options: KafkaOptions,
         identity: QueueIdentity,
         durability: Durability,
+        watch: Arc<TopicWatch>,
     ) -> Result<Self, KafkaError> {
         let budget = Arc::new(Budget::default());
-        let current = RwLock::new(Generation::start(&options, Arc::clone(&budget))?);
+        let next = (0..identity.partitions).map(|_| AtomicU64::new(0));
+        let tips = Arc::new(Tips {
+            watch,
+            next: next.collect(),
+        });
+        let first = Generation::start(&options, Arc::clone(&budget), Arc::clone(&tips))?;
+        let current = RwLock::new(first);
         let closed = AtomicBool::new(false);
         Ok(Self {
             options,
@@ -280,6 +347,7 @@ impl KafkaProducer {
             budget,
             current,
             closed,
+            tips,
         })
     }
 
@@ -293,7 +361,8 @@ impl KafkaProducer {
         }
         let mut current = self.current.write();
         if current.producer.context().fatal.load(Ordering::SeqCst) {
-            let next = Generation::start(&self.options, Arc::clone(&self.budget))?;
+            let (budget, tips) = (Arc::clone(&self.budget), Arc::clone(&self.tips));
+            let next = Generation::start(&self.options, budget, tips)?;
             let mut dead = std::mem::replace(&mut *current, next);
             // A dead producer delivers nothing more, so there is nothing to be patient for.
             dead.end(Duration::ZERO);
@@ -357,6 +426,9 @@ impl Producer for KafkaProducer {
         }
         if batches.is_empty() {
             return done(Ok(Offset::ZERO..Offset::ZERO));
+        }
+        if let Some(reason) = self.tips.refusal() {
+            return done(Err(AppendError::Failed { partition, reason }));
         }
         let state = AppendState {
             remaining: batches.len(),

@@ -12,6 +12,8 @@ mod dependencies;
 mod kill;
 mod lifecycle;
 mod prometheus;
+mod readers;
 mod readme;
+mod replay;
 mod repository;
 mod support;

@@ -18,7 +18,7 @@ const OBSERVED: Duration = Duration::from_secs(125);
 const TOLERANCE: f64 = 1e-9;
 
 /// Stopped when dropped.
-struct Running(Child);
+pub struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -28,7 +28,7 @@ impl Drop for Running {
     }
 }
 
-fn program(names: &[&str]) -> Option<PathBuf> {
+pub fn program(names: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let candidates: Vec<PathBuf> = std::env::split_paths(&path)
         .flat_map(|dir| names.iter().map(move |name| dir.join(name)))
@@ -37,12 +37,12 @@ fn program(names: &[&str]) -> Option<PathBuf> {
 }
 
 /// A port that was free a moment ago. Neither program can be asked which one it took.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
 
-fn spawn(command: &mut Command, log: &Path) -> Running {
+pub fn spawn(command: &mut Command, log: &Path) -> Running {
     let log = std::fs::File::create(log).unwrap();
     let child = command
         .stdin(Stdio::null())
@@ -65,9 +65,10 @@ impl Pair {
     }
 }
 
-type Series = BTreeMap<String, Vec<(i64, f64)>>;
+pub type Series = BTreeMap<String, Vec<(i64, f64)>>;
 
-fn compare(expression: &str, (theirs, ours): &(Series, Series)) -> Result<usize, String> {
+/// Whether the two say the same within [`TOLERANCE`]; the number of points.
+pub fn compare(expression: &str, (theirs, ours): &(Series, Series)) -> Result<usize, String> {
     if theirs.keys().ne(ours.keys()) {
         return Err(format!(
             "{expression}: other series: {:?} and {:?}",

@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use millrace_model::{
-    MetricMetadata, MetricType, Offset, PartitionId, QueueId, TenantId, read_varint, write_varint,
+    MetricMetadata, MetricType, Offset, PartitionId, QueueId, TenantId, TimestampMs, read_varint,
+    write_varint,
 };
+use millrace_queue::Fingerprint;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::{BlockEntry, Edit, ManifestState};
+use super::{BlockEntry, Edit, Gap, GapCause, ManifestState};
 use crate::error::StoreError;
 use crate::paths::BlockId;
 
@@ -18,6 +20,8 @@ pub(super) const FRAME_MAGIC: [u8; 4] = *b"MRME";
 pub(super) const FRAME_HEADER_BYTES: usize = 32;
 const KIND_SNAPSHOT: u8 = 1;
 const KIND_EDIT: u8 = 2;
+const KIND_GAP: u8 = 3;
+const GAP_BYTES: usize = 16 + 8 + 16 + 8 + 8 + 1;
 
 /// Where a chain of frames ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +58,14 @@ pub(super) fn encode_file(generation: u64, chain: u64, state: &ManifestState) ->
 /// The frame of one edit.
 pub(super) fn encode_edit(generation: u64, tail: &Tail, edit: &Edit) -> (Vec<u8>, Tail) {
     encode_frame(generation, tail, &edit_payload(edit))
+}
+
+/// The frame of a gap.
+pub(super) fn encode_gap(generation: u64, tail: &Tail, gap: &Gap, wal_lsn: u64) -> (Vec<u8>, Tail) {
+    let mut payload = vec![KIND_GAP];
+    payload.extend_from_slice(&wal_lsn.to_le_bytes());
+    put_gap(&mut payload, gap);
+    encode_frame(generation, tail, &payload)
 }
 
 fn encode_frame(generation: u64, tail: &Tail, payload: &[u8]) -> (Vec<u8>, Tail) {
@@ -125,6 +137,10 @@ pub(super) fn decode_file(
         let content = match (fields.u8(), &mut state) {
             (Some(KIND_SNAPSHOT), None) => fields.snapshot().map(|s| state = Some(s)),
             (Some(KIND_EDIT), Some(state)) => fields.edit().map(|edit| state.apply(edit)),
+            (Some(KIND_GAP), Some(state)) => {
+                let gap = fields.u64().zip(fields.gap());
+                gap.map(|(wal_lsn, gap)| state.apply_gap(gap, wal_lsn))
+            }
             _ => None,
         };
         if content.is_none() || fields.pos != payload.len() {
@@ -182,6 +198,7 @@ fn snapshot_payload(state: &ManifestState) -> Vec<u8> {
     out.extend_from_slice(&state.partitions.to_le_bytes());
     out.extend_from_slice(&state.partition.0.to_le_bytes());
     put_watermarks(&mut out, state.sealed, state.wal_lsn, state.next_sequence);
+    put_fingerprint(&mut out, state.sealed_last);
     write_varint(&mut out, state.blocks.len() as u64);
     state.blocks.values().for_each(|b| put_block(&mut out, b));
     let metadata = state.metadata.iter();
@@ -189,12 +206,15 @@ fn snapshot_payload(state: &ManifestState) -> Vec<u8> {
         .flat_map(|(tenant, entries)| entries.values().map(move |entry| (tenant, entry)))
         .collect();
     put_metadata(&mut out, &metadata);
+    write_varint(&mut out, state.gaps.len() as u64);
+    state.gaps.iter().for_each(|gap| put_gap(&mut out, gap));
     out
 }
 
 fn edit_payload(edit: &Edit) -> Vec<u8> {
     let mut out = vec![KIND_EDIT];
     put_watermarks(&mut out, edit.sealed, edit.wal_lsn, edit.next_sequence);
+    put_fingerprint(&mut out, edit.sealed_last);
     write_varint(&mut out, edit.removed.len() as u64);
     edit.removed.iter().for_each(|id| put_id(&mut out, *id));
     write_varint(&mut out, edit.added.len() as u64);
@@ -208,6 +228,23 @@ fn put_watermarks(out: &mut Vec<u8>, sealed: Offset, wal_lsn: u64, next_sequence
     out.extend_from_slice(&sealed.0.to_le_bytes());
     out.extend_from_slice(&wal_lsn.to_le_bytes());
     out.extend_from_slice(&next_sequence.to_le_bytes());
+}
+
+fn put_fingerprint(out: &mut Vec<u8>, last: Option<Fingerprint>) {
+    out.push(u8::from(last.is_some()));
+    out.extend_from_slice(&last.map_or(0, |last| last.0).to_le_bytes());
+}
+
+fn put_gap(out: &mut Vec<u8>, gap: &Gap) {
+    for (queue, offset) in [gap.from, gap.to] {
+        out.extend_from_slice(&queue.0.to_le_bytes());
+        out.extend_from_slice(&offset.0.to_le_bytes());
+    }
+    out.extend_from_slice(&gap.at.0.to_le_bytes());
+    out.push(match gap.cause {
+        GapCause::Fresh => 1,
+        GapCause::Operator => 2,
+    });
 }
 
 fn put_id(out: &mut Vec<u8>, id: BlockId) {
@@ -268,6 +305,31 @@ impl<'a> Fields<'a> {
         Some(i64::from_le_bytes(array(self.take(8)?)))
     }
 
+    fn queue_id(&mut self) -> Option<QueueId> {
+        Some(QueueId(u128::from_le_bytes(array(self.take(16)?))))
+    }
+
+    fn fingerprint(&mut self) -> Option<Option<Fingerprint>> {
+        match (self.u8()?, self.u64()?) {
+            (0, 0) => Some(None),
+            (1, value) => Some(Some(Fingerprint(value))),
+            _ => None,
+        }
+    }
+
+    fn gap(&mut self) -> Option<Gap> {
+        Some(Gap {
+            from: (self.queue_id()?, Offset(self.u64()?)),
+            to: (self.queue_id()?, Offset(self.u64()?)),
+            at: TimestampMs(self.i64()?),
+            cause: match self.u8()? {
+                1 => GapCause::Fresh,
+                2 => GapCause::Operator,
+                _ => return None,
+            },
+        })
+    }
+
     /// A number of entries, each of which takes at least `least` bytes.
     fn count(&mut self, least: usize) -> Option<usize> {
         let count = usize::try_from(read_varint(self.payload, &mut self.pos)?).ok()?;
@@ -322,7 +384,7 @@ impl<'a> Fields<'a> {
 
     fn snapshot(&mut self) -> Option<ManifestState> {
         let epoch = self.u64()?;
-        let queue = QueueId(u128::from_le_bytes(array(self.take(16)?)));
+        let queue = self.queue_id()?;
         let partitions = self.u32()?;
         let partition = PartitionId(self.u32()?);
         let mut state = ManifestState {
@@ -331,27 +393,34 @@ impl<'a> Fields<'a> {
             partitions,
             partition,
             sealed: Offset::ZERO,
+            sealed_last: None,
             wal_lsn: 0,
             next_sequence: 0,
             blocks: std::collections::BTreeMap::new(),
             metadata: std::collections::BTreeMap::new(),
+            gaps: Vec::new(),
         };
         state.apply(Edit {
             sealed: Offset(self.u64()?),
             wal_lsn: self.u64()?,
             next_sequence: self.u64()?,
+            sealed_last: self.fingerprint()?,
             removed: Vec::new(),
             added: self.blocks()?,
             metadata: self.metadata()?,
         });
+        let gaps = self.count(GAP_BYTES)?;
+        state.gaps = (0..gaps).map(|_| self.gap()).collect::<Option<_>>()?;
         Some(state)
     }
 
     fn edit(&mut self) -> Option<Edit> {
         let (sealed, wal_lsn, next_sequence) = (Offset(self.u64()?), self.u64()?, self.u64()?);
+        let sealed_last = self.fingerprint()?;
         let removed = self.count(12)?;
         Some(Edit {
             sealed,
+            sealed_last,
             wal_lsn,
             next_sequence,
             removed: (0..removed).map(|_| self.id()).collect::<Option<_>>()?,

@@ -21,8 +21,8 @@ use std::sync::Arc;
 
 use millrace_log::fs::{Fs, FsFile, publish, read_all};
 use millrace_log::planted::active;
-use millrace_model::{MetricMetadata, Offset, PartitionId, QueueId, TenantId};
-use millrace_queue::QueueIdentity;
+use millrace_model::{MetricMetadata, Offset, PartitionId, QueueId, TenantId, TimestampMs};
+use millrace_queue::{Fingerprint, QueueIdentity};
 
 use crate::error::{IoContext, StoreError};
 use crate::paths::{BlockId, ShardDir, parse_manifest};
@@ -51,6 +51,40 @@ pub(crate) struct BlockEntry {
     pub(crate) samples: u64,
 }
 
+/// Why a shard's position was set rather than reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GapCause {
+    /// A new shard on a queue that has forgotten its first records.
+    Fresh,
+    /// `millrace queue resume`: somebody decided it.
+    Operator,
+}
+
+impl GapCause {
+    /// The word in statuses.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+/// A place where a shard did not go on reading where it had stopped. Kept for good, so that what
+/// may be missing can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The queue that was read until then, and up to where.
+    pub from: (QueueId, Offset),
+    /// The queue that is read since, and from where.
+    pub to: (QueueId, Offset),
+    /// When it was decided.
+    pub at: TimestampMs,
+    /// By whom.
+    pub cause: GapCause,
+}
+
 /// All that the manifest says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ManifestState {
@@ -61,18 +95,23 @@ pub(crate) struct ManifestState {
     pub(crate) partition: PartitionId,
     /// Everything below is in blocks.
     pub(crate) sealed: Offset,
+    /// Of the record right before `sealed`; none if nothing was sealed, or behind a gap.
+    pub(crate) sealed_last: Option<Fingerprint>,
     /// The WAL is needed from this LSN on.
     pub(crate) wal_lsn: u64,
     /// The next seal's sequence.
     pub(crate) next_sequence: u64,
     pub(crate) blocks: BTreeMap<BlockId, BlockEntry>,
     pub(crate) metadata: MetadataMap,
+    /// Oldest first.
+    pub(crate) gaps: Vec<Gap>,
 }
 
 /// One atomic change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Edit {
     pub(crate) sealed: Offset,
+    pub(crate) sealed_last: Option<Fingerprint>,
     pub(crate) wal_lsn: u64,
     pub(crate) next_sequence: u64,
     pub(crate) removed: Vec<BlockId>,
@@ -89,16 +128,28 @@ impl ManifestState {
             partitions: identity.partitions,
             partition,
             sealed: Offset::ZERO,
+            sealed_last: None,
             wal_lsn: 0,
             // 0 would be the sequence of "no block".
             next_sequence: 1,
             blocks: BTreeMap::new(),
             metadata: BTreeMap::new(),
+            gaps: Vec::new(),
         }
+    }
+
+    /// Goes on elsewhere. Everything before is in blocks.
+    fn apply_gap(&mut self, gap: Gap, wal_lsn: u64) {
+        self.wal_lsn = wal_lsn;
+        self.queue = gap.to.0;
+        self.sealed = gap.to.1;
+        self.sealed_last = None;
+        self.gaps.push(gap);
     }
 
     fn apply(&mut self, edit: Edit) {
         self.sealed = edit.sealed;
+        self.sealed_last = edit.sealed_last;
         self.wal_lsn = edit.wal_lsn;
         self.next_sequence = edit.next_sequence;
         for id in edit.removed {
@@ -200,11 +251,30 @@ impl Manifest {
     /// Of the file system, after which the manifest must not be used any more; or
     /// [`StoreError::Fenced`].
     pub(crate) fn commit(&mut self, edit: Edit) -> Result<(), StoreError> {
+        let (frame, tail) = codec::encode_edit(self.generation, &self.tail, &edit);
+        self.write(&frame, tail)?;
+        self.state.apply(edit);
+        self.rotate_if_long()
+    }
+
+    /// Makes `gap` durable and part of the state. What the WAL has below `wal_lsn` is sealed, or is
+    /// not to take effect.
+    ///
+    /// # Errors
+    ///
+    /// As [`commit`](Self::commit).
+    pub(crate) fn commit_gap(&mut self, gap: Gap, wal_lsn: u64) -> Result<(), StoreError> {
+        let (frame, tail) = codec::encode_gap(self.generation, &self.tail, &gap, wal_lsn);
+        self.write(&frame, tail)?;
+        self.state.apply_gap(gap, wal_lsn);
+        self.rotate_if_long()
+    }
+
+    fn write(&mut self, frame: &[u8], tail: codec::Tail) -> Result<(), StoreError> {
         self.check_fence()?;
         let path = self.path();
-        let (frame, tail) = codec::encode_edit(self.generation, &self.tail, &edit);
         self.file
-            .write_all_at(&frame, self.end)
+            .write_all_at(frame, self.end)
             .context("write", &path)?;
         if !active(EDIT_UNSYNCED) {
             // IMPORTANT: behind this line the edit may be acted upon: the WAL that it seals goes.
@@ -213,7 +283,10 @@ impl Manifest {
         self.tail = tail;
         self.end += frame.len() as u64;
         self.edit_bytes += frame.len() as u64;
-        self.state.apply(edit);
+        Ok(())
+    }
+
+    fn rotate_if_long(&mut self) -> Result<(), StoreError> {
         if self.edit_bytes > self.edit_bytes_max {
             self.rotate()?;
         }
@@ -278,6 +351,25 @@ fn begin(
     Ok((file, bytes.len() as u64, tail))
 }
 
+/// The queue that a shard was fed from, and the number of that queue's partitions; `None` in a
+/// directory without a manifest. Changes nothing.
+///
+/// # Errors
+///
+/// A damaged manifest, or of the file system.
+pub(crate) fn stored_queue(
+    fs: &dyn Fs,
+    dir: &ShardDir,
+) -> Result<Option<(QueueId, u32)>, StoreError> {
+    let Some(generation) = generations(fs, dir)?.last().copied() else {
+        return Ok(None);
+    };
+    let path = dir.manifest(generation);
+    let bytes = read_all(fs, &path, MAX_FILE_BYTES).context("read", &path)?;
+    let state = codec::decode_file(&path, generation, &bytes)?.state;
+    Ok(Some((state.queue, state.partitions)))
+}
+
 /// The generations on disk, oldest first.
 fn generations(fs: &dyn Fs, dir: &ShardDir) -> Result<Vec<u64>, StoreError> {
     let entries = fs.list(dir.root()).context("list", dir.root())?;
@@ -305,6 +397,8 @@ fn refuse_if_not_fresh(fs: &dyn Fs, dir: &ShardDir) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// The shard and the number of its neighbours. That the queue is the same is for the shard's thread
+/// to find out: a shard whose queue was made again still answers queries.
 fn check_identity(
     path: &std::path::Path,
     state: &ManifestState,
@@ -314,17 +408,14 @@ fn check_identity(
     let words = |id: QueueId, partition: PartitionId, of: u32| {
         format!("queue {id}, partition {partition} of {of}")
     };
-    let stored = words(state.queue, state.partition, state.partitions);
-    let given = words(identity.id, partition, identity.partitions);
-    if stored == given {
-        Ok(())
-    } else {
-        Err(StoreError::ForeignQueue {
-            path: path.to_owned(),
-            stored,
-            given,
-        })
+    if (state.partition, state.partitions) == (partition, identity.partitions) {
+        return Ok(());
     }
+    Err(StoreError::ForeignQueue {
+        path: path.to_owned(),
+        stored: words(state.queue, state.partition, state.partitions),
+        given: words(identity.id, partition, identity.partitions),
+    })
 }
 
 #[cfg(test)]

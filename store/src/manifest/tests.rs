@@ -46,6 +46,7 @@ fn block(sequence: u64) -> BlockEntry {
 fn edit(sequence: u64) -> Edit {
     Edit {
         sealed: Offset(sequence * 10 + 10),
+        sealed_last: Some(Fingerprint(0x1111 * sequence)),
         wal_lsn: sequence * 9,
         next_sequence: sequence + 1,
         removed: Vec::new(),
@@ -59,6 +60,15 @@ fn edit(sequence: u64) -> Edit {
                 unit: "celsius".into(),
             },
         )],
+    }
+}
+
+fn gap() -> Gap {
+    Gap {
+        from: (QueueId(7), Offset(30)),
+        to: (QueueId(8), Offset(4)),
+        at: TimestampMs(1_795_233_600_000),
+        cause: GapCause::Operator,
     }
 }
 
@@ -80,6 +90,23 @@ fn edits_survive_a_reopen_and_the_epoch_grows() {
     after.epoch = 1;
     assert_eq!(after, before);
     assert_eq!(after.blocks.len(), 2);
+}
+
+#[test]
+fn a_gap_moves_to_the_other_queue_and_stays_on_record() {
+    let fs = sim();
+    let mut manifest = open(&fs);
+    manifest.commit(edit(1)).unwrap();
+    manifest.commit_gap(gap(), 11).unwrap();
+    // Read back from the edit, and then from the snapshot of the next generation.
+    for _ in 0..2 {
+        drop(manifest);
+        manifest = open(&fs);
+        let state = manifest.state();
+        assert_eq!((state.queue, state.sealed), gap().to);
+        assert_eq!((state.sealed_last, &state.gaps[..]), (None, &[gap()][..]));
+        assert_eq!((state.blocks.len(), state.wal_lsn), (1, 11));
+    }
 }
 
 #[test]
@@ -230,7 +257,9 @@ fn golden() -> Vec<u8> {
         metadata: Vec::new(),
         ..edit(2)
     };
-    bytes.extend_from_slice(&codec::encode_edit(9, &tail, &last).0);
+    let (frame, tail) = codec::encode_edit(9, &tail, &last);
+    bytes.extend_from_slice(&frame);
+    bytes.extend_from_slice(&codec::encode_gap(9, &tail, &gap(), 20).0);
     bytes
 }
 
@@ -244,7 +273,7 @@ fn golden_file_is_reproduced_and_read() {
     );
     let read = codec::decode_file(Path::new("manifest"), 9, stored).unwrap();
     assert_eq!(read.state.epoch, 3);
-    assert_eq!(read.state.sealed, Offset(30));
+    assert_eq!((read.state.queue, read.state.sealed), gap().to);
     assert_eq!(
         read.state.blocks.keys().copied().collect::<Vec<_>>(),
         [block(2).id]

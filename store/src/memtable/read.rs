@@ -41,6 +41,11 @@ impl Memtable {
         }
     }
 
+    /// The tenants that have series.
+    pub(crate) fn tenants(&self) -> Vec<TenantId> {
+        self.rows.read().tenants.clone()
+    }
+
     /// Calls `found` for the label names of the series that pass all matchers of one of the sets,
     /// or of all series if there is no set.
     pub(crate) fn label_names(

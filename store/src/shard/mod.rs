@@ -12,8 +12,10 @@
 
 mod blocks;
 mod recovery;
+mod resume;
 mod seal;
 mod state;
+mod stop;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,7 +24,7 @@ use std::time::Duration;
 use millrace_log::fs::Fs;
 use millrace_log::planted::active;
 use millrace_model::{Clock, Offset, PartitionId};
-use millrace_queue::{QueueIdentity, Record};
+use millrace_queue::{Fingerprint, QueueIdentity, Record};
 
 use crate::dead_letters::{DeadLetterReader, DeadLetters};
 use crate::decode::Decoded;
@@ -38,6 +40,7 @@ pub(crate) use blocks::LiveBlock;
 pub use seal::{Retired, SealJob, SealReason, Sealed};
 pub use state::{ShardState, ShardStatus};
 pub(crate) use state::{Shared, View};
+pub use stop::StopCode;
 
 /// What a shard is made with.
 #[derive(Clone, Debug)]
@@ -81,6 +84,10 @@ pub struct Shard {
     active: Arc<Memtable>,
     /// W: everything below is applied.
     applied: Offset,
+    /// Of the record right before W.
+    last: Option<Fingerprint>,
+    /// Everything below is on the disk, in the WAL or in blocks.
+    synced: Offset,
     /// Metadata that the manifest does not have yet.
     unsealed_metadata: MetadataMap,
     decoded: Decoded,
@@ -203,8 +210,8 @@ impl Shard {
     }
 
     /// Stops the shard for a reason from outside, such as a queue that has lost records.
-    pub fn stop(&self, reason: &str) {
-        self.shared.stop(reason);
+    pub fn stop(&self, code: StopCode, reason: &str) {
+        self.shared.stop(code, reason);
     }
 
     /// Syncs the WAL and closes. Seals nothing: the next open replays the WAL.
@@ -238,6 +245,7 @@ impl Shard {
     }
 
     fn apply_fresh(&mut self, records: &[&Record]) -> Result<(), StoreError> {
+        self.last = None;
         self.wal.append(records)?;
         if self.context.options.wal_sync == WalSync::Always {
             self.sync_now()?;
@@ -245,6 +253,7 @@ impl Shard {
         for record in records {
             self.apply_one(record)?;
         }
+        self.last = records.last().map(|last| Fingerprint::of(last));
         self.publish();
         Ok(())
     }
@@ -323,6 +332,7 @@ impl Shard {
                 .observe(took.as_secs_f64());
         }
         self.synced_at = started;
+        self.synced = self.applied;
         Ok(())
     }
 
@@ -341,7 +351,7 @@ impl Shard {
 
     fn stop_on_error<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         if let Err(error) = &result {
-            self.shared.stop(&error.to_string());
+            self.shared.stop(StopCode::from(error), &error.to_string());
         }
         result
     }

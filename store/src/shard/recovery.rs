@@ -18,6 +18,7 @@ use std::time::Duration;
 use millrace_log::fs::{Fs, create_dir_durable};
 use millrace_log::planted::active;
 use millrace_model::PartitionId;
+use millrace_queue::Fingerprint;
 
 use super::{LiveBlock, Shard, ShardContext, Shared, View};
 use crate::dead_letters::DeadLetters;
@@ -77,11 +78,11 @@ pub(super) fn open(
         tables: vec![Arc::clone(&table)],
     };
     let metrics = context.metrics.shard(partition);
-    let metadata = state.metadata.clone();
-    let sealed = state.sealed;
+    let (sealed, last) = (state.sealed, state.sealed_last);
+    let shared = Shared::new(partition, metrics, view, state);
     let synced_at = started;
     let mut shard = Shard {
-        shared: Arc::new(Shared::new(partition, metrics, view, metadata, sealed)),
+        shared: Arc::new(shared),
         context,
         dir,
         manifest,
@@ -89,6 +90,8 @@ pub(super) fn open(
         dead_letters,
         active: table,
         applied: sealed,
+        last,
+        synced: sealed,
         unsealed_metadata: MetadataMap::new(),
         decoded: Decoded::default(),
         sealing: false,
@@ -97,6 +100,7 @@ pub(super) fn open(
     };
     let replayed = shard.replay()?;
     let took = shard.context.clock.monotonic().saturating_sub(started);
+    shard.synced = shard.applied;
     shard.shared.set_recovered(took, replayed);
     shard.publish();
     tracing::info!(
@@ -130,6 +134,7 @@ impl Shard {
                     continue;
                 }
                 self.apply_one(&record)?;
+                self.last = Some(Fingerprint::of(&record));
                 replayed += 1;
                 if self.seal_due().is_some() {
                     // Everything up to this record, and no more, is in the memtable.

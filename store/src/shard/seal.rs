@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use millrace_log::planted::active;
 use millrace_model::{MetricMetadata, Offset, PartitionId, TenantId, TimestampMs};
+use millrace_queue::Fingerprint;
 
 use super::{LiveBlock, Shard, ShardContext};
 use crate::error::{IoContext, StoreError};
@@ -45,6 +46,8 @@ pub struct SealJob {
     pub(super) table: Arc<Memtable>,
     pub(super) sequence: u64,
     pub(super) offsets: (Offset, Offset),
+    /// Of the last record in it.
+    pub(super) last: Option<Fingerprint>,
     pub(super) wal_lsn: u64,
     pub(super) metadata: Vec<(TenantId, MetricMetadata)>,
     pub(super) started: Duration,
@@ -106,6 +109,7 @@ impl Shard {
         }
         let cut = self.wal.cut();
         let wal_lsn = self.stop_on_error(cut)?;
+        self.synced = self.applied;
         Ok(Some(self.freeze(wal_lsn)))
     }
 
@@ -128,6 +132,7 @@ impl Shard {
             table,
             sequence: self.manifest.state().next_sequence,
             offsets: (self.sealed(), sealed),
+            last: self.last,
             wal_lsn,
             metadata: metadata
                 .flat_map(|(tenant, entries)| {
@@ -172,6 +177,7 @@ impl Shard {
         }
         self.manifest.commit(Edit {
             sealed: offset,
+            sealed_last: job.last,
             wal_lsn: job.wal_lsn,
             next_sequence: job.sequence + 1,
             removed: Vec::new(),

@@ -8,12 +8,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millrace_model::{Offset, PartitionId};
+use millrace_model::{Offset, PartitionId, QueueId};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::blocks::LiveBlock;
+use super::stop::StopCode;
 use crate::error::StoreError;
-use crate::manifest::MetadataMap;
+use crate::manifest::{Gap, ManifestState, MetadataMap};
 use crate::memtable::Memtable;
 use crate::metrics::{ShardMetrics, as_gauge};
 
@@ -32,8 +33,10 @@ pub(crate) struct View {
 pub enum ShardState {
     /// It is open, and applies what it is given.
     Running,
-    /// It met an error that only a restart can mend. Its series can still be read.
+    /// It met something that it must not go on behind. Its series can still be read.
     Stopped {
+        /// What kind of thing.
+        code: StopCode,
         /// Which one.
         reason: String,
     },
@@ -45,7 +48,7 @@ impl fmt::Display for ShardState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Running => f.write_str("running"),
-            Self::Stopped { reason } => write!(f, "stopped: {reason}"),
+            Self::Stopped { code, reason } => write!(f, "stopped ({}): {reason}", code.as_str()),
             Self::Closed => f.write_str("closed"),
         }
     }
@@ -56,6 +59,8 @@ impl fmt::Display for ShardState {
 pub struct ShardStatus {
     /// Which shard.
     pub partition: PartitionId,
+    /// The queue that its offsets are of.
+    pub queue: QueueId,
     /// What it is doing.
     pub state: ShardState,
     /// Everything below this offset of the queue can be read.
@@ -80,10 +85,14 @@ pub struct ShardStatus {
     pub recovery: Duration,
     /// WAL records that the open replayed.
     pub replayed_records: u64,
+    /// Where it did not go on reading where it had stopped, oldest first.
+    pub gaps: Vec<Gap>,
 }
 
 #[derive(Debug)]
 struct Progress {
+    queue: QueueId,
+    gaps: Vec<Gap>,
     state: ShardState,
     applied: Offset,
     sealed: Offset,
@@ -109,15 +118,17 @@ impl Shared {
         partition: PartitionId,
         metrics: ShardMetrics,
         view: View,
-        metadata: MetadataMap,
-        sealed: Offset,
+        manifest: &ManifestState,
     ) -> Self {
+        let sealed = manifest.sealed;
         let shared = Self {
             partition,
             metrics,
             view: RwLock::new(Arc::new(view)),
-            metadata: RwLock::new(metadata),
+            metadata: RwLock::new(manifest.metadata.clone()),
             progress: Mutex::new(Progress {
+                queue: manifest.queue,
+                gaps: manifest.gaps.clone(),
                 state: ShardState::Running,
                 applied: sealed,
                 sealed,
@@ -160,6 +171,21 @@ impl Shared {
         self.progress.lock().applied
     }
 
+    /// The queue that the applied offset is of.
+    pub(crate) fn queue(&self) -> QueueId {
+        self.progress.lock().queue
+    }
+
+    /// Publishes that the shard reads elsewhere.
+    pub(crate) fn set_gap(&self, gap: Gap) {
+        let mut progress = self.progress.lock();
+        progress.queue = gap.to.0;
+        progress.gaps.push(gap);
+        drop(progress);
+        self.set_sealed(gap.to.1);
+        self.set_applied(gap.to.1);
+    }
+
     /// Publishes the applied offset and wakes who waits for it.
     pub(crate) fn set_applied(&self, applied: Offset) {
         self.progress.lock().applied = applied;
@@ -190,11 +216,20 @@ impl Shared {
     }
 
     /// Stops the shard for good; the first reason is kept.
-    pub(crate) fn stop(&self, reason: &str) {
+    pub(crate) fn stop(&self, code: StopCode, reason: &str) {
         let mut progress = self.progress.lock();
         if progress.state == ShardState::Running {
-            tracing::error!(partition = self.partition.0, reason, "shard stopped");
+            let (partition, code_name) = (self.partition.0, code.as_str());
+            let resolve = code.commands(self.partition).join(" | ");
+            tracing::error!(
+                partition,
+                code = code_name,
+                reason,
+                resolve,
+                "shard stopped; its series can still be read, the other shards go on"
+            );
             progress.state = ShardState::Stopped {
+                code,
                 reason: reason.to_owned(),
             };
             self.metrics.stopped.set(1);
@@ -226,11 +261,17 @@ impl Shared {
         }
     }
 
-    /// Blocks until everything below `wanted` is applied.
-    pub(crate) fn wait_applied(&self, wanted: Offset, timeout: Duration) -> Result<(), StoreError> {
+    /// Blocks until everything below `wanted` of `queue` is applied.
+    pub(crate) fn wait_applied(
+        &self,
+        queue: QueueId,
+        wanted: Offset,
+        timeout: Duration,
+    ) -> Result<(), StoreError> {
         let deadline = Instant::now() + timeout;
         let mut progress = self.progress.lock();
-        while progress.applied < wanted {
+        // An offset of another queue says nothing, however large it is.
+        while progress.queue != queue || progress.applied < wanted {
             if progress.state != ShardState::Running {
                 return Err(StoreError::Stopped {
                     partition: self.partition,
@@ -238,7 +279,7 @@ impl Shared {
                 });
             }
             if self.changed.wait_until(&mut progress, deadline).timed_out()
-                && progress.applied < wanted
+                && (progress.queue != queue || progress.applied < wanted)
             {
                 return Err(StoreError::WaitTimeout {
                     partition: self.partition,
@@ -263,6 +304,7 @@ impl Shared {
         let progress = self.progress.lock();
         ShardStatus {
             partition: self.partition,
+            queue: progress.queue,
             state: progress.state.clone(),
             applied: progress.applied,
             sealed: progress.sealed,
@@ -275,6 +317,7 @@ impl Shared {
             block_bytes: view.blocks.iter().map(|b| b.entry.bytes).sum(),
             recovery: progress.recovery,
             replayed_records: progress.replayed_records,
+            gaps: progress.gaps.clone(),
         }
     }
 }

@@ -8,7 +8,10 @@ use millrace_log::fs::sim::{
     CrashCase, CrashFailure, CrashPlan, Fault, Ledger, Tally, enumerate, fault_sweep,
 };
 
+use millrace_model::QueueId;
+
 use super::*;
+use crate::manifest::GapCause;
 use crate::paths::{is_temporary, parse_block, parse_manifest};
 
 const TENANTS: [&str; 2] = ["one", "two"];
@@ -30,10 +33,12 @@ enum Step {
     Seal,
     /// A seal, and records while it runs.
     SealAround(usize),
+    /// The position is set by hand.
+    Gap,
     Reopen,
 }
 
-const STEPS: [Step; 30] = [
+const STEPS: [Step; 33] = [
     Step::Apply(2),
     Step::Sync,
     Step::Apply(3),
@@ -49,6 +54,9 @@ const STEPS: [Step; 30] = [
     Step::Reopen,
     Step::Apply(2),
     Step::Seal,
+    Step::Apply(2),
+    Step::Gap,
+    Step::Apply(1),
     Step::Reopen,
     Step::Apply(2),
     Step::SealAround(1),
@@ -127,6 +135,12 @@ fn workload(fs: &SimFs, queue: &VecQueue, note: &mut dyn FnMut(Promise)) -> Resu
                     drop(shard.finish_seal(job.run())?);
                 }
             }
+            Step::Gap => {
+                // The same records under another queue's name: what takes effect stays the same.
+                let to = (QueueId(8), shard.applied());
+                shard.set_position(to, GapCause::Operator)?;
+                note(Promise::Synced(to.1));
+            }
             Step::Reopen => {
                 drop(shard);
                 fs.kill();
@@ -134,6 +148,8 @@ fn workload(fs: &SimFs, queue: &VecQueue, note: &mut dyn FnMut(Promise)) -> Resu
             }
         }
         note(Promise::Released(shard.releasable()));
+        // What the runtime would commit now.
+        note(Promise::Synced(shard.durable()));
     }
     shard.apply(queue.from(shard.applied()))?;
     Ok(())
@@ -151,6 +167,7 @@ fn check(
     let applied = shard.applied();
     // What is found on open is durable from then on.
     recovered(applied);
+    expect_mark(&shard, queue)?;
     if applied > queue.end() {
         return Err(format!("W is {applied}, the queue ends at {}", queue.end()));
     }
@@ -176,6 +193,23 @@ fn check(
     shard.seal().map_err(text)?;
     expect_content(&shard, queue, queue.end())?;
     expect_dead_letters(&shard, queue)
+}
+
+/// The fingerprint that would be compared on resume is that of the record before W.
+fn expect_mark(shard: &Shard, queue: &VecQueue) -> Result<(), String> {
+    let point = shard.resume_point();
+    let before = queue.records.iter().filter(|r| r.offset < point.next);
+    let expect = before.last().map(Fingerprint::of);
+    let after_gap = shard
+        .manifest
+        .state()
+        .gaps
+        .iter()
+        .any(|gap| gap.to == (point.queue, point.next));
+    if point.last == expect.filter(|_| !after_gap) {
+        return Ok(());
+    }
+    Err(format!("{point:?}, expected {expect:?}"))
 }
 
 fn expect_content(shard: &Shard, queue: &VecQueue, applied: Offset) -> Result<(), String> {
@@ -299,9 +333,10 @@ fn after_a_failed_sync_every_call_says_why() {
     ] {
         assert!(matches!(error, StoreError::Stopped { .. }), "{error}");
     }
-    let ShardState::Stopped { reason } = shard.status().state else {
+    let ShardState::Stopped { code, reason } = shard.status().state else {
         panic!("{:?}", shard.status())
     };
+    assert_eq!(code, StopCode::Storage);
     assert!(reason.contains("WAL"), "{reason}");
     assert_eq!(shard.shared.metrics.stopped.get(), 1);
     // What it has can still be read.

@@ -108,6 +108,11 @@ fn a_dead_letter_written_twice_is_killed() {
     killed_by_crashes(DEAD_LETTER_TWICE, "dead letters");
 }
 
+#[test]
+fn committing_a_position_before_its_sync_is_killed() {
+    killed_by_crashes(COMMIT_BEFORE_SYNC, "Synced");
+}
+
 /// Without a bug the same plan passes: a harness that fails always would kill every bug.
 #[test]
 fn without_a_bug_the_same_plan_passes() {
