@@ -97,7 +97,7 @@ pub enum StringFields {
 }
 
 /// How OTLP metrics become series: what Prometheus' `otlp:` block sets, with its defaults.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct OtlpOptions {
     /// How names of metrics and attributes become names of metrics and labels.
     pub translation: TranslationStrategy,
@@ -114,20 +114,6 @@ pub struct OtlpOptions {
     pub promote_scope_metadata: bool,
     /// What becomes of sums and histograms with delta temporality.
     pub delta: DeltaTemporality,
-}
-
-impl Default for OtlpOptions {
-    fn default() -> Self {
-        Self {
-            translation: TranslationStrategy::default(),
-            promote_resource_attributes: Vec::new(),
-            promote_all_resource_attributes: false,
-            ignore_resource_attributes: Vec::new(),
-            keep_identifying_resource_attributes: false,
-            promote_scope_metadata: false,
-            delta: DeltaTemporality::default(),
-        }
-    }
 }
 
 /// How names of OTLP become names of Prometheus; the words are Prometheus'.

@@ -77,8 +77,8 @@ impl Precision {
     fn guess(count: i64) -> Self {
         match count.unsigned_abs() {
             ..5_000_000_000 => Self::Seconds,
-            ..5_000_000_000_000 => Self::Millis,
-            ..5_000_000_000_000_000 => Self::Micros,
+            5_000_000_000..5_000_000_000_000 => Self::Millis,
+            5_000_000_000_000..5_000_000_000_000_000 => Self::Micros,
             _ => Self::Nanos,
         }
     }

@@ -191,7 +191,7 @@ async fn requests_that_are_refused_as_a_whole() {
             )],
             &b"\x01\x00\x00"[..],
             400,
-            "snappy",
+            "not a remote write 2.0 request: bad field number 0 at byte 0",
         ),
         refused(
             REMOTE_WRITE,

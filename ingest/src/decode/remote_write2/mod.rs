@@ -211,11 +211,10 @@ fn walk_series(
                 }
             }
             // Every parser has to take repeated numbers unpacked too.
-            (1, Value::Varint(symbol)) => {
-                if scratch.refs.len() - first_ref < max_refs {
-                    scratch.refs.push(clamp(symbol));
-                }
+            (1, Value::Varint(symbol)) if scratch.refs.len() - first_ref < max_refs => {
+                scratch.refs.push(clamp(symbol));
             }
+            (1, Value::Varint(_)) => {}
             (2, Value::Bytes(start, end)) => scratch.samples.push(sample(body, start, end)?),
             (3, Value::Bytes(..)) => rest.histograms += 1,
             (4, Value::Bytes(..)) => rest.exemplars += 1,
@@ -276,7 +275,7 @@ fn sample(body: &[u8], start: usize, end: usize) -> Result<Sample, Malformed> {
 /// The key of the series that has these references.
 #[inline]
 fn check_refs(refs: &[u32], symbols: &Symbols, max_labels: usize) -> Result<u128, BadSeries> {
-    if refs.len() % 2 != 0 {
+    if !refs.len().is_multiple_of(2) {
         let message = format!("{} label references, which is an odd number", refs.len());
         return Err(BadSeries::new(Reason::BadSymbolReference, message));
     }

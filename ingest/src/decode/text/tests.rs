@@ -5,12 +5,14 @@ use crate::testing::{NOW, decode, decode_once, probe, refused, shown};
 use crate::{IngestOptions, Rejection};
 use proptest::prelude::*;
 
-fn check(body: &str) -> (Vec<String>, Vec<(String, Reason)>) {
+type Outcome = (Vec<String>, Vec<(String, Reason)>);
+
+fn check(body: &str) -> Outcome {
     let (stored, report) = decode_once(ProbeFormat::Text, body.as_bytes());
     (shown(&stored), refused(&report))
 }
 
-fn open_metrics(body: &str) -> Result<(Vec<String>, Vec<(String, Reason)>), IngestError> {
+fn open_metrics(body: &str) -> Result<Outcome, IngestError> {
     let mut probe = probe(IngestOptions::default());
     let (stored, report) = decode(&mut probe, ProbeFormat::OpenMetrics, body.as_bytes())?;
     Ok((shown(&stored), refused(&report)))
