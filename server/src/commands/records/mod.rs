@@ -13,6 +13,7 @@ use millrace_queue::{EmbeddedQueue, RecordSource};
 use prometheus::Registry;
 
 use crate::config::Config;
+use crate::config::kind::QueueBackend;
 use crate::failure::Failure;
 use crate::lock::DirLock;
 use crate::options;
@@ -33,13 +34,44 @@ pub struct Opened {
 ///
 /// The server does not answer; another process has the data directory; there is no queue in it.
 pub fn open(config: &Config, url: Option<&str>) -> Result<Opened, Failure> {
-    if let Some(url) = url {
-        return Ok(Opened {
-            queue: Arc::new(HttpQueue::connect(url)?),
-            _lock: None,
-        });
+    match (url, config.queue.backend) {
+        (Some(url), _) => running(url),
+        (None, QueueBackend::Embedded) => embedded(config, &config.top.data_dir),
+        (None, QueueBackend::Kafka) => topic(config),
     }
-    embedded(config, &config.top.data_dir)
+}
+
+/// The queue of a running server.
+///
+/// # Errors
+///
+/// It does not answer.
+pub fn running(url: &str) -> Result<Opened, Failure> {
+    Ok(Opened {
+        queue: Arc::new(HttpQueue::connect(url)?),
+        _lock: None,
+    })
+}
+
+/// The topic of the configuration.
+#[cfg(feature = "kafka")]
+fn topic(config: &Config) -> Result<Opened, Failure> {
+    let mut options = crate::queue::kafka::options(&OsFs, config)?;
+    // Whoever only looks asks for no promise.
+    options.minimum_durability = millrace_queue::Durability::Process;
+    let queue = millrace_queue::kafka::KafkaQueue::open(options)
+        .map_err(|error| Failure::Client(error.to_string()))?;
+    Ok(Opened {
+        queue: Arc::new(queue),
+        _lock: None,
+    })
+}
+
+#[cfg(not(feature = "kafka"))]
+fn topic(_: &Config) -> Result<Opened, Failure> {
+    Err(Failure::Client(
+        "this millrace was built without Kafka; name a running server with --url".to_owned(),
+    ))
 }
 
 /// The embedded queue of a data directory that no server has open.

@@ -66,8 +66,13 @@ fn a_migration_under_load_loses_and_repeats_nothing() {
         eventually("load", Duration::from_secs(60), || {
             let status = client.get("/api/v1/status/pipeline").json();
             let partitions = status["data"]["partitions"].as_array().unwrap().clone();
-            let least_end = partitions.iter().map(|p| p["end_offset"].as_u64().unwrap()).min();
-            (least_end > Some(least)).then_some(()).ok_or_else(|| format!("{partitions:?}"))
+            let least_end = partitions
+                .iter()
+                .map(|p| p["end_offset"].as_u64().unwrap())
+                .min();
+            (least_end > Some(least))
+                .then_some(())
+                .ok_or_else(|| format!("{partitions:?}"))
         });
     };
 
@@ -110,5 +115,8 @@ fn a_migration_under_load_loses_and_repeats_nothing() {
     assert!(status.success(), "{stderr}");
     let refused = migrate(&topic, dir.path(), None);
     let stderr = String::from_utf8_lossy(&refused.stderr);
-    assert!(stderr.contains("something else writes to topic"), "{stderr}");
+    assert!(
+        stderr.contains("something else writes to topic"),
+        "{stderr}"
+    );
 }

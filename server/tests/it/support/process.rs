@@ -56,10 +56,22 @@ impl Millrace {
         server
     }
 
-    fn try_spawn_as(mut command: Command, dir: &Path, set: &[&str]) -> Result<Self, String> {
-        command
-            .args(["--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(dir);
+    /// Starts at an address of its own, to be found there again after a restart.
+    pub fn try_spawn_at(dir: &Path, address: &str, set: &[&str]) -> Result<Self, String> {
+        Self::try_spawn_on(Self::command(), dir, address, set)
+    }
+
+    fn try_spawn_as(command: Command, dir: &Path, set: &[&str]) -> Result<Self, String> {
+        Self::try_spawn_on(command, dir, "127.0.0.1:0", set)
+    }
+
+    fn try_spawn_on(
+        mut command: Command,
+        dir: &Path,
+        address: &str,
+        set: &[&str],
+    ) -> Result<Self, String> {
+        command.args(["--listen", address, "--data-dir"]).arg(dir);
         for pair in set {
             command.args(["--set", pair]);
         }

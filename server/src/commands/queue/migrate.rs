@@ -21,7 +21,7 @@ use millrace_queue::{QueueIdentity, Record, RecordSource};
 use millrace_store::{GapCause, Store};
 use prometheus::Registry;
 
-use super::queue::MigrateArgs;
+use super::MigrateArgs;
 use crate::commands::progress::Progress;
 use crate::commands::records::{self, Opened};
 use crate::commands::tail::failed;
