@@ -15,9 +15,12 @@
 
 mod decode;
 mod encode;
+mod requeue;
 
 pub use decode::{Batch, BatchError, FloatSeries, Section, SectionContent};
 pub use encode::{EncodedSection, FloatSectionWriter, encode_batch, encode_metadata_section};
+
+pub use requeue::{is_requeued, requeue};
 
 use crate::{Offset, PartitionId, QueueId};
 

@@ -16,6 +16,9 @@ pub(crate) enum RecordError {
     /// It is no batch.
     #[error(transparent)]
     Batch(#[from] BatchError),
+    /// It made the decoder panic: a bug, whose trace is in the log.
+    #[error("the decoder panicked")]
+    Panicked,
     /// A series carries another series' identity.
     #[error("series {labels} of tenant {tenant} carries identity {got}, its own is {own}")]
     Identity {

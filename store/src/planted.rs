@@ -37,3 +37,5 @@ pub(crate) const DEAD_LETTER_TWICE: Bug = Bug("store: dead letter written again 
 pub(crate) const SEAL_LOSES_LATE: Bug = Bug("store: late samples lost at the seal");
 /// The queue's tools are told of a position that a power cut would undo.
 pub(crate) const COMMIT_BEFORE_SYNC: Bug = Bug("store: group offset committed before the sync");
+/// A record that was queued again is applied like any other.
+pub(crate) const REQUEUED_OVERRIDES: Bug = Bug("store: requeued record overrides");

@@ -3,8 +3,8 @@
 //! Invariants:
 //! - A [`StoreSeries`] keeps what it was selected from alive, whatever is sealed or removed since.
 //! - Samples are decoded outside of all locks, and only when they are asked for.
-//! - Sources are read in order of their sequence, and of two values of one timestamp the later is
-//!   right.
+//! - Sources are read layer by layer, in each in order of their sequence, and of two values of one
+//!   timestamp the later is right.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use millrace_model::{Labels, Matcher, SeriesId, TenantId, TimeRange};
 
 use crate::block::SeriesPlace;
 use crate::error::StoreError;
+use crate::layer::Layer;
 use crate::memtable::{Memtable, SeriesRef, SeriesSnapshot};
 use crate::merge::Merger;
 use crate::planted::OLDER_BLOCK_WINS;
@@ -114,17 +115,20 @@ impl View {
         if active(OLDER_BLOCK_WINS) {
             blocks.reverse();
         }
-        for block in blocks {
-            for series in block.reader.select(tenant, matchers, range)? {
-                let source = Source::Block(Arc::clone(block), series.place);
-                places.add(series.id, &series.labels, source);
+        for layer in Layer::ALL {
+            for block in blocks.iter().filter(|b| b.entry.layer == layer) {
+                for series in block.reader.select(tenant, matchers, range)? {
+                    let source = Source::Block(Arc::clone(block), series.place);
+                    places.add(series.id, &series.labels, source);
+                }
             }
-        }
-        for table in self.tables_in(range) {
-            let ends = (range.start.0, range.end.0);
-            table.select(tenant, matchers, ends, |at, id, labels| {
-                places.add(id, labels, Source::Table(Arc::clone(table), at));
-            });
+            let tables = self.tables_in(range).filter(|t| t.layer() == layer);
+            for table in tables {
+                let ends = (range.start.0, range.end.0);
+                table.select(tenant, matchers, ends, |at, id, labels| {
+                    places.add(id, labels, Source::Table(Arc::clone(table), at));
+                });
+            }
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use millrace_queue::{Consumer, Position, QueueIdentity};
 use parking_lot::Mutex;
 use prometheus::Registry;
 
-use crate::dead_letters::DeadLetterReader;
+use crate::dead_letters::DeadLetterBox;
 use crate::error::{IoContext, StoreError};
 use crate::metrics::StoreMetrics;
 use crate::options::StoreOptions;
@@ -29,7 +29,7 @@ pub struct Store {
     identity: QueueIdentity,
     options: StoreOptions,
     shared: Vec<Arc<Shared>>,
-    dead_letters: Vec<DeadLetterReader>,
+    dead_letters: Vec<DeadLetterBox>,
     runtime: Mutex<Stage>,
 }
 
@@ -280,7 +280,7 @@ impl Store {
 
     /// The dead letters of each partition.
     #[must_use]
-    pub fn dead_letters(&self) -> Vec<(PartitionId, DeadLetterReader)> {
+    pub fn dead_letters(&self) -> Vec<(PartitionId, DeadLetterBox)> {
         let partitions = self.shared.iter().map(|s| s.partition);
         partitions.zip(self.dead_letters.iter().cloned()).collect()
     }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use millrace_log::fs::Fs;
 use millrace_model::batch::{
-    EncodedSection, FloatSectionWriter, encode_batch, encode_metadata_section,
+    EncodedSection, FloatSectionWriter, OriginalPosition, encode_batch, encode_metadata_section,
+    requeue,
 };
 use millrace_model::{
     Labels, ManualClock, MatchOp, Matcher, MetricMetadata, Offset, PartitionId, QueueId, Sample,
@@ -60,19 +61,35 @@ pub(crate) fn metadata_batch(tenant_name: &str, entries: &[MetricMetadata]) -> B
 #[derive(Clone, Debug, Default)]
 pub(crate) struct VecQueue {
     pub(crate) records: Vec<Record>,
-    /// Samples of each record, as the model takes them; none of a dead letter.
-    effects: Vec<Vec<(Key, u64)>>,
+    /// Samples of each record, as the model takes them, and whether it was queued again; none of a
+    /// dead letter.
+    effects: Vec<(bool, Vec<(Key, u64)>)>,
 }
 
 impl VecQueue {
     pub(crate) fn push_rows(&mut self, tenant: &str, rows: Rows) {
         let payload = batch(tenant, &rows);
+        self.push_batch(payload, tenant, rows, false);
+    }
+
+    /// Appends a record that was queued before.
+    pub(crate) fn push_requeued(&mut self, tenant: &str, rows: Rows) {
+        let original = OriginalPosition {
+            queue: QueueId(6),
+            partition: PartitionId(0),
+            offset: Offset(3),
+        };
+        let payload = requeue(&batch(tenant, &rows), original).unwrap();
+        self.push_batch(payload.into(), tenant, rows, true);
+    }
+
+    fn push_batch(&mut self, payload: Bytes, tenant: &str, rows: Rows, requeued: bool) {
         let effects = rows
             .into_iter()
             .map(|(series, timestamp, bits)| ((tenant.to_owned(), series, timestamp), bits));
         let effects = effects.collect();
         self.push_payload(payload, 0);
-        *self.effects.last_mut().unwrap() = effects;
+        *self.effects.last_mut().unwrap() = (requeued, effects);
     }
 
     /// Appends anything, leaving `gap` offsets free before it.
@@ -83,7 +100,7 @@ impl VecQueue {
             appended_at: TimestampMs(1_000 + offset.0 as i64),
             payload,
         });
-        self.effects.push(Vec::new());
+        self.effects.push((false, Vec::new()));
     }
 
     pub(crate) fn end(&self) -> Offset {
@@ -96,12 +113,15 @@ impl VecQueue {
         &self.records[at..]
     }
 
-    /// The fold of all records below `offset`.
+    /// The fold of all records below `offset`: those that were queued again first, since they never
+    /// override.
     pub(crate) fn fold(&self, offset: Offset) -> Model {
         let mut model = Model::new();
-        for (record, effects) in self.records.iter().zip(&self.effects) {
-            if record.offset < offset {
-                model.extend(effects.iter().cloned());
+        for again in [true, false] {
+            for (record, (requeued, effects)) in self.records.iter().zip(&self.effects) {
+                if record.offset < offset && *requeued == again {
+                    model.extend(effects.iter().cloned());
+                }
             }
         }
         model

@@ -11,6 +11,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{BlockEntry, Edit, Gap, GapCause, ManifestState};
 use crate::error::StoreError;
+use crate::layer::Layer;
 use crate::paths::BlockId;
 
 pub(super) const MAGIC: [u8; 4] = *b"MRMF";
@@ -254,6 +255,7 @@ fn put_id(out: &mut Vec<u8>, id: BlockId) {
 
 fn put_block(out: &mut Vec<u8>, block: &BlockEntry) {
     put_id(out, block.id);
+    out.push(block.layer.code());
     out.extend_from_slice(&block.bytes.to_le_bytes());
     out.extend_from_slice(&block.footer_crc.to_le_bytes());
     out.extend_from_slice(&block.min_time.to_le_bytes());
@@ -351,6 +353,7 @@ impl<'a> Fields<'a> {
     fn block(&mut self) -> Option<BlockEntry> {
         Some(BlockEntry {
             id: self.id()?,
+            layer: Layer::from_code(self.u8()?)?,
             bytes: self.u64()?,
             footer_crc: self.u32()?,
             min_time: self.i64()?,
@@ -362,7 +365,7 @@ impl<'a> Fields<'a> {
     }
 
     fn blocks(&mut self) -> Option<Vec<BlockEntry>> {
-        let count = self.count(72)?;
+        let count = self.count(73)?;
         (0..count).map(|_| self.block()).collect()
     }
 

@@ -7,7 +7,7 @@ use super::seal::SealJob;
 use crate::block::{BlockMeta, BlockReader, BlockWriter};
 use crate::error::StoreError;
 use crate::manifest::BlockEntry;
-use crate::memtable::{SeriesRef, SeriesSnapshot};
+use crate::memtable::{Memtable, SeriesRef, SeriesSnapshot};
 use crate::paths::{BlockId, ShardDir};
 
 /// A live block.
@@ -46,6 +46,7 @@ impl SealJob {
     pub(super) fn write_block(
         &self,
         id: BlockId,
+        table: &Memtable,
         window: (i64, i64),
         order: &[SeriesRef],
     ) -> Result<Option<LiveBlock>, StoreError> {
@@ -54,7 +55,8 @@ impl SealJob {
         let mut snapshot = SeriesSnapshot::default();
         let (mut timestamps, mut values) = (Vec::new(), Vec::new());
         // Nobody writes to it any more.
-        let table = self.table.rows();
+        let layer = table.layer();
+        let table = table.rows();
         for &at in order {
             timestamps.clear();
             values.clear();
@@ -81,6 +83,7 @@ impl SealJob {
         })?;
         let entry = BlockEntry {
             id,
+            layer,
             bytes: summary.bytes,
             footer_crc: summary.footer_crc,
             min_time: summary.samples_range.start.0,

@@ -17,24 +17,29 @@ mod seal;
 mod state;
 mod stop;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_log::fs::Fs;
 use millrace_log::planted::active;
+use millrace_model::batch::is_requeued;
 use millrace_model::{Clock, Offset, PartitionId};
-use millrace_queue::{Fingerprint, QueueIdentity, Record};
+use millrace_queue::{Fingerprint, Origin, QueueIdentity, Record};
 
-use crate::dead_letters::{DeadLetterReader, DeadLetters};
-use crate::decode::Decoded;
+use crate::dead_letters::{DeadLetterBox, Kept, Terms};
+use crate::decode::{Decoded, RecordError};
 use crate::error::StoreError;
+use crate::layer::Layer;
 use crate::manifest::{Manifest, MetadataMap};
 use crate::memtable::Memtable;
 use crate::metrics::{StoreMetrics, as_gauge};
 use crate::options::{StoreOptions, WalSync};
 use crate::paths::ShardDir;
-use crate::planted::{REDELIVERY_APPLIED, REDELIVERY_OFF_BY_ONE, RELEASE_BEFORE_SEAL};
+use crate::planted::{
+    REDELIVERY_APPLIED, REDELIVERY_OFF_BY_ONE, RELEASE_BEFORE_SEAL, REQUEUED_OVERRIDES,
+};
 use crate::wal::Wal;
 pub(crate) use blocks::LiveBlock;
 pub use seal::{Retired, SealJob, SealReason, Sealed};
@@ -79,13 +84,17 @@ pub struct Shard {
     shared: Arc<Shared>,
     manifest: Manifest,
     wal: Wal,
-    dead_letters: DeadLetters,
+    dead_letters: DeadLetterBox,
     /// The memtable that takes samples; the last of the view's.
     active: Arc<Memtable>,
+    /// The one that takes samples of records that were queued again, once there are such.
+    requeued: Option<Arc<Memtable>>,
     /// W: everything below is applied.
     applied: Offset,
     /// Of the record right before W.
     last: Option<Fingerprint>,
+    /// Whether the records that are applied come from the WAL.
+    replaying: bool,
     /// Everything below is on the disk, in the WAL or in blocks.
     synced: Offset,
     /// Metadata that the manifest does not have yet.
@@ -152,8 +161,8 @@ impl Shard {
 
     /// The records that could not be decoded.
     #[must_use]
-    pub fn dead_letters(&self) -> DeadLetterReader {
-        self.dead_letters.reader()
+    pub fn dead_letters(&self) -> DeadLetterBox {
+        self.dead_letters.clone()
     }
 
     /// Applies records of the queue in their order. Those below W are dropped. A record that cannot
@@ -260,32 +269,69 @@ impl Shard {
 
     /// Applies one record that is in the WAL.
     fn apply_one(&mut self, record: &Record) -> Result<(), StoreError> {
-        let decoded = {
-            // Only this thread changes the memtable: what was found under the read lock is still
-            // right under the write lock.
-            let rows = self.active.rows();
-            self.decoded.decode(&record.payload, &rows)
+        let layer = if is_requeued(&record.payload) && !active(REQUEUED_OVERRIDES) {
+            Layer::Requeued
+        } else {
+            Layer::Ordinary
         };
+        let table = self.table(layer);
+        let decoded = self.decode(record, &table);
         match decoded {
-            Ok(()) => self.apply_decoded(),
+            Ok(()) => self.apply_decoded(&table),
             Err(error) => self.keep_dead_letter(record, &error.to_string())?,
         }
         self.advance(record.offset.advanced(1));
         Ok(())
     }
 
-    fn apply_decoded(&mut self) {
+    /// Decodes a record. A decoder that panics has found a record that it cannot decode.
+    fn decode(&mut self, record: &Record, table: &Memtable) -> Result<(), RecordError> {
+        // Only this thread changes the memtable: what was found under the read lock is still
+        // right under the write lock.
+        let rows = table.rows();
+        let decoded = &mut self.decoded;
+        // What is half decoded is cleared by the next decode, and never applied.
+        let result = catch_unwind(AssertUnwindSafe(|| decoded.decode(&record.payload, &rows)));
+        result.unwrap_or(Err(RecordError::Panicked))
+    }
+
+    /// The memtable that takes samples of `layer`.
+    fn table(&mut self, layer: Layer) -> Arc<Memtable> {
+        match layer {
+            Layer::Ordinary => Arc::clone(&self.active),
+            Layer::Requeued => {
+                let requeued = self.requeued.get_or_insert_with(|| {
+                    let table = Arc::new(Memtable::new(layer, self.context.window_ms()));
+                    self.shared
+                        .change_view(|view| view.tables.push(Arc::clone(&table)));
+                    table
+                });
+                Arc::clone(requeued)
+            }
+        }
+    }
+
+    fn active_tables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
+        self.requeued.iter().chain([&self.active])
+    }
+
+    /// Memory of the memtables that take samples.
+    fn active_bytes(&self) -> usize {
+        self.active_tables().map(|t| t.rows().heap_bytes()).sum()
+    }
+
+    fn apply_decoded(&mut self, table: &Memtable) {
         let now = self.context.clock.monotonic();
-        let counts = self.active.apply(&self.decoded, now);
+        let counts = table.apply(&self.decoded, now);
         let metrics = &self.shared.metrics;
         metrics.batches.inc();
         metrics.samples.inc_by(counts.samples);
         metrics.late_samples.inc_by(counts.late);
         metrics.duplicate_samples.inc_by(counts.duplicate);
-        self.apply_metadata();
+        self.apply_metadata(table.layer());
     }
 
-    fn apply_metadata(&mut self) {
+    fn apply_metadata(&mut self, layer: Layer) {
         let Some(tenant) = self.decoded.tenant.as_ref() else {
             return;
         };
@@ -296,7 +342,8 @@ impl Shard {
         let known = all.entry(tenant.clone()).or_default();
         let unsealed = self.unsealed_metadata.entry(tenant.clone()).or_default();
         for entry in self.decoded.metadata.drain(..) {
-            if known.get(&entry.metric) != Some(&entry) {
+            let fills_gap = layer == Layer::Ordinary || !known.contains_key(&entry.metric);
+            if fills_gap && known.get(&entry.metric) != Some(&entry) {
                 unsealed.insert(entry.metric.clone(), entry.clone());
                 known.insert(entry.metric.clone(), entry);
             }
@@ -304,16 +351,33 @@ impl Shard {
     }
 
     fn keep_dead_letter(&mut self, record: &Record, reason: &str) -> Result<(), StoreError> {
-        if self.dead_letters.keep(record, reason)? {
-            tracing::error!(
-                partition = self.partition().0,
-                offset = record.offset.0,
-                reason,
-                "record kept as a dead letter"
-            );
-            self.shared.metrics.dead_letters.inc();
+        let partition = self.partition();
+        let origin = Origin {
+            queue: self.manifest.state().queue,
+            partition,
+            offset: record.offset,
+        };
+        let max = self.context.options.dead_letters_max;
+        let terms = Terms {
+            now: self.context.clock.now(),
+            max,
+            replaying: self.replaying,
+        };
+        match self.dead_letters.keep(origin, record, reason, terms)? {
+            Kept::New => {
+                let (partition, offset) = (partition.0, record.offset.0);
+                tracing::error!(partition, offset, reason, "record kept as a dead letter");
+                self.shared.metrics.dead_letters.inc();
+                Ok(())
+            }
+            Kept::Before => Ok(()),
+            Kept::TooMany => Err(StoreError::TooManyDeadLetters {
+                partition,
+                offset: record.offset,
+                max,
+                reason: reason.to_owned(),
+            }),
         }
-        Ok(())
     }
 
     fn advance(&mut self, applied: Offset) {
@@ -338,10 +402,13 @@ impl Shard {
 
     /// Publishes what changes with every poll.
     fn publish(&self) {
-        let table = self.active.rows();
-        let bytes = table.heap_bytes() + self.frozen_bytes;
-        let (series, samples) = (table.len() as u64, table.samples());
-        drop(table);
+        let (mut series, mut samples) = (0, 0);
+        for table in self.active_tables() {
+            let rows = table.rows();
+            series += rows.len() as u64;
+            samples += rows.samples();
+        }
+        let bytes = self.active_bytes() + self.frozen_bytes;
         let metrics = &self.shared.metrics;
         metrics.memtable_bytes.set(as_gauge(bytes as u64));
         metrics.memtable_series.set(as_gauge(series));

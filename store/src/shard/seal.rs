@@ -21,6 +21,7 @@ use millrace_queue::Fingerprint;
 use super::{LiveBlock, Shard, ShardContext};
 use crate::error::{IoContext, StoreError};
 use crate::label_order;
+use crate::layer::Layer;
 use crate::manifest::Edit;
 use crate::memtable::{Memtable, SeriesRef};
 use crate::paths::{BlockId, ShardDir};
@@ -43,7 +44,8 @@ pub struct SealJob {
     pub(super) context: ShardContext,
     pub(super) dir: ShardDir,
     pub(super) partition: PartitionId,
-    pub(super) table: Arc<Memtable>,
+    /// One of each layer that has one.
+    pub(super) tables: Vec<Arc<Memtable>>,
     pub(super) sequence: u64,
     pub(super) offsets: (Offset, Offset),
     /// Of the last record in it.
@@ -65,7 +67,7 @@ pub struct Sealed {
 #[derive(Debug)]
 #[must_use = "dropping it takes a while, and may be left to another thread"]
 pub struct Retired {
-    _table: Arc<Memtable>,
+    _tables: Vec<Arc<Memtable>>,
 }
 
 impl Shard {
@@ -75,17 +77,19 @@ impl Shard {
         if self.sealing || self.applied == self.sealed() {
             return None;
         }
-        let table = self.active.rows();
         // Half of the share: the other half is for what comes while this is sealed.
-        if table.heap_bytes() >= self.context.memtable_bytes() / 2 {
+        if self.active_bytes() >= self.context.memtable_bytes() / 2 {
             return Some(SealReason::Full);
         }
         let now = self.context.clock.monotonic();
-        let age = table.first_at().map(|first| now.saturating_sub(first));
+        let first = self
+            .active_tables()
+            .filter_map(|t| t.rows().first_at())
+            .min();
+        let age = first.map(|first| now.saturating_sub(first));
         if age.is_some_and(|age| age >= self.context.options.memtable_max_age) {
             return Some(SealReason::Old);
         }
-        drop(table);
         (self.wal.bytes() >= self.context.options.wal_bytes_max).then_some(SealReason::WalFull)
     }
 
@@ -93,8 +97,7 @@ impl Shard {
     /// the seal is done.
     #[must_use]
     pub fn must_wait_for_seal(&self) -> bool {
-        let table = self.active.rows();
-        self.sealing && table.heap_bytes() + self.frozen_bytes >= self.context.memtable_bytes()
+        self.sealing && self.active_bytes() + self.frozen_bytes >= self.context.memtable_bytes()
     }
 
     /// Freezes the memtable. `None` if nothing was applied since the last seal, or while one runs.
@@ -115,11 +118,12 @@ impl Shard {
 
     /// Swaps the memtables. The WAL is not needed below `wal_lsn` once the job is done.
     pub(super) fn freeze(&mut self, wal_lsn: u64) -> SealJob {
-        let fresh = Arc::new(Memtable::new(self.context.window_ms()));
+        self.frozen_bytes = self.active_bytes();
+        let fresh = Arc::new(Memtable::new(Layer::Ordinary, self.context.window_ms()));
         let table = std::mem::replace(&mut self.active, Arc::clone(&fresh));
         self.shared.change_view(|view| view.tables.push(fresh));
+        let tables = self.requeued.take().into_iter().chain([table]).collect();
         self.sealing = true;
-        self.frozen_bytes = table.rows().heap_bytes();
         let mut sealed = self.applied;
         if active(W_BEFORE_DATA) {
             sealed = sealed.advanced(1);
@@ -129,7 +133,7 @@ impl Shard {
             context: self.context.clone(),
             dir: self.dir.clone(),
             partition: self.partition(),
-            table,
+            tables,
             sequence: self.manifest.state().next_sequence,
             offsets: (self.sealed(), sealed),
             last: self.last,
@@ -185,7 +189,8 @@ impl Shard {
             metadata: job.metadata,
         })?;
         self.shared.change_view(|view| {
-            view.tables.retain(|table| !Arc::ptr_eq(table, &job.table));
+            let sealed = |table: &Arc<Memtable>| job.tables.iter().any(|t| Arc::ptr_eq(t, table));
+            view.tables.retain(|table| !sealed(table));
             view.blocks.extend(blocks.into_iter().map(Arc::new));
         });
         self.shared.set_sealed(offset);
@@ -197,7 +202,9 @@ impl Shard {
         metrics.seals.inc();
         metrics.seal_seconds.observe(took.as_secs_f64());
         self.publish();
-        Ok(Retired { _table: job.table })
+        Ok(Retired {
+            _tables: job.tables,
+        })
     }
 }
 
@@ -209,47 +216,51 @@ impl SealJob {
     /// Of a write or a sync. What was written is an orphan, which the next open removes.
     pub fn run(self) -> Result<Sealed, StoreError> {
         let mut blocks = Vec::new();
-        let windows = self.windows();
-        if !windows.is_empty() {
-            let order = self.series_order();
-            for (ordinal, window) in windows.into_iter().enumerate() {
+        let mut next = 0;
+        for table in &self.tables {
+            let windows = self.windows(table);
+            if windows.is_empty() {
+                continue;
+            }
+            let order = series_order(table);
+            for window in windows {
                 let id = BlockId {
                     sequence: self.sequence,
-                    ordinal: u32::try_from(ordinal).expect("blocks of a seal are bounded"),
+                    ordinal: next,
                 };
-                blocks.extend(self.write_block(id, window, &order)?);
+                next += 1;
+                blocks.extend(self.write_block(id, table, window, &order)?);
             }
-            let dir = self.dir.blocks();
-            if !active(BLOCK_DIR_UNSYNCED) {
-                // IMPORTANT: the names before the manifest lists them.
-                self.context.fs.sync_dir(&dir).context("sync", &dir)?;
-            }
+        }
+        let dir = self.dir.blocks();
+        if next > 0 && !active(BLOCK_DIR_UNSYNCED) {
+            // IMPORTANT: the names before the manifest lists them.
+            self.context.fs.sync_dir(&dir).context("sync", &dir)?;
         }
         Ok(Sealed { job: self, blocks })
     }
 
     /// The windows of the samples, `[start, end]` each, disjoint and in order of time; at most as
     /// many as one seal may write.
-    fn windows(&self) -> Vec<(i64, i64)> {
-        let table = self.table.rows();
+    fn windows(&self, table: &Memtable) -> Vec<(i64, i64)> {
         let max = self.context.options.blocks_per_seal_max;
-        widen(table.windows(), self.context.window_ms(), max)
+        widen(table.rows().windows(), self.context.window_ms(), max)
     }
+}
 
-    /// The series as a block wants them: by tenant, then by labels.
-    fn series_order(&self) -> Vec<SeriesRef> {
-        let rows = self.table.rows();
-        let keyed = rows.all().map(|at| {
-            let (tenant, labels) = rows.describe(at);
-            (tenant, labels.canonical(), at)
-        });
-        let mut keyed: Vec<_> = keyed.collect();
-        keyed.sort_unstable_by(|a, b| {
-            let tenants = a.0.cmp(b.0);
-            tenants.then_with(|| label_order::compare(a.1, b.1))
-        });
-        keyed.into_iter().map(|(_, _, at)| at).collect()
-    }
+/// The series as a block wants them: by tenant, then by labels.
+fn series_order(table: &Memtable) -> Vec<SeriesRef> {
+    let rows = table.rows();
+    let keyed = rows.all().map(|at| {
+        let (tenant, labels) = rows.describe(at);
+        (tenant, labels.canonical(), at)
+    });
+    let mut keyed: Vec<_> = keyed.collect();
+    keyed.sort_unstable_by(|a, b| {
+        let tenants = a.0.cmp(b.0);
+        tenants.then_with(|| label_order::compare(a.1, b.1))
+    });
+    keyed.into_iter().map(|(_, _, at)| at).collect()
 }
 
 /// Joins the oldest windows until there are at most `max`. A device whose clock began in 1970 is

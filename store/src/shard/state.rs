@@ -23,8 +23,8 @@ use crate::metrics::{ShardMetrics, as_gauge};
 pub(crate) struct View {
     /// In order of their sequence: of two with one sample the later one is right.
     pub(crate) blocks: Vec<Arc<LiveBlock>>,
-    /// Memtables being sealed, oldest first, and then the one that takes samples. Later than all
-    /// blocks.
+    /// Memtables being sealed, oldest first, and those that take samples. Later than all blocks of
+    /// their layer.
     pub(crate) tables: Vec<Arc<Memtable>>,
 }
 
