@@ -199,7 +199,7 @@ fn a_requeued_record_fills_gaps_and_overrides_nothing_wherever_the_two_are() {
         let fs = sim();
         let mut queue = VecQueue::default();
         let mut shard = open(Arc::clone(&fs), options()).unwrap();
-        let mut step = |queue: &VecQueue, bit: u32, shard: &mut Shard| {
+        let step = |queue: &VecQueue, bit: u32, shard: &mut Shard| {
             feed(shard, queue);
             if seals & bit != 0 {
                 shard.seal().unwrap();
