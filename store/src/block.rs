@@ -1,12 +1,13 @@
 //! Blocks: one immutable file for each shard and time window. Format: `docs/formats/block.md`.
 //!
 //! ```text
-//! header │ chunks │ series pages │ label pages │ postings │ directory │ footer │ tail
+//! header │ chunks and rollups │ series pages │ label pages │ postings │ directory │ footer │ tail
 //! ```
 //!
-//! [`BlockWriter`] takes the series of a window in order and writes the file front to back,
-//! keeping encoded series pages and the index until the end; [`BlockReader`] opens it by its
-//! footer and reads the rest by ranges, so that a block can lie in object storage.
+//! [`BlockWriter`] takes the series of a window in order, computes their [rollups](rollup) and
+//! writes the file front to back, keeping encoded series pages and the index until the end;
+//! [`BlockReader`] opens it by its footer and reads the rest by [ranges](ReadRanges), so that a
+//! block can lie in object storage.
 //!
 //! Invariants:
 //! - Series stand in order of tenant and label set, each once, and are numbered from 0 in that
@@ -28,20 +29,28 @@ mod fields;
 mod footer;
 mod labels;
 mod postings;
+mod ranges;
 mod read;
 mod reader;
+pub mod rollup;
 mod series;
+mod statistics;
 #[cfg(test)]
 mod tests;
+mod times;
 mod verify;
 mod writer;
 
 use millrace_model::{Labels, Offset, PartitionId, SeriesId, TimeRange, TimestampMs};
 
 pub use error::{BlockError, Section};
+pub use ranges::ReadRanges;
 pub use reader::{BlockIter, BlockReader};
+pub use rollup::RollupColumns;
+pub use statistics::{BlockStatistics, LabelStatistics};
+use times::TimesEntry;
 pub use verify::Verified;
-pub use writer::BlockWriter;
+pub use writer::{BlockOptions, BlockWriter};
 
 /// What a block file begins with.
 const MAGIC: [u8; 4] = *b"MRBK";
@@ -68,14 +77,20 @@ const CRC_BYTES: usize = 4;
 enum Codec {
     /// [`columns`].
     Columns = 1,
+    /// The value column alone; the timestamps are those of another chunk.
+    Values = 2,
 }
 
 impl Codec {
     /// The highest that there is.
-    const LAST: u8 = Self::Columns as u8;
+    const LAST: u8 = Self::Values as u8;
 
     fn from_byte(byte: u8) -> Option<Self> {
-        (byte == Self::Columns as u8).then_some(Self::Columns)
+        match byte {
+            1 => Some(Self::Columns),
+            2 => Some(Self::Values),
+            _ => None,
+        }
     }
 }
 
@@ -105,8 +120,13 @@ pub struct BlockSummary {
     pub series: u32,
     /// Their chunks.
     pub chunks: u64,
-    /// Their samples.
+    /// Their samples; in a block without samples, those that there were.
     pub samples: u64,
+    /// Whether the samples themselves are not there any more, but only their rollups.
+    pub without_samples: bool,
+    /// The resolutions whose rollups are stored, in ms, the finest first; zeros behind them. Every
+    /// multiple of one of them can be read.
+    pub resolutions: [i64; rollup::RESOLUTIONS_MAX],
     /// Length of the file.
     pub bytes: u64,
     /// Checksum of the footer, which has the checksums of all sections: two files with the same are
@@ -116,29 +136,36 @@ pub struct BlockSummary {
     pub section_bytes: [u64; Section::ALL.len()],
 }
 
-/// Where the samples of one series of a block are.
+/// Where the samples and rollups of one series of a block are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeriesPlace {
     /// Its number in the block.
     pub at: u32,
+    range: TimeRange,
+    samples: u64,
+    /// None in a block without samples.
     chunks: Box<[ChunkEntry]>,
+    /// One for each resolution that the block stores.
+    rollups: Box<[RollupEntry]>,
 }
 
 impl SeriesPlace {
     /// First and last timestamp.
     #[must_use]
     pub fn range(&self) -> TimeRange {
-        let ends = (self.chunks.first(), self.chunks.last());
-        let (Some(first), Some(last)) = ends else {
-            unreachable!("a series has a chunk");
-        };
-        TimeRange::new(first.first, last.last)
+        self.range
     }
 
-    /// The number of its samples.
+    /// The number of its samples; in a block without samples, of those that there were.
     #[must_use]
     pub fn samples(&self) -> u64 {
-        self.chunks.iter().map(|c| u64::from(c.samples)).sum()
+        self.samples
+    }
+
+    /// Bytes of its samples, without timestamps that it shares with series before it.
+    #[must_use]
+    pub fn sample_bytes(&self) -> u64 {
+        self.chunks.iter().map(|c| u64::from(c.bytes)).sum()
     }
 }
 
@@ -166,4 +193,17 @@ struct ChunkEntry {
     offset: u64,
     bytes: u32,
     crc: u32,
+    /// Where its timestamps are, if not in itself.
+    times: Option<TimesEntry>,
+}
+
+/// The buckets of a series in one resolution, as the series pages describe them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct RollupEntry {
+    /// Where the values begin in the file, their length, and the checksum of their bytes.
+    offset: u64,
+    bytes: u32,
+    crc: u32,
+    /// Where the times are; `None` if there is no bucket.
+    times: Option<TimesEntry>,
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::block::BlockOptions;
+
 /// When the WAL is synced. Acknowledged samples never depend on it: what the WAL loses is read
 /// again from the queue. It decides how much is read again after a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +36,10 @@ pub struct StoreOptions {
     /// Most blocks that one seal writes, at least 8. If its samples lie further apart, the oldest
     /// windows are made wider.
     pub blocks_per_seal_max: usize,
+    /// Resolutions of the rollups that blocks are written with. At most
+    /// [`RESOLUTIONS_MAX`](crate::block::rollup::RESOLUTIONS_MAX) of which none is a multiple of
+    /// another; a multiple is folded from the finer one when it is read, and costs nothing.
+    pub rollups: Vec<Duration>,
     /// About how many bytes of records one poll of the queue takes.
     pub poll_bytes: usize,
     /// Longest that a shard's thread waits for records before it looks at its other duties.
@@ -58,10 +64,23 @@ impl Default for StoreOptions {
             block_window: Duration::from_secs(2 * 3600),
             // 5 days of 2-hour windows; beyond that, wider blocks serve as well.
             blocks_per_seal_max: 64,
+            rollups: vec![Duration::from_secs(300), Duration::from_secs(3_600)],
             poll_bytes: 4 << 20,
             poll_wait: Duration::from_millis(100),
             dead_letters_max: 100,
             manifest_edit_bytes_max: 1 << 20,
+        }
+    }
+}
+
+impl StoreOptions {
+    /// How blocks with samples are written.
+    #[must_use]
+    pub fn block_options(&self) -> BlockOptions {
+        let ms = |width: &Duration| i64::try_from(width.as_millis()).unwrap_or(i64::MAX).max(1);
+        BlockOptions {
+            resolutions: self.rollups.iter().map(ms).collect(),
+            without_samples: false,
         }
     }
 }

@@ -35,6 +35,20 @@ pub(crate) const DEAD_LETTER_UNSYNCED: Bug = Bug("store: dead letter not synced"
 pub(crate) const DEAD_LETTER_TWICE: Bug = Bug("store: dead letter written again on replay");
 /// The late samples of a series are left out of its block.
 pub(crate) const SEAL_LOSES_LATE: Bug = Bug("store: late samples lost at the seal");
+/// A bucket before the epoch begins where division that cuts off puts it.
+pub(crate) const ROLLUP_BUCKET_TRUNCATES: Bug = Bug("block: bucket by truncating division");
+/// A rollup counts staleness markers.
+pub(crate) const ROLLUP_COUNTS_STALE: Bug = Bug("block: staleness marker counted in a rollup");
+/// A reset between two buckets is lost when they are folded.
+pub(crate) const ROLLUP_FORGETS_BOUNDARY: Bug = Bug("block: reset between two buckets forgotten");
+/// A chunk refers to timestamps that are only equally many.
+pub(crate) const TIMES_OF_ANOTHER: Bug = Bug("block: timestamps of another series referred to");
+/// Remembered timestamps are not asked how many they are.
+pub(crate) const TIMES_CACHE_BY_PLACE: Bug = Bug("block: remembered timestamps by place alone");
+/// The chunk checksum is not looked at.
+pub(crate) const CHUNK_UNVERIFIED: Bug = Bug("block: chunk checksum not verified");
+/// A value is looked for in one page too few.
+pub(crate) const LABEL_PAGE_MISSED: Bug = Bug("block: last label page of a prefix not read");
 /// The queue's tools are told of a position that a power cut would undo.
 pub(crate) const COMMIT_BEFORE_SYNC: Bug = Bug("store: group offset committed before the sync");
 /// A record that was queued again is applied like any other.

@@ -28,8 +28,11 @@ mod kernels;
 mod tests;
 mod values;
 
-use integers::IntegerEncoder;
-use values::ValueEncoder;
+pub(super) use integers::{IntegerEncoder, decode as read_integers};
+pub(super) use values::{
+    ValueEncoder, as_decimals, as_decimals_of, as_ordered, decode as read_values, from_decimals,
+    from_ordered,
+};
 
 /// Most samples of a chunk: bounds what a damaged count can reserve.
 pub const SAMPLES_MAX: u32 = 65_535;
@@ -77,10 +80,16 @@ impl ColumnEncoder {
             "samples of a chunk"
         );
         self.encode_timestamps(timestamps, out);
+        self.encode_values(values, out);
+    }
+
+    /// Appends the value column alone: what stands behind the timestamps in a chunk.
+    pub(super) fn encode_values(&mut self, values: &[f64], out: &mut Vec<u8>) {
         self.values.encode(values, &mut self.integers, out);
     }
 
-    fn encode_timestamps(&mut self, timestamps: &[i64], out: &mut Vec<u8>) {
+    /// Appends the timestamps alone: what a chunk begins with.
+    pub(super) fn encode_timestamps(&mut self, timestamps: &[i64], out: &mut Vec<u8>) {
         let first = timestamps[0];
         self.relative.clear();
         let relative = timestamps.iter().map(|t| t.wrapping_sub(first));
@@ -128,7 +137,7 @@ pub fn decode(
     let ends = (timestamps.len(), values.len());
     timestamps.resize(ends.0 + count as usize, 0);
     values.resize(ends.1 + count as usize, 0.0);
-    let mut input = Input { bytes, pos: 0 };
+    let mut input = Input::new(bytes);
     let decoded = decode_into(
         &mut input,
         first,
@@ -138,10 +147,7 @@ pub fn decode(
     decoded.map_err(|what| {
         timestamps.truncate(ends.0);
         values.truncate(ends.1);
-        ColumnError {
-            at: input.pos,
-            what,
-        }
+        input.error(what)
     })
 }
 
@@ -156,11 +162,21 @@ fn decode_into(
         *timestamp = timestamp.wrapping_add(first);
     }
     values::decode(input, values)?;
-    if input.pos == input.bytes.len() {
-        Ok(())
-    } else {
-        Err("bytes behind the last sample")
-    }
+    input.check_end()
+}
+
+/// Reads a column of timestamps alone, as differences to the first one.
+pub(super) fn decode_timestamps(bytes: &[u8], relative: &mut [i64]) -> Result<(), ColumnError> {
+    let mut input = Input::new(bytes);
+    let decoded = integers::decode(&mut input, relative).and_then(|()| input.check_end());
+    decoded.map_err(|what| input.error(what))
+}
+
+/// Reads a value column alone, of as many values as `out` is long.
+pub(super) fn decode_values(bytes: &[u8], out: &mut [f64]) -> Result<(), ColumnError> {
+    let mut input = Input::new(bytes);
+    let decoded = values::decode(&mut input, out).and_then(|()| input.check_end());
+    decoded.map_err(|what| input.error(what))
 }
 
 /// Why bytes are no chunk of so many samples.
@@ -175,12 +191,36 @@ pub struct ColumnError {
 
 /// Bytes that are read front to back.
 #[derive(Debug)]
-struct Input<'a> {
+pub(super) struct Input<'a> {
     bytes: &'a [u8],
     pos: usize,
 }
 
 impl<'a> Input<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, pos: 0 }
+    }
+
+    pub(super) fn pos(&self) -> usize {
+        self.pos
+    }
+
+    pub(super) fn is_at_end(&self) -> bool {
+        self.pos == self.bytes.len()
+    }
+
+    fn check_end(&self) -> Result<(), &'static str> {
+        if self.is_at_end() {
+            Ok(())
+        } else {
+            Err("bytes behind the last sample")
+        }
+    }
+
+    fn error(&self, what: &'static str) -> ColumnError {
+        ColumnError { at: self.pos, what }
+    }
+
     fn take(&mut self, len: usize) -> Result<&'a [u8], &'static str> {
         let taken = self
             .pos
@@ -191,11 +231,11 @@ impl<'a> Input<'a> {
         Ok(taken)
     }
 
-    fn u8(&mut self) -> Result<u8, &'static str> {
+    pub(super) fn u8(&mut self) -> Result<u8, &'static str> {
         self.take(1).map(|byte| byte[0])
     }
 
-    fn varint(&mut self) -> Result<u64, &'static str> {
+    pub(super) fn varint(&mut self) -> Result<u64, &'static str> {
         millrace_model::read_varint(self.bytes, &mut self.pos).ok_or("a number is cut short")
     }
 

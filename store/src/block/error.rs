@@ -14,25 +14,28 @@ pub enum Section {
     Header = 0,
     /// The samples.
     Chunks = 1,
-    /// Label sets, and where the chunks are.
-    Series = 2,
+    /// Buckets. They stand among the chunks, page by page, in one section with them.
+    Rollups = 2,
+    /// Label sets, and where the chunks and rollups are.
+    Series = 3,
     /// The values of each label, with their postings or where those are.
-    Labels = 3,
+    Labels = 4,
     /// Postings of many series.
-    Postings = 4,
+    Postings = 5,
     /// Where the pages of series and labels are.
-    Directory = 5,
+    Directory = 6,
     /// What the block is, and where its sections are.
-    Footer = 6,
+    Footer = 7,
     /// Where the footer is.
-    Tail = 7,
+    Tail = 8,
 }
 
 impl Section {
     /// All of them, in the order of the file.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Header,
         Self::Chunks,
+        Self::Rollups,
         Self::Series,
         Self::Labels,
         Self::Postings,
@@ -47,6 +50,7 @@ impl Section {
         match self {
             Self::Header => "header",
             Self::Chunks => "chunks",
+            Self::Rollups => "rollups",
             Self::Series => "series",
             Self::Labels => "labels",
             Self::Postings => "postings",
@@ -128,6 +132,16 @@ pub enum BlockError {
         /// What is wrong with it.
         source: ColumnError,
     },
+    /// The block stores no resolution from which this one could be folded.
+    #[error("{path:?}: no rollup of {resolution_ms} ms, stored are {stored:?}")]
+    NoRollup {
+        /// The file.
+        path: PathBuf,
+        /// What was asked for.
+        resolution_ms: i64,
+        /// What there is.
+        stored: Vec<i64>,
+    },
 }
 
 impl BlockError {
@@ -136,7 +150,7 @@ impl BlockError {
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Checksum { .. } | Self::Malformed { .. } | Self::Chunk { .. } => true,
-            Self::Io { .. } | Self::Unsupported { .. } => false,
+            Self::Io { .. } | Self::Unsupported { .. } | Self::NoRollup { .. } => false,
         }
     }
 }

@@ -3,14 +3,17 @@
 use millrace_model::{Offset, PartitionId, TimeRange, TimestampMs};
 
 use super::fields::Fields;
+use super::rollup::RESOLUTIONS_MAX;
 use super::{BlockMeta, BlockSummary, HEADER_BYTES, MAGIC, Section, VERSION};
 
 /// Length and checksum of the footer, their own checksum, magic.
 pub(super) const TAIL_BYTES: usize = 16;
 const TAIL_MAGIC: [u8; 4] = *b"MRBE";
 
-/// Meta, counts.
-const FIXED_BYTES: usize = 4 + 5 * 8 + 2 * 8 + 2 * 4 + 2 * 8 + 1;
+/// Meta, counts; flags, bytes of rollups, resolutions; number of sections.
+const FIXED_BYTES: usize = 4 + 5 * 8 + 2 * 8 + 2 * 4 + 2 * 8 + (1 + 8 + RESOLUTIONS_MAX * 8) + 1;
+/// Flag: the samples are gone, their rollups are there.
+const WITHOUT_SAMPLES: u8 = 1;
 const SECTION_BYTES: usize = 1 + 8 + 8 + 4;
 /// Version 1 has exactly these; a later one may have more.
 pub(super) const BODY: [Section; 5] = [
@@ -39,6 +42,11 @@ pub(super) struct Footer {
     pub(super) series: u32,
     pub(super) chunks: u64,
     pub(super) samples: u64,
+    pub(super) without_samples: bool,
+    /// How much of the section of chunks is rollups.
+    pub(super) rollup_bytes: u64,
+    /// Zero behind the last.
+    pub(super) resolutions: [i64; RESOLUTIONS_MAX],
     /// In the order of [`BODY`].
     pub(super) sections: [SectionEntry; BODY.len()],
 }
@@ -73,6 +81,8 @@ impl Footer {
             Section::Header => HEADER_BYTES as u64,
             Section::Footer => FOOTER_BYTES as u64,
             Section::Tail => TAIL_BYTES as u64,
+            Section::Rollups => self.rollup_bytes,
+            Section::Chunks => self.section(Section::Chunks).bytes - self.rollup_bytes,
             section => self.section(section).bytes,
         };
         BlockSummary {
@@ -82,6 +92,8 @@ impl Footer {
             series: self.series,
             chunks: self.chunks,
             samples: self.samples,
+            without_samples: self.without_samples,
+            resolutions: self.resolutions,
             bytes: self.file_bytes(),
             footer_crc,
             section_bytes: Section::ALL.map(bytes_of),
@@ -111,6 +123,15 @@ impl Footer {
         }
         for count in [self.chunks, self.samples] {
             out.extend_from_slice(&count.to_le_bytes());
+        }
+        out.push(if self.without_samples {
+            WITHOUT_SAMPLES
+        } else {
+            0
+        });
+        out.extend_from_slice(&self.rollup_bytes.to_le_bytes());
+        for resolution in self.resolutions {
+            out.extend_from_slice(&resolution.to_le_bytes());
         }
         out.push(BODY.len() as u8);
         for (section, entry) in BODY.into_iter().zip(self.sections) {
@@ -142,6 +163,12 @@ impl Footer {
         let samples_range = TimeRange::new(fields.i64()?, fields.i64()?);
         let (tenants, series) = (fields.u32()?, fields.u32()?);
         let (chunks, samples) = (fields.u64()?, fields.u64()?);
+        let flags = fields.u8().filter(|&f| f <= WITHOUT_SAMPLES)?;
+        let rollup_bytes = fields.u64()?;
+        let mut resolutions = [0; RESOLUTIONS_MAX];
+        for resolution in &mut resolutions {
+            *resolution = fields.i64()?;
+        }
         (usize::from(fields.u8()?) == BODY.len()).then_some(())?;
         let mut sections = [SectionEntry::default(); BODY.len()];
         for (section, entry) in BODY.into_iter().zip(&mut sections) {
@@ -165,6 +192,9 @@ impl Footer {
             series,
             chunks,
             samples,
+            without_samples: flags == WITHOUT_SAMPLES,
+            rollup_bytes,
+            resolutions,
             sections,
         })
     }
@@ -186,10 +216,30 @@ impl Footer {
             return Err("queue offsets end before they begin");
         }
         let (tenants, series) = (u64::from(self.tenants), u64::from(self.series));
-        if tenants == 0 || tenants > series || series > self.chunks || self.chunks > self.samples {
+        let chunks = if self.without_samples {
+            self.chunks == 0 && series <= self.samples
+        } else {
+            series <= self.chunks && self.chunks <= self.samples
+        };
+        if tenants == 0 || tenants > series || !chunks {
             return Err("counts contradict one another");
         }
+        let stored = self.resolutions();
+        let rest = &self.resolutions[stored.len()..];
+        let ordered = stored.is_sorted_by(|a, b| a < b) && stored.iter().all(|&r| r > 0);
+        if !ordered || rest.iter().any(|&r| r != 0) {
+            return Err("resolutions are not in order");
+        }
+        if self.rollup_bytes > self.section(Section::Chunks).bytes {
+            return Err("more rollups than their section holds");
+        }
         Ok(())
+    }
+
+    /// The resolutions whose rollups are stored, the finest first.
+    pub(super) fn resolutions(&self) -> &[i64] {
+        let stored = self.resolutions.iter().take_while(|&&r| r != 0).count();
+        &self.resolutions[..stored]
     }
 }
 

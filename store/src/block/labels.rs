@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use millrace_log::planted::active;
 use millrace_model::Matcher;
 use roaring::RoaringBitmap;
 
@@ -10,6 +11,7 @@ use super::fields::Fields;
 use super::postings::{PostingsEntry, decode_bitmap, stored_bytes};
 use super::{BlockError, BlockReader, Section};
 use crate::index::{LabelIndex, Postings, select};
+use crate::planted::LABEL_PAGE_MISSED;
 
 /// See the [module](self).
 #[derive(Clone, Copy, Debug)]
@@ -156,7 +158,10 @@ impl NameEntry {
             .partition_point(|p| *p.first < *prefix)
             .saturating_sub(1);
         let beyond = |p: &LabelPage| *p.first <= *prefix || p.first.starts_with(prefix);
-        let to = self.pages.partition_point(beyond);
+        let mut to = self.pages.partition_point(beyond);
+        if active(LABEL_PAGE_MISSED) {
+            to = to.saturating_sub(1).max(from + 1);
+        }
         self.pages.get(from..to).unwrap_or(&[])
     }
 

@@ -1,9 +1,10 @@
 //! Opening a block, and finding series in it.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use millrace_log::fs::{Fs, FsFile};
+use millrace_log::fs::Fs;
 use millrace_model::{Matcher, SeriesHasher, TenantId, TimeRange};
 use roaring::RoaringBitmap;
 
@@ -11,9 +12,10 @@ use super::directory::{Directory, Expected, TenantEntry};
 use super::footer::{FOOTER_BYTES, Footer, TAIL_BYTES, Tail, decode_tail};
 use super::labels::TenantIndex;
 use super::series::SeriesPage;
+use super::times::{TimesCache, TimesEntry};
 use super::{
-    BlockError, BlockSeries, BlockSummary, CRC_BYTES, HEADER_BYTES, MAGIC, SERIES_PER_PAGE,
-    Section, SeriesPlace, VERSION,
+    BlockError, BlockSeries, BlockSummary, CRC_BYTES, HEADER_BYTES, MAGIC, ReadRanges,
+    SERIES_PER_PAGE, Section, VERSION,
 };
 use crate::index::select;
 
@@ -21,11 +23,12 @@ use crate::index::select;
 /// whatever becomes of its name.
 #[derive(Debug)]
 pub struct BlockReader {
-    file: Box<dyn FsFile>,
+    source: Box<dyn ReadRanges>,
     path: PathBuf,
     pub(super) footer: Footer,
     footer_crc: u32,
     directory: OnceLock<Directory>,
+    pub(super) times: TimesCache,
 }
 
 impl BlockReader {
@@ -36,13 +39,26 @@ impl BlockReader {
     /// Of the file system; a file that is damaged, is cut short or goes on, is no block, or was
     /// written by a later version.
     pub fn open(fs: &dyn Fs, path: &Path) -> Result<Self, BlockError> {
+        let file = fs.open(path).map_err(|source| BlockError::Io {
+            what: "open",
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::open_ranges(Box::new(file), path)
+    }
+
+    /// Opens the block whose bytes `source` has. `path` names it in errors.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_ranges(source: Box<dyn ReadRanges>, path: &Path) -> Result<Self, BlockError> {
         let io = |what, source| BlockError::Io {
             what,
             path: path.to_owned(),
             source,
         };
-        let file = fs.open(path).map_err(|e| io("open", e))?;
-        let len = file.len().map_err(|e| io("measure", e))?;
+        let len = source.total_bytes().map_err(|e| io("measure", e))?;
         let malformed = |section, offset, what| BlockError::Malformed {
             path: path.to_owned(),
             section,
@@ -57,12 +73,14 @@ impl BlockReader {
             ));
         }
         let mut header = [0; HEADER_BYTES];
-        file.read_exact_at(&mut header, 0)
+        source
+            .read_range(&mut header, 0)
             .map_err(|e| io("read", e))?;
         check_header(path, &header)?;
         let mut end = [0; FOOTER_BYTES + TAIL_BYTES];
         let footer_at = len - end.len() as u64;
-        file.read_exact_at(&mut end, footer_at)
+        source
+            .read_range(&mut end, footer_at)
             .map_err(|e| io("read", e))?;
         let (footer, tail) = end.split_at(FOOTER_BYTES);
         let tail_at = footer_at + FOOTER_BYTES as u64;
@@ -100,11 +118,12 @@ impl BlockReader {
             return Err(malformed(Section::Footer, footer_at, what));
         }
         Ok(Self {
-            file,
+            source,
             path: path.to_owned(),
             footer,
             footer_crc: tail.footer_crc,
             directory: OnceLock::new(),
+            times: TimesCache::default(),
         })
     }
 
@@ -233,9 +252,7 @@ impl BlockReader {
                 if wanted.next_if_eq(&at).is_none() {
                     return Ok(());
                 }
-                let overlaps =
-                    |c: &super::ChunkEntry| TimeRange::new(c.first, c.last).overlaps(range);
-                if page.chunks().iter().any(overlaps) {
+                if page.overlaps(range) {
                     found.push(self.series(at, page, hasher)?);
                 }
                 Ok(())
@@ -258,10 +275,7 @@ impl BlockReader {
         Ok(BlockSeries {
             id: hasher.id(&labels),
             labels,
-            place: SeriesPlace {
-                at,
-                chunks: page.chunks().into(),
-            },
+            place: page.place(at),
         })
     }
 
@@ -277,18 +291,30 @@ impl BlockReader {
         let malformed =
             |pos: usize, what| self.malformed(Section::Series, start + pos as u64, what);
         let breaks = "series page breaks the format";
-        let mut page = SeriesPage::open(&bytes).ok_or_else(|| malformed(0, breaks))?;
+        let resolutions = self.footer.resolutions().len();
+        let mut page = SeriesPage::open(&bytes, resolutions).ok_or_else(|| malformed(0, breaks))?;
         let first = number * SERIES_PER_PAGE;
         let count = (self.footer.series - first).min(SERIES_PER_PAGE);
         let chunks = self.footer.section(Section::Chunks);
+        let end = chunks.offset + chunks.bytes;
+        let inside = |t: &TimesEntry| {
+            let times_end = t.offset.checked_add(u64::from(t.bytes));
+            chunks.offset <= t.offset && times_end.is_some_and(|e| e <= end)
+        };
+        if page.start < chunks.offset || !page.times().iter().all(inside) {
+            return Err(malformed(0, "times outside of their section"));
+        }
         for at in first..first + count {
             page.advance()
                 .ok_or_else(|| malformed(page.pos(), breaks))?;
-            let inside = page.chunks().iter().all(|c| {
-                chunks.offset <= c.offset
-                    && c.offset + u64::from(c.bytes) <= chunks.offset + chunks.bytes
-            });
-            if !inside {
+            if page.chunks().is_empty() != self.footer.without_samples {
+                return Err(malformed(
+                    page.pos(),
+                    "samples that should not be, or are not",
+                ));
+            }
+            let (chunk_end, rollup_end) = page.ends();
+            if chunk_end > page.rollup_start || rollup_end > end {
                 return Err(malformed(page.pos(), "a chunk outside of its section"));
             }
             each(at, &page)?;
@@ -331,8 +357,40 @@ impl BlockReader {
         let len =
             usize::try_from(bytes).map_err(|_| io(std::io::ErrorKind::FileTooLarge.into()))?;
         let mut buffer = vec![0; len];
-        self.file.read_exact_at(&mut buffer, offset).map_err(io)?;
+        self.source.read_range(&mut buffer, offset).map_err(io)?;
         Ok(buffer)
+    }
+
+    /// Calls `with` with a range of bytes, in memory that is kept for the next time.
+    pub(super) fn with_bytes<R>(
+        &self,
+        offset: u64,
+        bytes: u64,
+        with: impl FnOnce(&[u8]) -> Result<R, BlockError>,
+    ) -> Result<R, BlockError> {
+        // What is larger than this is given back.
+        const KEPT_BYTES: usize = 256 << 10;
+        thread_local! {
+            static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+        }
+        let io = |source| BlockError::Io {
+            what: "read",
+            path: self.path.clone(),
+            source,
+        };
+        let len =
+            usize::try_from(bytes).map_err(|_| io(std::io::ErrorKind::FileTooLarge.into()))?;
+        // Taken out: whoever is called may read too.
+        let mut buffer = BUFFER.take();
+        if buffer.len() < len {
+            buffer.resize(len, 0);
+        }
+        let read = self.source.read_range(&mut buffer[..len], offset);
+        let result = read.map_err(io).and_then(|()| with(&buffer[..len]));
+        if buffer.len() <= KEPT_BYTES {
+            BUFFER.set(buffer);
+        }
+        result
     }
 
     pub(super) fn check(

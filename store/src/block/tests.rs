@@ -1,6 +1,8 @@
 mod damage;
 mod golden;
 mod model;
+mod rollups;
+mod sharing;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,6 +11,7 @@ use millrace_log::fs::Fs;
 use millrace_log::fs::sim::SimFs;
 use millrace_model::{Labels, Matcher, Offset, PartitionId, TenantId, TimeRange, TimestampMs};
 
+use super::rollup::stored_resolutions;
 use super::*;
 
 /// What a block is to hold: by tenant and labels, the bits of each sample by its timestamp.
@@ -20,6 +23,8 @@ struct Answer {
     series: Vec<(Labels, Vec<(i64, u64)>)>,
     names: Vec<String>,
     values: Vec<(String, Vec<String>)>,
+    /// The buckets of each series in each resolution, in words that tell every bit.
+    rollups: Vec<String>,
 }
 
 const PATH: &str = "b.block";
@@ -42,7 +47,16 @@ fn meta(window: TimeRange) -> BlockMeta {
 }
 
 fn write(fs: &dyn Fs, model: &Model, window: TimeRange) -> BlockSummary {
-    let mut writer = BlockWriter::new(fs, Path::new(PATH));
+    write_with(fs, model, window, &BlockOptions::default())
+}
+
+fn write_with(
+    fs: &dyn Fs,
+    model: &Model,
+    window: TimeRange,
+    options: &BlockOptions,
+) -> BlockSummary {
+    let mut writer = BlockWriter::with_options(fs, Path::new(PATH), options);
     for ((tenant, labels), samples) in model {
         let timestamps: Vec<_> = samples.keys().copied().collect();
         let values: Vec<_> = samples.values().map(|&bits| f64::from_bits(bits)).collect();
@@ -53,6 +67,29 @@ fn write(fs: &dyn Fs, model: &Model, window: TimeRange) -> BlockSummary {
     summary
 }
 
+/// The resolutions that are asked for: those that are stored, and some of their multiples.
+fn asked_resolutions(stored: &[i64]) -> impl Iterator<Item = i64> + '_ {
+    stored.iter().flat_map(|r| [*r, r * 3, r * 4])
+}
+
+fn tell(rollups: &RollupColumns) -> String {
+    let bits = |column: &[f64]| column.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    format!(
+        "{:?} {:?} {:?} {:?} {:x?} {:x?} {:x?} {:x?} {:x?} {:x?} {}",
+        rollups.starts,
+        rollups.counts,
+        rollups.first_times,
+        rollups.last_times,
+        bits(&rollups.firsts),
+        bits(&rollups.lasts),
+        bits(&rollups.mins),
+        bits(&rollups.maxs),
+        bits(&rollups.sums),
+        bits(&rollups.resets),
+        rollups.no_counter && !rollups.is_empty(),
+    )
+}
+
 /// Asks a block.
 fn answer(
     block: &BlockReader,
@@ -60,16 +97,23 @@ fn answer(
     matchers: &[Matcher],
     range: TimeRange,
 ) -> Result<Answer, BlockError> {
-    let mut series = Vec::new();
+    let (mut series, mut rollups) = (Vec::new(), Vec::new());
     for found in block.select(tenant, matchers, range)? {
         let (mut timestamps, mut values) = (Vec::new(), Vec::new());
         block.read(&found.place, range, &mut timestamps, &mut values)?;
         assert_eq!(timestamps.len(), values.len());
+        // A chunk may overlap the range and have nothing in it.
+        if timestamps.is_empty() {
+            continue;
+        }
         let values = values.into_iter().map(f64::to_bits);
         series.push((found.labels, timestamps.into_iter().zip(values).collect()));
+        for resolution in asked_resolutions(block.footer.resolutions()) {
+            let mut columns = RollupColumns::default();
+            block.read_rollup(&found.place, resolution, range, &mut columns)?;
+            rollups.push(tell(&columns));
+        }
     }
-    // A chunk may overlap the range and have nothing in it.
-    series.retain(|(_, samples): &(_, Vec<_>)| !samples.is_empty());
     let sets = [matchers.to_vec()];
     let names = block.label_names(tenant, &sets)?;
     let mut values = Vec::new();
@@ -80,11 +124,19 @@ fn answer(
         series,
         names,
         values,
+        rollups,
     })
 }
 
-/// What a block must answer.
-fn expected(model: &Model, tenant: &TenantId, matchers: &[Matcher], range: TimeRange) -> Answer {
+/// What a block must answer that stores these resolutions.
+fn expected(
+    model: &Model,
+    tenant: &TenantId,
+    matchers: &[Matcher],
+    range: TimeRange,
+    stored: &[i64],
+) -> Answer {
+    let mut rollups = Vec::new();
     let passes = |labels: &Labels| matchers.iter().all(|m| m.matches_labels(labels));
     let (mut series, mut values) = (Vec::new(), BTreeMap::<String, Vec<String>>::new());
     for ((of, labels), samples) in model {
@@ -101,6 +153,17 @@ fn expected(model: &Model, tenant: &TenantId, matchers: &[Matcher], range: TimeR
         let inside: Vec<_> = inside.map(|(&t, &bits)| (t, bits)).collect();
         if !inside.is_empty() {
             series.push((labels.clone(), inside));
+            let timestamps: Vec<_> = samples.keys().copied().collect();
+            let values: Vec<_> = samples.values().map(|&b| f64::from_bits(b)).collect();
+            for resolution in asked_resolutions(stored) {
+                let base = stored.iter().rfind(|r| resolution % **r == 0).unwrap();
+                let (mut fine, mut all) = (RollupColumns::default(), RollupColumns::default());
+                fine.push_samples(&timestamps, &values, *base);
+                fine.fold(resolution, &mut all);
+                let mut wanted = RollupColumns::default();
+                wanted.push_range(&all, resolution, (range.start.0, range.end.0));
+                rollups.push(tell(&wanted));
+            }
         }
     }
     for values in values.values_mut() {
@@ -111,6 +174,7 @@ fn expected(model: &Model, tenant: &TenantId, matchers: &[Matcher], range: TimeR
         series,
         names: values.keys().cloned().collect(),
         values: values.into_iter().collect(),
+        rollups,
     }
 }
 

@@ -7,7 +7,7 @@ use super::directory::TenantEntry;
 use super::footer::BODY;
 use super::labels::TenantIndex;
 use super::series::SeriesPage;
-use super::{BlockError, BlockReader, SERIES_PER_PAGE, Section};
+use super::{BlockError, BlockReader, RollupColumns, SERIES_PER_PAGE, Section, SeriesPlace};
 use crate::index::{LabelIndex, MemIndex};
 
 /// Sections are read in pieces of this size.
@@ -32,8 +32,9 @@ struct Found {
     chunks: u64,
     samples: u64,
     range: Option<TimeRange>,
-    /// Where the next chunk must begin.
-    chunk_end: u64,
+    /// Where the page that was read last begins in the section of chunks, and where it ends.
+    page_start: Option<u64>,
+    page_end: u64,
     timestamps: Vec<i64>,
     values: Vec<f64>,
 }
@@ -54,7 +55,8 @@ impl BlockReader {
             chunks: 0,
             samples: 0,
             range: None,
-            chunk_end: self.footer.section(Section::Chunks).offset,
+            page_start: None,
+            page_end: self.footer.section(Section::Chunks).offset,
             timestamps: Vec::new(),
             values: Vec::new(),
         };
@@ -66,7 +68,7 @@ impl BlockReader {
         let footer = self.footer.section(Section::Directory);
         let contradiction =
             |what| self.malformed(Section::Footer, footer.offset + footer.bytes, what);
-        if found.chunk_end != chunks.offset + chunks.bytes {
+        if found.page_end != chunks.offset + chunks.bytes {
             return Err(contradiction("there are chunks that no series has"));
         }
         if (found.chunks, found.samples) != (self.footer.chunks, self.footer.samples) {
@@ -121,24 +123,26 @@ impl BlockReader {
                 }
                 index.insert(at - first, &labels);
                 before = Some(labels);
-                self.verify_chunks(page, found)
+                self.verify_chunks(page, found)?;
+                self.verify_rollups(&page.place(at), page, found)
             })?;
         }
         Ok(index)
     }
 
     fn verify_chunks(&self, page: &SeriesPage<'_>, found: &mut Found) -> Result<(), BlockError> {
+        found.timestamps.clear();
+        found.values.clear();
+        if found.page_start != Some(page.start) {
+            if page.start != found.page_end {
+                let what = "chunks of a page do not begin where the page before ends";
+                return Err(self.malformed(Section::Chunks, page.start, what));
+            }
+            found.page_start = Some(page.start);
+        }
         for chunk in page.chunks() {
             let malformed = |what| self.malformed(Section::Chunks, chunk.offset, what);
-            if chunk.offset != found.chunk_end {
-                return Err(malformed(
-                    "a chunk does not begin where the one before ends",
-                ));
-            }
-            found.chunk_end += u64::from(chunk.bytes);
             let bytes = self.read_at(chunk.offset, u64::from(chunk.bytes))?;
-            found.timestamps.clear();
-            found.values.clear();
             self.decode(chunk, &bytes, &mut found.timestamps, &mut found.values)?;
             if !found.timestamps.is_sorted_by(|a, b| a < b) {
                 return Err(malformed("samples are not in order of time"));
@@ -151,6 +155,38 @@ impl BlockReader {
             found.range = Some(TimeRange::new(
                 range.start.0.min(chunk.first),
                 range.end.0.max(chunk.last),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Compares the rollups of a series with those of its samples, or of a block without samples
+    /// takes note of it.
+    fn verify_rollups(
+        &self,
+        place: &SeriesPlace,
+        page: &SeriesPage<'_>,
+        found: &mut Found,
+    ) -> Result<(), BlockError> {
+        found.page_end = page.ends().1;
+        for (at, &resolution) in self.footer.resolutions().iter().enumerate() {
+            let stored = self.stored_rollup(place, at)?;
+            if self.footer.without_samples {
+                continue;
+            }
+            let mut right = RollupColumns::default();
+            right.push_samples(&found.timestamps, &found.values, resolution);
+            if !stored.same_bits(&right) {
+                let what = "rollups are not those of the samples";
+                return Err(self.malformed(Section::Rollups, place.rollups[at].offset, what));
+            }
+        }
+        if self.footer.without_samples {
+            found.samples += place.samples();
+            let range = found.range.unwrap_or(place.range());
+            found.range = Some(TimeRange::new(
+                range.start.0.min(place.range().start.0),
+                range.end.0.max(place.range().end.0),
             ));
         }
         Ok(())

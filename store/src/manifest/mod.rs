@@ -30,7 +30,7 @@ use crate::paths::{BlockId, ShardDir, parse_manifest};
 use crate::planted::EDIT_UNSYNCED;
 
 /// A manifest is read whole; beyond this it is not one. A block takes about 100 bytes in it.
-const MAX_FILE_BYTES: u64 = 1 << 30;
+pub(crate) const MAX_FILE_BYTES: u64 = 1 << 30;
 
 /// Metadata of the metrics of all tenants.
 pub(crate) type MetadataMap = BTreeMap<TenantId, BTreeMap<String, MetricMetadata>>;
@@ -339,6 +339,20 @@ impl Manifest {
     }
 }
 
+/// Reads a generation: its state, and the bytes of an edit that was torn at its end.
+///
+/// # Errors
+///
+/// Damage, or another version.
+pub(crate) fn decode(
+    path: &std::path::Path,
+    generation: u64,
+    bytes: &[u8],
+) -> Result<(ManifestState, u64), StoreError> {
+    let read = codec::decode_file(path, generation, bytes)?;
+    Ok((read.state, read.torn_bytes))
+}
+
 /// Writes the first frame of a generation: the whole state.
 fn begin(
     fs: &dyn Fs,
@@ -374,7 +388,7 @@ pub(crate) fn stored_queue(
 }
 
 /// The generations on disk, oldest first.
-fn generations(fs: &dyn Fs, dir: &ShardDir) -> Result<Vec<u64>, StoreError> {
+pub(crate) fn generations(fs: &dyn Fs, dir: &ShardDir) -> Result<Vec<u64>, StoreError> {
     let entries = fs.list(dir.root()).context("list", dir.root())?;
     let mut found: Vec<_> = entries
         .iter()

@@ -51,7 +51,8 @@ impl SealJob {
         order: &[SeriesRef],
     ) -> Result<Option<LiveBlock>, StoreError> {
         let fs = &*self.context.fs;
-        let mut writer = BlockWriter::new(fs, &self.dir.block(id));
+        let options = self.context.options.block_options();
+        let mut writer = BlockWriter::with_options(fs, &self.dir.block(id), &options);
         let mut snapshot = SeriesSnapshot::default();
         let (mut timestamps, mut values) = (Vec::new(), Vec::new());
         // Nobody writes to it any more.

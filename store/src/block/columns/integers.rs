@@ -26,7 +26,7 @@ const SPARSE_SHARE: usize = 4;
 
 /// Encodes columns; keeps its memory.
 #[derive(Debug, Default)]
-pub(super) struct IntegerEncoder {
+pub(in crate::block) struct IntegerEncoder {
     divided: Vec<i64>,
     deltas: Vec<i64>,
     other: Vec<i64>,
@@ -35,7 +35,7 @@ pub(super) struct IntegerEncoder {
 
 impl IntegerEncoder {
     /// Appends a column of at least one number.
-    pub(super) fn encode(&mut self, numbers: &[i64], out: &mut Vec<u8>) {
+    pub(in crate::block) fn encode(&mut self, numbers: &[i64], out: &mut Vec<u8>) {
         differences(numbers, &mut self.deltas);
         let Some(&step) = self.deltas.first() else {
             out.push(CONSTANT);
@@ -172,7 +172,7 @@ fn common_divisor(numbers: &[i64]) -> i64 {
 }
 
 /// Reads a column of as many numbers as `out` is long, at least one.
-pub(super) fn decode(input: &mut Input<'_>, out: &mut [i64]) -> Result<(), &'static str> {
+pub(in crate::block) fn decode(input: &mut Input<'_>, out: &mut [i64]) -> Result<(), &'static str> {
     let transform = input.u8()?;
     if transform != DIVIDED {
         return decode_plain(transform, input, out);

@@ -34,7 +34,7 @@ const PROBES: usize = 32;
 
 /// Encodes columns; keeps its memory.
 #[derive(Debug, Default)]
-pub(super) struct ValueEncoder {
+pub(in crate::block) struct ValueEncoder {
     mantissas: Vec<i64>,
     corrections: Vec<i64>,
     exceptions: Vec<(usize, u64)>,
@@ -73,7 +73,7 @@ impl Decimal {
 
 impl ValueEncoder {
     /// Appends a column of at least one value.
-    pub(super) fn encode(
+    pub(in crate::block) fn encode(
         &mut self,
         values: &[f64],
         integers: &mut IntegerEncoder,
@@ -220,8 +220,50 @@ fn ordered(bits: u64) -> i64 {
     bits ^ ((bits >> 63) & i64::MAX)
 }
 
+/// The exponent with which all values are decimals without a correction, and their mantissas.
+pub(in crate::block) fn as_decimals(values: &[f64], out: &mut Vec<i64>) -> Option<usize> {
+    let exponent = widen(values, probe(values)?);
+    as_decimals_of(values, exponent, out).then_some(exponent)
+}
+
+/// The mantissas of values; false unless all of them are decimals of that exponent.
+pub(in crate::block) fn as_decimals_of(
+    values: &[f64],
+    exponent: usize,
+    out: &mut Vec<i64>,
+) -> bool {
+    out.clear();
+    let mut all_fit = true;
+    out.extend(values.iter().map(|&value| {
+        let decimal = Decimal::of(value, POWERS[exponent]);
+        all_fit &= decimal.fits & (decimal.off == 0);
+        decimal.mantissa
+    }));
+    all_fit
+}
+
+/// Appends the values of mantissas.
+pub(in crate::block) fn from_decimals(mantissas: &[i64], exponent: usize, out: &mut Vec<f64>) {
+    let start = out.len();
+    out.resize(start + mantissas.len(), 0.0);
+    let power = POWERS[exponent];
+    to_floats(mantissas, &mut out[start..], |mantissa| mantissa / power);
+}
+
+/// Values as integers of the same order.
+pub(in crate::block) fn as_ordered(values: &[f64], out: &mut Vec<i64>) {
+    out.clear();
+    out.extend(values.iter().map(|v| ordered(v.to_bits())));
+}
+
+/// Appends the values of such integers.
+pub(in crate::block) fn from_ordered(numbers: &[i64], out: &mut Vec<f64>) {
+    let bits = numbers.iter().map(|&n| ordered(n as u64) as u64);
+    out.extend(bits.map(f64::from_bits));
+}
+
 /// Reads a column of as many values as `out` is long.
-pub(super) fn decode(input: &mut Input<'_>, out: &mut [f64]) -> Result<(), &'static str> {
+pub(in crate::block) fn decode(input: &mut Input<'_>, out: &mut [f64]) -> Result<(), &'static str> {
     let head = input.u8()?;
     let mut numbers = vec![0i64; out.len()];
     if head == BITS {

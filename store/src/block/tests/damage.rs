@@ -123,7 +123,10 @@ fn assert_names_damage(error: &BlockError, at: usize) {
                 "{at}: {text}"
             );
         }
-        BlockError::Io { .. } | BlockError::Unsupported { .. } | BlockError::Chunk { .. } => {
+        BlockError::Io { .. }
+        | BlockError::Unsupported { .. }
+        | BlockError::NoRollup { .. }
+        | BlockError::Chunk { .. } => {
             panic!("{at}: {text}")
         }
     }
@@ -182,7 +185,7 @@ fn a_later_codec_is_named() {
         if let Err(BlockError::Unsupported {
             what,
             got: 9,
-            supported: 1,
+            supported: 2,
             ..
         }) = ask(&bytes)
         {

@@ -23,7 +23,15 @@ fn model() -> Model {
         &[("__name__", "up"), ("job", "node")],
         &[(1_795_240_799_999, f64::NAN)],
     );
-    cpu.into_iter().chain([up]).collect()
+    // Sampled together, and not on a grid: the second one refers to the first one's timestamps.
+    let flow = ["a", "b"].map(|pump| {
+        let start = 1_795_233_600_000;
+        let samples: Vec<_> = (0..16)
+            .map(|i| (start + i * 60_000 + i * i * 37 % 1_001, (i / 5) as f64))
+            .collect();
+        series(&[("__name__", "flow"), ("pump", pump)], &samples)
+    });
+    cpu.into_iter().chain([up]).chain(flow).collect()
 }
 
 #[test]
@@ -41,7 +49,7 @@ fn golden_block_is_reproduced() {
     );
     assert_eq!(
         (written.series, written.chunks, written.samples),
-        (21, 21, 41)
+        (23, 23, 73)
     );
 }
 
@@ -55,7 +63,10 @@ fn golden_block_is_read() {
     assert!(block.verify().is_ok());
     let tenant = TenantId::anonymous();
     let got = answer(&block, &tenant, &[], TimeRange::ALL).unwrap();
-    assert_eq!(got, expected(&model(), &tenant, &[], TimeRange::ALL));
+    assert_eq!(
+        got,
+        expected(&model(), &tenant, &[], TimeRange::ALL, &[300_000])
+    );
 }
 
 /// The numbers on the page are those of the code.

@@ -44,14 +44,23 @@ fn any_range() -> impl Strategy<Value = TimeRange> {
     ]
 }
 
+/// Resolutions of which two have to be stored.
+fn small() -> BlockOptions {
+    BlockOptions {
+        resolutions: vec![100, 70, 50],
+        without_samples: false,
+    }
+}
+
 proptest! {
     #[test]
     fn a_block_answers_as_a_map_does(
         model in any_model(),
         questions in proptest::collection::vec((any_matchers(), any_range()), 1..6),
     ) {
+        let stored = stored_resolutions(&small().resolutions);
         let fs = fs();
-        let written = write(&fs, &model, TimeRange::ALL);
+        let written = write_with(&fs, &model, TimeRange::ALL, &small());
         let block = BlockReader::open(&fs, Path::new(PATH)).unwrap();
         prop_assert_eq!(block.summary(), written);
         let verified = block.verify().unwrap();
@@ -61,9 +70,9 @@ proptest! {
         for tenant in ["a", "b", "c", "none"].map(|t| t.parse().unwrap()) {
             for (matchers, range) in &questions {
                 let got = answer(&block, &tenant, matchers, *range).unwrap();
-                prop_assert_eq!(got, expected(&model, &tenant, matchers, *range), "{:?}", matchers);
+                prop_assert_eq!(got, expected(&model, &tenant, matchers, *range, &stored), "{:?}", matchers);
             }
-            let all = expected(&model, &tenant, &[], TimeRange::ALL);
+            let all = expected(&model, &tenant, &[], TimeRange::ALL, &stored);
             prop_assert_eq!(block.label_names(&tenant, &[]).unwrap(), all.names);
             for (name, values) in all.values {
                 prop_assert_eq!(block.label_values(&tenant, &name, &[]).unwrap(), values);
@@ -97,6 +106,7 @@ fn a_block_of_many_pages_answers_as_a_map_does() {
             model.insert((tenant.clone(), labels), samples.collect());
         }
     }
+    let stored = [300_000];
     let fs = fs();
     let written = write(&fs, &model, TimeRange::new(-5_000, 10_000_000));
     let bytes: u64 = written.section_bytes.iter().sum();
@@ -133,7 +143,7 @@ fn a_block_of_many_pages_answers_as_a_map_does() {
         for matchers in &questions {
             for range in ranges {
                 let got = answer(&block, &tenant, matchers, range).unwrap();
-                let want = expected(&model, &tenant, matchers, range);
+                let want = expected(&model, &tenant, matchers, range, &stored);
                 assert!(got == want, "{matchers:?} in {range:?}");
             }
         }
@@ -161,7 +171,7 @@ fn windows_before_the_epoch_are_ordinary() {
         let tenant = TenantId::anonymous();
         assert_eq!(
             answer(&block, &tenant, &[], range).unwrap(),
-            expected(&model, &tenant, &[], range)
+            expected(&model, &tenant, &[], range, &[300_000])
         );
     }
 }
