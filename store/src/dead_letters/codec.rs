@@ -13,7 +13,7 @@ const ORIGIN_BYTES: usize = 16 + 4 + 8;
 
 /// What one frame says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Frame {
+pub(crate) enum Frame {
     Letter(DeadLetter),
     Purge(Purge),
     /// Letters kept up to this moment do not count towards the limit.
@@ -22,10 +22,10 @@ pub(super) enum Frame {
 
 /// Letters that are there no more.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Purge {
+pub(crate) struct Purge {
     /// Everything before it was kept once: a replay of the WAL does not bring it back.
-    pub(super) kept_below: Option<Origin>,
-    pub(super) origins: Vec<Origin>,
+    pub(crate) kept_below: Option<Origin>,
+    pub(crate) origins: Vec<Origin>,
 }
 
 /// A letter's frame, less its record's bytes.

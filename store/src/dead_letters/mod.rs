@@ -307,7 +307,12 @@ fn frames(reader: &LogReader, mut found: impl FnMut(Lsn, Frame)) -> Result<(), S
     Ok(())
 }
 
-fn decode(lsn: Lsn, payload: &bytes::Bytes) -> Result<Frame, StoreError> {
+/// Reads a frame.
+///
+/// # Errors
+///
+/// The log's checksum was right around something that is no frame: a later version wrote it.
+pub(crate) fn decode(lsn: Lsn, payload: &bytes::Bytes) -> Result<Frame, StoreError> {
     codec::decode(payload).ok_or(StoreError::Frame {
         log: "dead letters",
         lsn: lsn.0,
