@@ -27,6 +27,7 @@
 
 pub mod block;
 pub mod chunk;
+mod compact;
 mod dead_letters;
 mod decode;
 mod error;
@@ -36,6 +37,7 @@ mod golden;
 pub mod index;
 mod label_order;
 mod layer;
+mod maintain;
 mod manifest;
 mod memtable;
 mod merge;
@@ -49,9 +51,11 @@ pub mod shard;
 mod store;
 #[cfg(test)]
 mod testing;
+mod tombstone;
 mod wal;
 mod whole;
 
+pub use compact::CompactionOptions;
 pub use dead_letters::{DEAD_LETTER_WINDOW, DeadLetterBox};
 pub use error::StoreError;
 pub use manifest::{Gap, GapCause};
@@ -60,3 +64,4 @@ pub use options::{StoreOptions, WalSync};
 pub use paths::BlockId;
 pub use read::StoreSeries;
 pub use store::Store;
+pub use tombstone::{Tombstone, TombstoneState};

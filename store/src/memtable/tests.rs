@@ -10,7 +10,12 @@ const HOUR: i64 = 3_600_000;
 
 fn put(table: &Memtable, tenant: &str, rows: &[(String, i64, u64)]) -> Counts {
     let mut decoded = Decoded::default();
-    decoded.decode(&batch(tenant, rows), &table.rows()).unwrap();
+    let earlier = crate::decode::Earlier {
+        queue: millrace_model::QueueId(7),
+        tombstones: &[],
+    };
+    let payload = batch(tenant, rows);
+    decoded.decode(&payload, &table.rows(), &earlier).unwrap();
     table.apply(&decoded, Duration::ZERO)
 }
 

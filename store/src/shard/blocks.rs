@@ -1,13 +1,16 @@
 //! A shard's live blocks: written by a seal, opened by the next start, read by queries.
 
-use millrace_log::fs::Fs;
-use millrace_model::TimeRange;
+use std::collections::BTreeSet;
 
-use super::seal::SealJob;
+use millrace_log::fs::Fs;
+use millrace_model::{DeleteId, TimeRange};
+use parking_lot::Mutex;
+
+use super::seal::{FrozenTable, SealJob};
 use crate::block::{BlockMeta, BlockReader, BlockWriter};
 use crate::error::StoreError;
 use crate::manifest::BlockEntry;
-use crate::memtable::{Memtable, SeriesRef, SeriesSnapshot};
+use crate::memtable::{SeriesRef, SeriesSnapshot};
 use crate::paths::{BlockId, ShardDir};
 
 /// A live block.
@@ -15,6 +18,8 @@ use crate::paths::{BlockId, ShardDir};
 pub(crate) struct LiveBlock {
     pub(crate) entry: BlockEntry,
     pub(crate) reader: BlockReader,
+    /// Deletes that hide nothing in it.
+    pub(crate) unaffected: Mutex<BTreeSet<DeleteId>>,
 }
 
 impl LiveBlock {
@@ -32,7 +37,11 @@ impl LiveBlock {
                 found,
             });
         }
-        Ok(Self { entry, reader })
+        Ok(Self {
+            entry,
+            reader,
+            unaffected: Mutex::default(),
+        })
     }
 
     /// The time between its first and its last sample.
@@ -45,8 +54,8 @@ impl SealJob {
     /// Writes what the memtable has in one window. `None` if that is nothing.
     pub(super) fn write_block(
         &self,
+        frozen: &FrozenTable,
         id: BlockId,
-        table: &Memtable,
         window: (i64, i64),
         order: &[SeriesRef],
     ) -> Result<Option<LiveBlock>, StoreError> {
@@ -56,8 +65,7 @@ impl SealJob {
         let mut snapshot = SeriesSnapshot::default();
         let (mut timestamps, mut values) = (Vec::new(), Vec::new());
         // Nobody writes to it any more.
-        let layer = table.layer();
-        let table = table.rows();
+        let table = frozen.table.rows();
         for &at in order {
             timestamps.clear();
             values.clear();
@@ -79,19 +87,22 @@ impl SealJob {
         let summary = writer.finish(BlockMeta {
             partition: self.partition,
             window: TimeRange::new(window.0, window.1),
-            offsets: self.offsets,
+            offsets: frozen.offsets,
             created_at: self.context.clock.now(),
         })?;
         let entry = BlockEntry {
             id,
-            layer,
+            layer: frozen.table.layer(),
             bytes: summary.bytes,
             footer_crc: summary.footer_crc,
             min_time: summary.samples_range.start.0,
             max_time: summary.samples_range.end.0,
-            offsets: self.offsets,
+            offsets: frozen.offsets,
             series: u64::from(summary.series),
             samples: summary.samples,
+            sequences: (frozen.sequence, frozen.sequence),
+            level: 0,
+            rewrites: 0,
         };
         LiveBlock::open(fs, &self.dir, entry).map(Some)
     }

@@ -11,11 +11,14 @@
 //! - after an error of a write or a sync every call answers [`StoreError::Stopped`].
 
 mod blocks;
+mod change;
+mod deletes;
 mod recovery;
 mod resume;
 mod seal;
 mod state;
 mod stop;
+mod upkeep;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -25,11 +28,11 @@ use std::time::Duration;
 use millrace_log::fs::Fs;
 use millrace_log::planted::active;
 use millrace_model::batch::is_requeued;
-use millrace_model::{Clock, Offset, PartitionId};
+use millrace_model::{Clock, Offset, PartitionId, TimestampMs};
 use millrace_queue::{Fingerprint, Origin, QueueIdentity, Record};
 
 use crate::dead_letters::{DeadLetterBox, Kept, Terms};
-use crate::decode::{Decoded, RecordError};
+use crate::decode::{Decoded, Earlier, RecordError};
 use crate::error::StoreError;
 use crate::layer::Layer;
 use crate::manifest::{Manifest, MetadataMap};
@@ -42,10 +45,14 @@ use crate::planted::{
 };
 use crate::wal::Wal;
 pub(crate) use blocks::LiveBlock;
+pub(crate) use change::{Change, remove_obsolete};
+use deletes::DeleteChanges;
+use seal::FrozenTable;
 pub use seal::{Retired, SealJob, SealReason, Sealed};
 pub use state::{ShardState, ShardStatus};
-pub(crate) use state::{Shared, View};
+pub(crate) use state::{Shared, TableView, View};
 pub use stop::StopCode;
+pub(crate) use upkeep::{CleanStep, Upkeep};
 
 /// What a shard is made with.
 #[derive(Clone, Debug)]
@@ -85,10 +92,18 @@ pub struct Shard {
     manifest: Manifest,
     wal: Wal,
     dead_letters: DeadLetterBox,
-    /// The memtable that takes samples; the last of the view's.
+    /// The memtable that takes samples.
     active: Arc<Memtable>,
     /// The one that takes samples of records that were queued again, once there are such.
     requeued: Option<Arc<Memtable>>,
+    /// The active memtable holds samples of records from here on.
+    active_from: Offset,
+    /// Memtables that deletes have closed and that no seal has taken yet, oldest first.
+    closed: Vec<FrozenTable>,
+    /// Their memory.
+    closed_bytes: usize,
+    /// When the first sample of the oldest of them came, in monotonic time.
+    closed_first_at: Option<Duration>,
     /// W: everything below is applied.
     applied: Offset,
     /// Of the record right before W.
@@ -99,9 +114,11 @@ pub struct Shard {
     synced: Offset,
     /// Metadata that the manifest does not have yet.
     unsealed_metadata: MetadataMap,
+    /// Deletes and revocations that the manifest does not have yet.
+    unsealed_deletes: DeleteChanges,
     decoded: Decoded,
     sealing: bool,
-    /// Memory of the memtable that is being sealed.
+    /// Memory of the memtables that are being sealed.
     frozen_bytes: usize,
     /// When the WAL was last synced, in monotonic time.
     synced_at: Duration,
@@ -147,6 +164,11 @@ impl Shard {
             return self.applied;
         }
         self.sealed()
+    }
+
+    /// What time it is.
+    pub(crate) fn now(&self) -> TimestampMs {
+        self.context.clock.now()
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -274,25 +296,44 @@ impl Shard {
         } else {
             Layer::Ordinary
         };
-        let table = self.table(layer);
-        let decoded = self.decode(record, &table);
-        match decoded {
-            Ok(()) => self.apply_decoded(&table),
+        match self.decode(record, layer) {
+            Ok(()) => {
+                self.apply_deletes(record, layer);
+                self.apply_decoded(layer);
+            }
             Err(error) => self.keep_dead_letter(record, &error.to_string())?,
         }
+        self.shared.note_queue_time(record.appended_at);
         self.advance(record.offset.advanced(1));
         Ok(())
     }
 
+    /// The first phase: nothing is changed by it, but that a memtable may be closed off.
+    fn decode(&mut self, record: &Record, layer: Layer) -> Result<(), RecordError> {
+        self.decode_for(record, layer)?;
+        if self.decoded.deletes.is_empty() || !self.delete_needs_boundary() {
+            return Ok(());
+        }
+        self.close_table(record.offset);
+        // What was decoded refers to the memtable that was closed.
+        self.decode_for(record, layer)
+    }
+
     /// Decodes a record. A decoder that panics has found a record that it cannot decode.
-    fn decode(&mut self, record: &Record, table: &Memtable) -> Result<(), RecordError> {
+    fn decode_for(&mut self, record: &Record, layer: Layer) -> Result<(), RecordError> {
+        let table = self.table(layer);
+        let view = self.shared.view();
+        let earlier = Earlier {
+            queue: self.manifest.state().queue,
+            tombstones: &view.tombstones,
+        };
         // Only this thread changes the memtable: what was found under the read lock is still
         // right under the write lock.
         let rows = table.rows();
         let decoded = &mut self.decoded;
+        let decode = || decoded.decode(&record.payload, &rows, &earlier);
         // What is half decoded is cleared by the next decode, and never applied.
-        let result = catch_unwind(AssertUnwindSafe(|| decoded.decode(&record.payload, &rows)));
-        result.unwrap_or(Err(RecordError::Panicked))
+        catch_unwind(AssertUnwindSafe(decode)).unwrap_or(Err(RecordError::Panicked))
     }
 
     /// The memtable that takes samples of `layer`.
@@ -302,8 +343,8 @@ impl Shard {
             Layer::Requeued => {
                 let requeued = self.requeued.get_or_insert_with(|| {
                     let table = Arc::new(Memtable::new(layer, self.context.window_ms()));
-                    self.shared
-                        .change_view(|view| view.tables.push(Arc::clone(&table)));
+                    let open = TableView::open(Arc::clone(&table));
+                    self.shared.change_view(|view| view.tables.push(open));
                     table
                 });
                 Arc::clone(requeued)
@@ -320,7 +361,8 @@ impl Shard {
         self.active_tables().map(|t| t.rows().heap_bytes()).sum()
     }
 
-    fn apply_decoded(&mut self, table: &Memtable) {
+    fn apply_decoded(&mut self, layer: Layer) {
+        let table = self.table(layer);
         let now = self.context.clock.monotonic();
         let counts = table.apply(&self.decoded, now);
         let metrics = &self.shared.metrics;
@@ -328,7 +370,7 @@ impl Shard {
         metrics.samples.inc_by(counts.samples);
         metrics.late_samples.inc_by(counts.late);
         metrics.duplicate_samples.inc_by(counts.duplicate);
-        self.apply_metadata(table.layer());
+        self.apply_metadata(layer);
     }
 
     fn apply_metadata(&mut self, layer: Layer) {
@@ -408,7 +450,7 @@ impl Shard {
             series += rows.len() as u64;
             samples += rows.samples();
         }
-        let bytes = self.active_bytes() + self.frozen_bytes;
+        let bytes = self.active_bytes() + self.closed_bytes + self.frozen_bytes;
         let metrics = &self.shared.metrics;
         metrics.memtable_bytes.set(as_gauge(bytes as u64));
         metrics.memtable_series.set(as_gauge(series));

@@ -18,6 +18,8 @@ use millrace_log::planted::active;
 use millrace_model::{MetricMetadata, Offset, PartitionId, TenantId, TimestampMs};
 use millrace_queue::Fingerprint;
 
+use super::deletes::DeleteChanges;
+use super::state::TableView;
 use super::{LiveBlock, Shard, ShardContext};
 use crate::error::{IoContext, StoreError};
 use crate::label_order;
@@ -36,6 +38,8 @@ pub enum SealReason {
     Old,
     /// The WAL is too long.
     WalFull,
+    /// Deletes have closed many memtables.
+    Deletes,
 }
 
 /// The long part of a seal. Runs on any thread.
@@ -44,15 +48,25 @@ pub struct SealJob {
     pub(super) context: ShardContext,
     pub(super) dir: ShardDir,
     pub(super) partition: PartitionId,
-    /// One of each layer that has one.
-    pub(super) tables: Vec<Arc<Memtable>>,
-    pub(super) sequence: u64,
-    pub(super) offsets: (Offset, Offset),
-    /// Of the last record in it.
+    /// Oldest first.
+    pub(super) tables: Vec<FrozenTable>,
+    /// Everything below is in blocks once the job is done.
+    pub(super) sealed: Offset,
+    /// Of the last record in them.
     pub(super) last: Option<Fingerprint>,
     pub(super) wal_lsn: u64,
     pub(super) metadata: Vec<(TenantId, MetricMetadata)>,
+    pub(super) deletes: DeleteChanges,
     pub(super) started: Duration,
+}
+
+/// A memtable that takes no more samples.
+#[derive(Clone, Debug)]
+pub(crate) struct FrozenTable {
+    pub(super) table: Arc<Memtable>,
+    pub(super) sequence: u64,
+    /// It holds samples of the queue's records `[from, to)`.
+    pub(super) offsets: (Offset, Offset),
 }
 
 /// Blocks that are written and durable, and not live yet.
@@ -67,8 +81,11 @@ pub struct Sealed {
 #[derive(Debug)]
 #[must_use = "dropping it takes a while, and may be left to another thread"]
 pub struct Retired {
-    _tables: Vec<Arc<Memtable>>,
+    _tables: Vec<FrozenTable>,
 }
+
+/// Closed memtables, each by a delete, beyond which a seal is due: every one is read on its own.
+const CLOSED_TABLES_MAX: usize = 16;
 
 impl Shard {
     /// Whether the memtable should be sealed now.
@@ -77,15 +94,16 @@ impl Shard {
         if self.sealing || self.applied == self.sealed() {
             return None;
         }
+        if self.closed.len() >= CLOSED_TABLES_MAX {
+            return Some(SealReason::Deletes);
+        }
         // Half of the share: the other half is for what comes while this is sealed.
-        if self.active_bytes() >= self.context.memtable_bytes() / 2 {
+        if self.active_bytes() + self.closed_bytes >= self.context.memtable_bytes() / 2 {
             return Some(SealReason::Full);
         }
         let now = self.context.clock.monotonic();
-        let first = self
-            .active_tables()
-            .filter_map(|t| t.rows().first_at())
-            .min();
+        let mut firsts = self.active_tables().filter_map(|t| t.rows().first_at());
+        let first = self.closed_first_at.or(firsts.next());
         let age = first.map(|first| now.saturating_sub(first));
         if age.is_some_and(|age| age >= self.context.options.memtable_max_age) {
             return Some(SealReason::Old);
@@ -97,7 +115,8 @@ impl Shard {
     /// the seal is done.
     #[must_use]
     pub fn must_wait_for_seal(&self) -> bool {
-        self.sealing && self.active_bytes() + self.frozen_bytes >= self.context.memtable_bytes()
+        let bytes = self.active_bytes() + self.closed_bytes + self.frozen_bytes;
+        self.sealing && bytes >= self.context.memtable_bytes()
     }
 
     /// Freezes the memtable. `None` if nothing was applied since the last seal, or while one runs.
@@ -118,24 +137,21 @@ impl Shard {
 
     /// Swaps the memtables. The WAL is not needed below `wal_lsn` once the job is done.
     pub(super) fn freeze(&mut self, wal_lsn: u64) -> SealJob {
-        self.frozen_bytes = self.active_bytes();
-        let fresh = Arc::new(Memtable::new(Layer::Ordinary, self.context.window_ms()));
-        let table = std::mem::replace(&mut self.active, Arc::clone(&fresh));
-        self.shared.change_view(|view| view.tables.push(fresh));
-        let tables = self.requeued.take().into_iter().chain([table]).collect();
-        self.sealing = true;
         let mut sealed = self.applied;
         if active(W_BEFORE_DATA) {
             sealed = sealed.advanced(1);
         }
+        self.close_table(sealed);
+        self.sealing = true;
+        self.frozen_bytes = std::mem::take(&mut self.closed_bytes);
+        self.closed_first_at = None;
         let metadata = std::mem::take(&mut self.unsealed_metadata).into_iter();
         SealJob {
             context: self.context.clone(),
             dir: self.dir.clone(),
             partition: self.partition(),
-            tables,
-            sequence: self.manifest.state().next_sequence,
-            offsets: (self.sealed(), sealed),
+            tables: std::mem::take(&mut self.closed),
+            sealed,
             last: self.last,
             wal_lsn,
             metadata: metadata
@@ -143,8 +159,37 @@ impl Shard {
                     entries.into_values().map(move |e| (tenant.clone(), e))
                 })
                 .collect(),
+            deletes: std::mem::take(&mut self.unsealed_deletes),
             started: self.context.clock.monotonic(),
         }
+    }
+
+    /// Closes the memtables that take samples, all of which come from records below `to`, and puts a
+    /// new one in the place of the ordinary one.
+    pub(super) fn close_table(&mut self, to: Offset) {
+        let fresh = Arc::new(Memtable::new(Layer::Ordinary, self.context.window_ms()));
+        let ordinary = std::mem::replace(&mut self.active, Arc::clone(&fresh));
+        let from = std::mem::replace(&mut self.active_from, to);
+        for table in self.requeued.take().into_iter().chain([ordinary]) {
+            let rows = table.rows();
+            self.closed_bytes += rows.heap_bytes();
+            self.closed_first_at = self.closed_first_at.or(rows.first_at());
+            drop(rows);
+            let sequence = self.shared.take_sequence();
+            self.shared.change_view(|view| {
+                let mut views = view.tables.iter_mut();
+                if let Some(closed) = views.find(|v| Arc::ptr_eq(&v.table, &table)) {
+                    closed.sequence = sequence;
+                }
+            });
+            self.closed.push(FrozenTable {
+                table,
+                sequence,
+                offsets: (from, to),
+            });
+        }
+        self.shared
+            .change_view(|view| view.tables.push(TableView::open(fresh)));
     }
 
     /// Makes the blocks of a seal live, and returns what they replace.
@@ -175,23 +220,28 @@ impl Shard {
 
     pub(super) fn commit_seal(&mut self, sealed: Sealed) -> Result<Retired, StoreError> {
         let Sealed { job, blocks } = sealed;
-        let offset = job.offsets.1;
+        let offset = job.sealed;
         if active(WAL_REMOVED_EARLY) {
             self.wal.remove_below(job.wal_lsn)?;
         }
-        self.manifest.commit(Edit {
+        let bytes = blocks.iter().map(|b| b.entry.bytes).sum();
+        let edit = Edit {
             sealed: offset,
             sealed_last: job.last,
             wal_lsn: job.wal_lsn,
-            next_sequence: job.sequence + 1,
-            removed: Vec::new(),
+            next_sequence: self.shared.next_sequence(),
             added: blocks.iter().map(|b| b.entry.clone()).collect(),
             metadata: job.metadata,
-        })?;
+            ..self.manifest.state().edit()
+        };
+        self.manifest.commit(job.deletes.into_edit(edit))?;
         self.shared.change_view(|view| {
-            let sealed = |table: &Arc<Memtable>| job.tables.iter().any(|t| Arc::ptr_eq(t, table));
-            view.tables.retain(|table| !sealed(table));
-            view.blocks.extend(blocks.into_iter().map(Arc::new));
+            let frozen = |table: &TableView| {
+                let same = |f: &FrozenTable| Arc::ptr_eq(&f.table, &table.table);
+                job.tables.iter().any(same)
+            };
+            view.tables.retain(|table| !frozen(table));
+            view.add_blocks(blocks.into_iter().map(Arc::new));
         });
         self.shared.set_sealed(offset);
         self.sealing = false;
@@ -200,6 +250,7 @@ impl Shard {
         let took = self.context.clock.monotonic().saturating_sub(job.started);
         let metrics = &self.shared.metrics;
         metrics.seals.inc();
+        metrics.sealed_bytes.inc_by(bytes);
         metrics.seal_seconds.observe(took.as_secs_f64());
         self.publish();
         Ok(Retired {
@@ -216,51 +267,50 @@ impl SealJob {
     /// Of a write or a sync. What was written is an orphan, which the next open removes.
     pub fn run(self) -> Result<Sealed, StoreError> {
         let mut blocks = Vec::new();
-        let mut next = 0;
-        for table in &self.tables {
-            let windows = self.windows(table);
-            if windows.is_empty() {
-                continue;
-            }
-            let order = series_order(table);
-            for window in windows {
+        for frozen in &self.tables {
+            let order = frozen.series_order();
+            for (ordinal, window) in self.windows(frozen).into_iter().enumerate() {
                 let id = BlockId {
-                    sequence: self.sequence,
-                    ordinal: next,
+                    sequence: frozen.sequence,
+                    ordinal: u32::try_from(ordinal).expect("blocks of a seal are bounded"),
                 };
-                next += 1;
-                blocks.extend(self.write_block(id, table, window, &order)?);
+                blocks.extend(self.write_block(frozen, id, window, &order)?);
             }
         }
-        let dir = self.dir.blocks();
-        if next > 0 && !active(BLOCK_DIR_UNSYNCED) {
-            // IMPORTANT: the names before the manifest lists them.
-            self.context.fs.sync_dir(&dir).context("sync", &dir)?;
+        if !blocks.is_empty() {
+            let dir = self.dir.blocks();
+            if !active(BLOCK_DIR_UNSYNCED) {
+                // IMPORTANT: the names before the manifest lists them.
+                self.context.fs.sync_dir(&dir).context("sync", &dir)?;
+            }
         }
         Ok(Sealed { job: self, blocks })
     }
 
     /// The windows of the samples, `[start, end]` each, disjoint and in order of time; at most as
     /// many as one seal may write.
-    fn windows(&self, table: &Memtable) -> Vec<(i64, i64)> {
+    fn windows(&self, frozen: &FrozenTable) -> Vec<(i64, i64)> {
+        let table = frozen.table.rows();
         let max = self.context.options.blocks_per_seal_max;
-        widen(table.rows().windows(), self.context.window_ms(), max)
+        widen(table.windows(), self.context.window_ms(), max)
     }
 }
 
-/// The series as a block wants them: by tenant, then by labels.
-fn series_order(table: &Memtable) -> Vec<SeriesRef> {
-    let rows = table.rows();
-    let keyed = rows.all().map(|at| {
-        let (tenant, labels) = rows.describe(at);
-        (tenant, labels.canonical(), at)
-    });
-    let mut keyed: Vec<_> = keyed.collect();
-    keyed.sort_unstable_by(|a, b| {
-        let tenants = a.0.cmp(b.0);
-        tenants.then_with(|| label_order::compare(a.1, b.1))
-    });
-    keyed.into_iter().map(|(_, _, at)| at).collect()
+impl FrozenTable {
+    /// The series as a block wants them: by tenant, then by labels.
+    fn series_order(&self) -> Vec<SeriesRef> {
+        let rows = self.table.rows();
+        let keyed = rows.all().map(|at| {
+            let (tenant, labels) = rows.describe(at);
+            (tenant, labels.canonical(), at)
+        });
+        let mut keyed: Vec<_> = keyed.collect();
+        keyed.sort_unstable_by(|a, b| {
+            let tenants = a.0.cmp(b.0);
+            tenants.then_with(|| label_order::compare(a.1, b.1))
+        });
+        keyed.into_iter().map(|(_, _, at)| at).collect()
+    }
 }
 
 /// Joins the oldest windows until there are at most `max`. A device whose clock began in 1970 is
