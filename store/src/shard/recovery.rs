@@ -155,6 +155,7 @@ impl Shard {
                     result => result?,
                 }
                 self.last = Some(Fingerprint::of(&record));
+                self.shared.set_appended_at(record.appended_at);
                 replayed += 1;
                 if self.seal_due().is_some() {
                     // Everything up to this record, and no more, is in the memtable.
