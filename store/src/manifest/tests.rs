@@ -295,11 +295,6 @@ fn golden() -> Vec<u8> {
 #[test]
 fn golden_file_is_reproduced_and_read() {
     let stored = include_bytes!("../../testdata/manifest-v1.bin");
-    if std::env::var("WG").is_ok() {
-        std::fs::write("testdata/manifest-v1.bin", golden()).unwrap();
-        println!("{}", crate::golden::hex_dump(&golden()));
-        return;
-    }
     assert_eq!(
         golden(),
         stored,
