@@ -15,6 +15,7 @@
 
 mod decode;
 mod encode;
+mod requeue;
 mod split;
 
 pub use decode::{Batch, BatchError, FloatSeries, Section, SectionContent, decode_delete};
@@ -23,6 +24,8 @@ pub use encode::{
     encode_metadata_section,
 };
 pub use split::split_batch;
+
+pub use requeue::{is_requeued, requeue};
 
 use crate::{Offset, PartitionId, QueueId};
 

@@ -19,6 +19,7 @@
 //!   [`Future`].
 
 mod appender;
+mod dead_letter;
 mod embedded;
 mod error;
 #[cfg(feature = "kafka")]
@@ -31,6 +32,7 @@ mod traits;
 pub mod wire;
 
 pub use appender::{Appender, AppenderOptions, PendingAppend, SubmitError};
+pub use dead_letter::{DeadLetter, DeadLetterSink, Origin, OriginError, SinkError};
 pub use embedded::{EmbeddedOptions, EmbeddedQueue, MAX_PARTITIONS};
 pub use error::{IdentityDamage, QueueError};
 pub use look::RecordSource;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::diff::DiffArgs;
+use crate::commands::dlq::DlqArgs;
 use crate::commands::inspect::InspectArgs;
 use crate::commands::queue::QueueArgs;
 use crate::commands::replay::ReplayArgs;
@@ -58,6 +59,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// Look after the queue: create the topic, see the lag, look at records
     Queue(QueueArgs),
+    /// Look after dead letters: records of the queue that could not be applied
+    Dlq(DlqArgs),
     /// Apply records of the queue again, to a store in a directory of its own
     Replay(ReplayArgs),
     /// Compare the stores of two data directories, sample by sample

@@ -64,6 +64,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         }
         Some(Command::Demo(args)) => demo::run(&args),
         Some(Command::Queue(args)) => commands::queue::run(&args, &configuration(&cli.config)?),
+        Some(Command::Dlq(args)) => commands::dlq::run(&args, &configuration(&cli.config)?),
         Some(Command::Replay(args)) => replay::run(&configuration(&cli.config)?, &args),
         Some(Command::Inspect(args)) => inspect::run(&args),
         Some(Command::Verify(args)) => verify::run(&args),

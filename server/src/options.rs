@@ -93,6 +93,7 @@ pub fn store(config: &Config) -> StoreOptions {
         memtable_bytes: store.memtable_bytes.0,
         memtable_max_age: store.memtable_max_age,
         block_window: store.block_window,
+        dead_letters_max: store.dead_letters_max as u64,
         ..StoreOptions::default()
     }
 }

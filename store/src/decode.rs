@@ -5,12 +5,15 @@
 //! One lookup per series and no allocation per sample; what is kept here is reused from batch to
 //! batch.
 
+use std::sync::Arc;
+
 use millrace_model::batch::{Batch, BatchError, FloatSeries, SectionContent};
 use millrace_model::{
-    DeleteEntry, Labels, MetricMetadata, Sample, SeriesHasher, SeriesId, TenantId,
+    DeleteEntry, Labels, MetricMetadata, QueueId, Sample, SeriesHasher, SeriesId, TenantId,
 };
 
 use crate::memtable::{Rows, SeriesRef};
+use crate::tombstone::{Masks, Tombstone};
 
 /// Why a record is not applied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,6 +21,9 @@ pub(crate) enum RecordError {
     /// It is no batch.
     #[error(transparent)]
     Batch(#[from] BatchError),
+    /// It made the decoder panic: a bug, whose trace is in the log.
+    #[error("the decoder panicked")]
+    Panicked,
     /// A series carries another series' identity.
     #[error("series {labels} of tenant {tenant} carries identity {got}, its own is {own}")]
     Identity {
@@ -55,15 +61,49 @@ pub(crate) struct Decoded {
     pub(crate) deletes: Vec<DeleteEntry>,
 }
 
+/// What a batch that was queued again comes after.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Earlier<'a> {
+    /// The queue that is read.
+    pub(crate) queue: QueueId,
+    /// The deletes that were applied.
+    pub(crate) tombstones: &'a [Arc<Tombstone>],
+}
+
+impl<'a> Earlier<'a> {
+    fn masks(&self, batch: &Batch<'_>) -> Masks<'a> {
+        match batch.original_position() {
+            None => Masks::default(),
+            Some(original) => {
+                // A batch of another queue was there before this one was begun.
+                let here = original.queue == self.queue;
+                let first = here.then_some(original.offset);
+                Masks::behind(self.tombstones, batch.tenant(), first)
+            }
+        }
+    }
+}
+
 impl Decoded {
     /// Decodes `payload`, replacing what was here. `rows` are not changed between this call and
     /// the one that applies the result.
-    pub(crate) fn decode(&mut self, payload: &[u8], rows: &Rows) -> Result<(), RecordError> {
+    ///
+    /// Of a batch that was queued again, the samples are left out that deletes behind its first place
+    /// hide.
+    pub(crate) fn decode(
+        &mut self,
+        payload: &[u8],
+        rows: &Rows,
+        earlier: &Earlier<'_>,
+    ) -> Result<(), RecordError> {
         self.clear();
         let batch = Batch::decode(payload)?;
+        let masks = earlier.masks(&batch);
         for section in batch.sections() {
             match section?.content()? {
-                SectionContent::Float(series) => self.decode_series(series, &batch, rows)?,
+                SectionContent::Float(series) => {
+                    self.decode_series(series, &batch, rows, &masks)?
+                }
                 SectionContent::Metadata(mut entries) => self.metadata.append(&mut entries),
                 SectionContent::Deletes(mut entries) => self.deletes.append(&mut entries),
             }
@@ -86,12 +126,29 @@ impl Decoded {
         mut series: FloatSeries<'_>,
         batch: &Batch<'_>,
         rows: &Rows,
+        masks: &Masks<'_>,
     ) -> Result<(), RecordError> {
         let hasher = SeriesHasher::new(batch.tenant());
         // A source sends its series in the same order each time, and they were given neighbouring
         // places when they were new: the next one is most often the one behind the last.
         let mut guess = SeriesRef::FIRST;
-        while let Some(id) = series.next_series(&mut self.samples)? {
+        loop {
+            let first = self.samples.len();
+            let Some(id) = series.next_series(&mut self.samples)? else {
+                return Ok(());
+            };
+            if !masks.is_empty() {
+                let hidden = masks.of(&series.labels()?);
+                let mut kept = first;
+                for at in first..self.samples.len() {
+                    self.samples[kept] = self.samples[at];
+                    kept += usize::from(!hidden.hides(self.samples[at].timestamp.0));
+                }
+                self.samples.truncate(kept);
+                if kept == first {
+                    continue;
+                }
+            }
             let target = match rows.find(id, guess) {
                 Some(known) => {
                     guess = known.next();
@@ -118,6 +175,5 @@ impl Decoded {
                 end: self.samples.len(),
             });
         }
-        Ok(())
     }
 }

@@ -129,6 +129,22 @@ pub enum StoreError {
     /// The queue has not what the shard needs next.
     #[error("queue: {0}")]
     Queue(#[source] ConsumeError),
+    /// More records than the limit could not be applied in a short time: that is a bug, or somebody
+    /// else writes to the queue.
+    #[error(
+        "partition {partition}: the record at offset {offset} cannot be applied ({reason}), nor could \
+         {max} others in the last {} min", crate::DEAD_LETTER_WINDOW.as_secs() / 60
+    )]
+    TooManyDeadLetters {
+        /// The shard.
+        partition: PartitionId,
+        /// The record that is too many.
+        offset: Offset,
+        /// The limit.
+        max: u64,
+        /// What is wrong with this one.
+        reason: String,
+    },
     /// Options that contradict one another.
     #[error("options of the store: {what}")]
     Options {

@@ -281,7 +281,7 @@ impl<'a> Examiner<'a> {
         let mut letters = 0;
         let examined = examine_log(self.fs, &dir, &mut |record| {
             letters += 1;
-            if let Err(error) = dead_letters::decode(record.lsn.0, &record.payload) {
+            if let Err(error) = dead_letters::decode(record.lsn, &record.payload) {
                 bad.push(error.to_string());
             }
         })

@@ -16,7 +16,8 @@
 //!   stands in the same checksummed frame as the data that it covers: WAL record, block, manifest
 //!   edit. There is no other place that holds an offset.
 //! - A record below W is dropped, whoever delivers it again; a gap above W is legal.
-//! - Of two samples of one series and timestamp the one later in the queue is read.
+//! - Of two samples of one series and timestamp the one later in the queue is read; one of a record
+//!   that was queued again only where no ordinary record wrote it (`layer.rs`).
 //! - The engine is synchronous: a test drives a shard step by step on one thread. `runtime.rs` is the
 //!   thin wrapper with threads. All files go through [`millrace_log::fs::Fs`], all time through
 //!   [`millrace_model::Clock`].
@@ -35,6 +36,7 @@ pub mod examine;
 mod golden;
 pub mod index;
 mod label_order;
+mod layer;
 mod maintain;
 mod manifest;
 mod memtable;
@@ -54,7 +56,7 @@ mod wal;
 mod whole;
 
 pub use compact::CompactionOptions;
-pub use dead_letters::{DeadLetter, DeadLetterReader};
+pub use dead_letters::{DEAD_LETTER_WINDOW, DeadLetterBox};
 pub use error::StoreError;
 pub use manifest::{Gap, GapCause};
 pub use metrics::StoreMetrics;

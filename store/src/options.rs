@@ -45,6 +45,9 @@ pub struct StoreOptions {
     pub poll_bytes: usize,
     /// Longest that a shard's thread waits for records before it looks at its other duties.
     pub poll_wait: Duration,
+    /// A shard stops at the first record that cannot be applied after so many others of the last ten
+    /// minutes.
+    pub dead_letters_max: u64,
     /// Manifest edits are folded into a new generation when they take this many bytes.
     pub manifest_edit_bytes_max: u64,
     /// How blocks are merged.
@@ -67,6 +70,7 @@ impl Default for StoreOptions {
             rollups: vec![Duration::from_secs(300), Duration::from_secs(3_600)],
             poll_bytes: 4 << 20,
             poll_wait: Duration::from_millis(100),
+            dead_letters_max: 100,
             manifest_edit_bytes_max: 1 << 20,
             compaction: CompactionOptions::default(),
         }

@@ -76,3 +76,5 @@ pub(crate) const CHUNK_UNVERIFIED: Bug = Bug("block: chunk checksum not verified
 pub(crate) const LABEL_PAGE_MISSED: Bug = Bug("block: last label page of a prefix not read");
 /// The queue's tools are told of a position that a power cut would undo.
 pub(crate) const COMMIT_BEFORE_SYNC: Bug = Bug("store: group offset committed before the sync");
+/// A record that was queued again is applied like any other.
+pub(crate) const REQUEUED_OVERRIDES: Bug = Bug("store: requeued record overrides");

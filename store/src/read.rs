@@ -3,8 +3,8 @@
 //! Invariants:
 //! - A [`StoreSeries`] keeps what it was selected from alive, whatever is sealed or removed since.
 //! - Samples are decoded outside of all locks, and only when they are asked for.
-//! - Sources are read in order of their sequence, and of two values of one timestamp the later is
-//!   right.
+//! - Sources are read layer by layer, in each in order of their sequence, and of two values of one
+//!   timestamp the later is right.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use millrace_model::{Labels, Matcher, SeriesId, TenantId, TimeRange};
 
 use crate::block::SeriesPlace;
 use crate::error::StoreError;
+use crate::layer::Layer;
 use crate::memtable::{Memtable, SeriesRef, SeriesSnapshot};
 use crate::merge::Merger;
 use crate::planted::{DELETE_MISSES_MEMTABLE, OLDER_BLOCK_WINS};
@@ -124,28 +125,33 @@ impl View {
         if active(OLDER_BLOCK_WINS) {
             blocks.reverse();
         }
-        for block in blocks {
-            let masks = self.masks(tenant, block.entry.sequences.1, range);
-            for series in block.reader.select(tenant, matchers, range)? {
-                let hidden = masks.of(&series.labels);
-                if hidden.covers(within(series.place.range(), range)) {
+        for layer in Layer::ALL {
+            for block in blocks.iter().filter(|b| b.entry.layer == layer) {
+                let masks = self.masks(tenant, block.entry.sequences.1, range);
+                for series in block.reader.select(tenant, matchers, range)? {
+                    let hidden = masks.of(&series.labels);
+                    if hidden.covers(within(series.place.range(), range)) {
+                        continue;
+                    }
+                    let place = Place::Block(Arc::clone(block), series.place);
+                    places.add(series.id, &series.labels, Source { place, hidden });
+                }
+            }
+            for of_view in self.tables_in(range) {
+                let table = &of_view.table;
+                if table.layer() != layer {
                     continue;
                 }
-                let place = Place::Block(Arc::clone(block), series.place);
-                places.add(series.id, &series.labels, Source { place, hidden });
+                let masks = self.table_masks(of_view, tenant, range);
+                let ends = (range.start.0, range.end.0);
+                table.select(tenant, matchers, ends, |at, id, series, labels| {
+                    let hidden = masks.of(labels);
+                    if hidden.is_empty() || !hidden.covers(within(series.range(), range)) {
+                        let place = Place::Table(Arc::clone(table), at);
+                        places.add(id, labels, Source { place, hidden });
+                    }
+                });
             }
-        }
-        for of_view in self.tables_in(range) {
-            let table = &of_view.table;
-            let masks = self.table_masks(of_view, tenant, range);
-            let ends = (range.start.0, range.end.0);
-            table.select(tenant, matchers, ends, |at, id, series, labels| {
-                let hidden = masks.of(labels);
-                if hidden.is_empty() || !hidden.covers(within(series.range(), range)) {
-                    let place = Place::Table(Arc::clone(table), at);
-                    places.add(id, labels, Source { place, hidden });
-                }
-            });
         }
         Ok(())
     }

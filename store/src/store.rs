@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use prometheus::Registry;
 
 use crate::compact::Pace;
-use crate::dead_letters::DeadLetterReader;
+use crate::dead_letters::DeadLetterBox;
 use crate::error::{IoContext, StoreError};
 use crate::maintain::{Request, Wish};
 use crate::manifest::{Gap, GapCause};
@@ -37,7 +37,7 @@ pub struct Store {
     options: StoreOptions,
     /// In order of their partitions.
     shared: Vec<Arc<Shared>>,
-    dead_letters: Vec<DeadLetterReader>,
+    dead_letters: Vec<DeadLetterBox>,
     runtime: Mutex<Stage>,
     pace: Arc<Pace>,
 }
@@ -389,7 +389,7 @@ impl Store {
 
     /// The dead letters of each partition.
     #[must_use]
-    pub fn dead_letters(&self) -> Vec<(PartitionId, DeadLetterReader)> {
+    pub fn dead_letters(&self) -> Vec<(PartitionId, DeadLetterBox)> {
         let partitions = self.shared.iter().map(|s| s.partition);
         partitions.zip(self.dead_letters.iter().cloned()).collect()
     }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use millrace_log::fs::Fs;
 use millrace_model::batch::{
-    EncodedSection, FloatSectionWriter, encode_batch, encode_delete_section,
-    encode_metadata_section,
+    EncodedSection, FloatSectionWriter, OriginalPosition, encode_batch, encode_delete_section,
+    encode_metadata_section, requeue,
 };
 use millrace_model::{
     Delete, DeleteEntry, DeleteId, Labels, ManualClock, MatchOp, Matcher, MetricMetadata, Offset,
@@ -81,6 +81,8 @@ pub(crate) fn delete(id: u128, series: &str, (start, end): (i64, i64), undo_unti
 #[derive(Clone, Debug)]
 enum Effect {
     Samples(Vec<(Key, u64)>),
+    /// Of a record that was queued again.
+    Requeued(Vec<(Key, u64)>),
     Delete(String, Delete),
     Revoke(DeleteId),
 }
@@ -96,12 +98,31 @@ pub(crate) struct VecQueue {
 impl VecQueue {
     pub(crate) fn push_rows(&mut self, tenant: &str, rows: Rows) {
         let payload = batch(tenant, &rows);
+        self.push_batch(payload, tenant, rows, false);
+    }
+
+    /// Appends a record that was queued before.
+    pub(crate) fn push_requeued(&mut self, tenant: &str, rows: Rows) {
+        let original = OriginalPosition {
+            queue: QueueId(6),
+            partition: PartitionId(0),
+            offset: Offset(3),
+        };
+        let payload = requeue(&batch(tenant, &rows), original).unwrap();
+        self.push_batch(payload.into(), tenant, rows, true);
+    }
+
+    fn push_batch(&mut self, payload: Bytes, tenant: &str, rows: Rows, requeued: bool) {
         let effects = rows
             .into_iter()
             .map(|(series, timestamp, bits)| ((tenant.to_owned(), series, timestamp), bits));
         let effects = effects.collect();
         self.push_payload(payload, 0);
-        *self.effects.last_mut().unwrap() = Effect::Samples(effects);
+        *self.effects.last_mut().unwrap() = if requeued {
+            Effect::Requeued(effects)
+        } else {
+            Effect::Samples(effects)
+        };
     }
 
     pub(crate) fn push_delete(&mut self, tenant: &str, delete: Delete) {
@@ -144,24 +165,46 @@ impl VecQueue {
         &self.records[at..]
     }
 
-    /// The fold of all records below `offset`.
+    /// The fold of all records below `offset`: those that were queued again first, since they never
+    /// override.
     pub(crate) fn fold(&self, offset: Offset) -> Model {
         let mut model = Model::new();
+        let mut again = Model::new();
         for (at, (record, effect)) in self.records.iter().zip(&self.effects).enumerate() {
             if record.offset >= offset {
                 break;
             }
             match effect {
                 Effect::Samples(samples) => model.extend(samples.iter().cloned()),
+                Effect::Requeued(samples) => {
+                    let stays = samples.iter().filter(|(key, _)| !self.hidden_at(at, key));
+                    again.extend(stays.cloned());
+                }
                 Effect::Delete(tenant, delete) => {
                     if !self.is_revoked(at, delete, offset) {
                         model.retain(|key, _| !hides(tenant, delete, key));
+                        again.retain(|key, _| !hides(tenant, delete, key));
                     }
                 }
                 Effect::Revoke(_) => {}
             }
         }
-        model
+        again.extend(model);
+        again
+    }
+
+    /// Whether a delete hides the sample when record `at` is applied.
+    fn hidden_at(&self, at: usize, key: &Key) -> bool {
+        let bound = self.records[at].offset;
+        let before = self.effects.iter().enumerate().take(at);
+        before
+            .filter_map(|(of, effect)| match effect {
+                Effect::Delete(tenant, delete) => Some((of, tenant, delete)),
+                Effect::Samples(_) | Effect::Requeued(_) | Effect::Revoke(_) => None,
+            })
+            .any(|(of, tenant, delete)| {
+                !self.is_revoked(of, delete, bound) && hides(tenant, delete, key)
+            })
     }
 
     /// Whether the delete of record `at` was taken back in time by a record below `offset`.

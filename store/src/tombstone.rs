@@ -120,6 +120,24 @@ impl<'a> Masks<'a> {
         }
     }
 
+    /// Of `tenant`, for a batch that is queued again and stood at `first` in this queue; `None`: in
+    /// another queue, before this one. Also those that have nothing left to hide in blocks.
+    pub(crate) fn behind(
+        all: &'a [Arc<Tombstone>],
+        tenant: &TenantId,
+        first: Option<Offset>,
+    ) -> Self {
+        let behind = |t: &Tombstone| first.is_none_or(|first| first < t.offset);
+        let hides = |t: &&Arc<Tombstone>| t.tenant == *tenant && behind(t);
+        Self {
+            tombstones: all.iter().filter(hides).collect(),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tombstones.is_empty()
+    }
+
     /// What is hidden of the series with these labels.
     pub(crate) fn of(&self, labels: &Labels) -> Hidden {
         if self.tombstones.is_empty() {
@@ -168,6 +186,11 @@ impl Hidden {
     pub(crate) fn covers(&self, range: TimeRange) -> bool {
         let (start, end) = (range.start.0, range.end.0);
         self.ranges.iter().any(|r| r.0 <= start && end <= r.1)
+    }
+
+    /// Whether the sample of `moment` is hidden.
+    pub(crate) fn hides(&self, moment: i64) -> bool {
+        self.ranges.iter().any(|r| r.0 <= moment && moment <= r.1)
     }
 
     /// Takes the hidden samples out of the columns from `from` on, which are in order of time.

@@ -146,7 +146,15 @@ impl<'a> Batch<'a> {
     }
 }
 
-fn split_header(bytes: &[u8]) -> Result<(&[u8], &[u8]), BatchError> {
+/// Where the tenant's name ends in a body.
+pub(super) fn tenant_end(body: &[u8]) -> Result<usize, BatchError> {
+    let mut pos = 0;
+    let len = read_len(body, &mut pos, "length of the tenant's name")?;
+    take(body, &mut pos, len, "tenant's name")?;
+    Ok(pos)
+}
+
+pub(super) fn split_header(bytes: &[u8]) -> Result<(&[u8], &[u8]), BatchError> {
     let Some((header, rest)) = bytes.split_at_checked(HEADER_BYTES) else {
         return Err(BatchError::Truncated {
             have: bytes.len(),

@@ -1,7 +1,9 @@
 //! What the program does beside serving.
 
 pub mod diff;
+pub mod dlq;
 pub mod inspect;
+pub mod offline;
 mod progress;
 pub mod queue;
 pub mod records;

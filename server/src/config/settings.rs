@@ -321,6 +321,9 @@ settings! {
         memtable_bytes: Bytes = "1GiB";
         /// Samples in memory are sealed into blocks after this time at the latest.
         memtable_max_age: Duration = "2h";
+        /// Records that cannot be applied are kept as dead letters; a shard stops at the first one
+        /// beyond so many in ten minutes.
+        dead_letters_max: usize = "100";
         /// Length of time that one block covers.
         block_window: Duration = "2h";
     }

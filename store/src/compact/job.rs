@@ -191,8 +191,10 @@ impl CompactJob {
             offsets,
             created_at: self.now,
         })?;
+        let layer = self.inputs.first().map(|block| block.entry.layer);
         let entry = BlockEntry {
             id,
+            layer: layer.expect("a job has an input"),
             bytes: summary.bytes,
             footer_crc: summary.footer_crc,
             min_time: summary.samples_range.start.0,

@@ -13,6 +13,7 @@ const HOUR: i64 = 3_600_000;
 
 fn entry(sequence: u64, ordinal: u32, min_time: i64, max_time: i64) -> BlockEntry {
     BlockEntry {
+        layer: crate::layer::Layer::Ordinary,
         id: BlockId { sequence, ordinal },
         bytes: 1_000,
         footer_crc: 0,

@@ -13,6 +13,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{BlockEntry, Edit, Gap, GapCause, ManifestState};
 use crate::error::StoreError;
+use crate::layer::Layer;
 use crate::paths::BlockId;
 use crate::tombstone::{Tombstone, TombstoneState};
 
@@ -22,7 +23,7 @@ pub(super) const FILE_HEADER_BYTES: usize = 28;
 pub(super) const FRAME_MAGIC: [u8; 4] = *b"MRME";
 pub(super) const FRAME_HEADER_BYTES: usize = 32;
 /// A block in a frame.
-const BLOCK_BYTES: usize = 90;
+const BLOCK_BYTES: usize = 91;
 const KIND_SNAPSHOT: u8 = 1;
 const KIND_EDIT: u8 = 2;
 const KIND_GAP: u8 = 3;
@@ -268,6 +269,7 @@ fn put_id(out: &mut Vec<u8>, id: BlockId) {
 
 fn put_block(out: &mut Vec<u8>, block: &BlockEntry) {
     put_id(out, block.id);
+    out.push(block.layer.code());
     out.extend_from_slice(&block.bytes.to_le_bytes());
     out.extend_from_slice(&block.footer_crc.to_le_bytes());
     out.extend_from_slice(&block.min_time.to_le_bytes());
@@ -384,6 +386,7 @@ impl<'a> Fields<'a> {
     fn block(&mut self) -> Option<BlockEntry> {
         Some(BlockEntry {
             id: self.id()?,
+            layer: Layer::from_code(self.u8()?)?,
             bytes: self.u64()?,
             footer_crc: self.u32()?,
             min_time: self.i64()?,

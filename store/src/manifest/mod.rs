@@ -27,6 +27,7 @@ use millrace_model::{
 use millrace_queue::{Fingerprint, QueueIdentity};
 
 use crate::error::{IoContext, StoreError};
+use crate::layer::Layer;
 use crate::paths::{BlockId, ShardDir, parse_manifest};
 use crate::planted::EDIT_UNSYNCED;
 use crate::tombstone::Tombstone;
@@ -41,6 +42,8 @@ pub(crate) type MetadataMap = BTreeMap<TenantId, BTreeMap<String, MetricMetadata
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BlockEntry {
     pub(crate) id: BlockId,
+    /// Whose samples it holds. Blocks of different layers are never merged.
+    pub(crate) layer: Layer,
     /// Length of the file.
     pub(crate) bytes: u64,
     /// Checksum of the file's footer, which covers all the rest.

@@ -34,6 +34,11 @@ fn block(sequence: u64) -> BlockEntry {
             sequence,
             ordinal: 0,
         },
+        layer: if sequence == 2 {
+            Layer::Requeued
+        } else {
+            Layer::Ordinary
+        },
         bytes: 4096,
         footer_crc: 0xE306_9283,
         min_time: -1,

@@ -30,6 +30,7 @@ use parking_lot::{RwLock, RwLockReadGuard};
 
 use crate::decode::{Decoded, Entry, Target};
 use crate::index::MemIndex;
+use crate::layer::Layer;
 use pages::Pages;
 pub(crate) use read::SeriesSnapshot;
 use series::{Pushed, Series};
@@ -65,6 +66,7 @@ pub(crate) struct Counts {
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Memtable {
+    layer: Layer,
     rows: RwLock<Rows>,
     /// By tenant, in the order of [`Rows::tenants`].
     indexes: RwLock<Vec<MemIndex>>,
@@ -96,11 +98,17 @@ pub(crate) struct Rows {
 
 impl Memtable {
     /// An empty memtable whose samples will go to blocks of `window_ms`.
-    pub(crate) fn new(window_ms: i64) -> Self {
+    pub(crate) fn new(layer: Layer, window_ms: i64) -> Self {
         Self {
+            layer,
             rows: RwLock::new(Rows::new(window_ms)),
             indexes: RwLock::new(Vec::new()),
         }
+    }
+
+    /// Which samples it takes.
+    pub(crate) fn layer(&self) -> Layer {
+        self.layer
     }
 
     /// The series, for a short while: who holds this holds up the writer.

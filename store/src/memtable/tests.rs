@@ -10,7 +10,12 @@ const HOUR: i64 = 3_600_000;
 
 fn put(table: &Memtable, tenant: &str, rows: &[(String, i64, u64)]) -> Counts {
     let mut decoded = Decoded::default();
-    decoded.decode(&batch(tenant, rows), &table.rows()).unwrap();
+    let earlier = crate::decode::Earlier {
+        queue: millrace_model::QueueId(7),
+        tombstones: &[],
+    };
+    let payload = batch(tenant, rows);
+    decoded.decode(&payload, &table.rows(), &earlier).unwrap();
     table.apply(&decoded, Duration::ZERO)
 }
 
@@ -33,7 +38,7 @@ const ALL: (i64, i64) = (i64::MIN, i64::MAX);
 
 #[test]
 fn late_and_duplicate_samples_are_counted() {
-    let table = Memtable::new(HOUR);
+    let table = Memtable::new(crate::layer::Layer::Ordinary, HOUR);
     let counts = put(
         &table,
         "t",
@@ -56,7 +61,7 @@ fn late_and_duplicate_samples_are_counted() {
 /// A late sample of the newest timestamp stands between two equal ones: the last is no duplicate.
 #[test]
 fn back_to_an_older_value_is_a_change() {
-    let table = Memtable::new(HOUR);
+    let table = Memtable::new(crate::layer::Layer::Ordinary, HOUR);
     for value in [1.0, 2.0, 1.0] {
         put(&table, "t", &[row("a", 10, value)]);
     }
@@ -65,7 +70,7 @@ fn back_to_an_older_value_is_a_change() {
 
 #[test]
 fn chunks_close_and_ranges_cut_them() {
-    let table = Memtable::new(HOUR);
+    let table = Memtable::new(crate::layer::Layer::Ordinary, HOUR);
     let rows: Vec<_> = (0..1_000).map(|i| row("a", i * 10, i as f64)).collect();
     put(&table, "t", &rows);
     for (start, end) in [
@@ -89,7 +94,7 @@ fn chunks_close_and_ranges_cut_them() {
 
 #[test]
 fn windows_are_noted_before_the_epoch_too() {
-    let table = Memtable::new(HOUR);
+    let table = Memtable::new(crate::layer::Layer::Ordinary, HOUR);
     put(
         &table,
         "t",
@@ -107,7 +112,7 @@ fn windows_are_noted_before_the_epoch_too() {
 
 #[test]
 fn known_series_are_found_by_guess_and_by_lookup() {
-    let table = Memtable::new(HOUR);
+    let table = Memtable::new(crate::layer::Layer::Ordinary, HOUR);
     let rows: Vec<_> = (0..100).map(|i| row(&format!("s{i}"), 1, 0.0)).collect();
     put(&table, "t", &rows);
     let hasher = SeriesHasher::new(&tenant("t"));
@@ -123,7 +128,7 @@ fn known_series_are_found_by_guess_and_by_lookup() {
 
 #[test]
 fn memory_grows_with_what_is_kept_and_not_with_what_is_repeated() {
-    let table = Memtable::new(HOUR);
+    let table = Memtable::new(crate::layer::Layer::Ordinary, HOUR);
     let bytes = || table.rows().heap_bytes();
     let empty = bytes();
     put(&table, "t", &[row("a", 1_000, 0.0)]);
@@ -151,7 +156,7 @@ proptest! {
             proptest::collection::vec((0u8..3, 0i64..400, 0u64..4), 1..80), 1..12),
         range in (0i64..400, 0i64..400),
     ) {
-        let table = Memtable::new(100);
+        let table = Memtable::new(crate::layer::Layer::Ordinary, 100);
         let mut model: BTreeMap<(u8, i64), u64> = BTreeMap::new();
         let mut order = Vec::new();
         for rows in &batches {

@@ -92,6 +92,7 @@ impl SealJob {
         })?;
         let entry = BlockEntry {
             id,
+            layer: frozen.table.layer(),
             bytes: summary.bytes,
             footer_crc: summary.footer_crc,
             min_time: summary.samples_range.start.0,

@@ -12,6 +12,7 @@ use millrace_model::{Delete, DeleteEntry, DeleteId, Offset, TenantId, TimestampM
 use millrace_queue::Record;
 
 use super::{Shard, View};
+use crate::layer::Layer;
 use crate::manifest::Edit;
 use crate::planted::{REVOKE_NOT_KEPT, SEAL_FORGETS_DELETES};
 use crate::tombstone::{Tombstone, TombstoneState};
@@ -78,20 +79,28 @@ impl Shard {
         let ends = (delete.range.start.0, delete.range.end.0);
         delete.selectors.iter().any(|matchers| {
             let mut found = false;
-            self.active
-                .select(tenant, matchers, ends, |_, _, _, _| found = true);
+            for table in self.active_tables() {
+                table.select(tenant, matchers, ends, |_, _, _, _| found = true);
+            }
             found
         })
     }
 
     /// Applies the decoded deletes of `record`.
-    pub(super) fn apply_deletes(&mut self, record: &Record) {
+    ///
+    /// A delete that was queued again and is known already changes nothing: it hides what stood
+    /// before it at its first place.
+    pub(super) fn apply_deletes(&mut self, record: &Record, layer: Layer) {
         let Some(tenant) = self.decoded.tenant.clone() else {
             return;
         };
         for entry in std::mem::take(&mut self.decoded.deletes) {
             match entry {
                 DeleteEntry::Delete(delete) => {
+                    let again = layer == Layer::Requeued;
+                    if again && self.shared.view().tombstone(delete.id).is_some() {
+                        continue;
+                    }
                     self.apply_delete(tenant.clone(), record.offset, delete);
                 }
                 DeleteEntry::Revoke { id, .. } => {

@@ -20,24 +20,29 @@ mod state;
 mod stop;
 mod upkeep;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_log::fs::Fs;
 use millrace_log::planted::active;
+use millrace_model::batch::is_requeued;
 use millrace_model::{Clock, Offset, PartitionId, TimestampMs};
-use millrace_queue::{Fingerprint, QueueIdentity, Record};
+use millrace_queue::{Fingerprint, Origin, QueueIdentity, Record};
 
-use crate::dead_letters::{DeadLetterReader, DeadLetters};
-use crate::decode::{Decoded, RecordError};
+use crate::dead_letters::{DeadLetterBox, Kept, Terms};
+use crate::decode::{Decoded, Earlier, RecordError};
 use crate::error::StoreError;
+use crate::layer::Layer;
 use crate::manifest::{Manifest, MetadataMap};
 use crate::memtable::Memtable;
 use crate::metrics::{StoreMetrics, as_gauge};
 use crate::options::{StoreOptions, WalSync};
 use crate::paths::ShardDir;
-use crate::planted::{REDELIVERY_APPLIED, REDELIVERY_OFF_BY_ONE, RELEASE_BEFORE_SEAL};
+use crate::planted::{
+    REDELIVERY_APPLIED, REDELIVERY_OFF_BY_ONE, RELEASE_BEFORE_SEAL, REQUEUED_OVERRIDES,
+};
 use crate::wal::Wal;
 pub(crate) use blocks::LiveBlock;
 pub(crate) use change::{Change, remove_obsolete};
@@ -86,9 +91,11 @@ pub struct Shard {
     shared: Arc<Shared>,
     manifest: Manifest,
     wal: Wal,
-    dead_letters: DeadLetters,
-    /// The memtable that takes samples; the last of the view's.
+    dead_letters: DeadLetterBox,
+    /// The memtable that takes samples.
     active: Arc<Memtable>,
+    /// The one that takes samples of records that were queued again, once there are such.
+    requeued: Option<Arc<Memtable>>,
     /// The active memtable holds samples of records from here on.
     active_from: Offset,
     /// Memtables that deletes have closed and that no seal has taken yet, oldest first.
@@ -101,6 +108,8 @@ pub struct Shard {
     applied: Offset,
     /// Of the record right before W.
     last: Option<Fingerprint>,
+    /// Whether the records that are applied come from the WAL.
+    replaying: bool,
     /// Everything below is on the disk, in the WAL or in blocks.
     synced: Offset,
     /// Metadata that the manifest does not have yet.
@@ -174,8 +183,8 @@ impl Shard {
 
     /// The records that could not be decoded.
     #[must_use]
-    pub fn dead_letters(&self) -> DeadLetterReader {
-        self.dead_letters.reader()
+    pub fn dead_letters(&self) -> DeadLetterBox {
+        self.dead_letters.clone()
     }
 
     /// Applies records of the queue in their order. Those below W are dropped. A record that cannot
@@ -285,10 +294,15 @@ impl Shard {
 
     /// Applies one record that is in the WAL.
     fn apply_one(&mut self, record: &Record) -> Result<(), StoreError> {
-        match self.decode(record) {
+        let layer = if is_requeued(&record.payload) && !active(REQUEUED_OVERRIDES) {
+            Layer::Requeued
+        } else {
+            Layer::Ordinary
+        };
+        match self.decode(record, layer) {
             Ok(()) => {
-                self.apply_deletes(record);
-                self.apply_decoded();
+                self.apply_deletes(record, layer);
+                self.apply_decoded(layer);
             }
             Err(error) => self.keep_dead_letter(record, &error.to_string())?,
         }
@@ -298,34 +312,71 @@ impl Shard {
     }
 
     /// The first phase: nothing is changed by it, but that a memtable may be closed off.
-    fn decode(&mut self, record: &Record) -> Result<(), RecordError> {
-        {
-            // Only this thread changes the memtable: what was found under the read lock is still
-            // right under the write lock.
-            let rows = self.active.rows();
-            self.decoded.decode(&record.payload, &rows)?;
-        }
+    fn decode(&mut self, record: &Record, layer: Layer) -> Result<(), RecordError> {
+        self.decode_for(record, layer)?;
         if self.decoded.deletes.is_empty() || !self.delete_needs_boundary() {
             return Ok(());
         }
         self.close_table(record.offset);
         // What was decoded refers to the memtable that was closed.
-        let rows = self.active.rows();
-        self.decoded.decode(&record.payload, &rows)
+        self.decode_for(record, layer)
     }
 
-    fn apply_decoded(&mut self) {
+    /// Decodes a record. A decoder that panics has found a record that it cannot decode.
+    fn decode_for(&mut self, record: &Record, layer: Layer) -> Result<(), RecordError> {
+        let table = self.table(layer);
+        let view = self.shared.view();
+        let earlier = Earlier {
+            queue: self.manifest.state().queue,
+            tombstones: &view.tombstones,
+        };
+        // Only this thread changes the memtable: what was found under the read lock is still
+        // right under the write lock.
+        let rows = table.rows();
+        let decoded = &mut self.decoded;
+        let decode = || decoded.decode(&record.payload, &rows, &earlier);
+        // What is half decoded is cleared by the next decode, and never applied.
+        catch_unwind(AssertUnwindSafe(decode)).unwrap_or(Err(RecordError::Panicked))
+    }
+
+    /// The memtable that takes samples of `layer`.
+    fn table(&mut self, layer: Layer) -> Arc<Memtable> {
+        match layer {
+            Layer::Ordinary => Arc::clone(&self.active),
+            Layer::Requeued => {
+                let requeued = self.requeued.get_or_insert_with(|| {
+                    let table = Arc::new(Memtable::new(layer, self.context.window_ms()));
+                    let open = TableView::open(Arc::clone(&table));
+                    self.shared.change_view(|view| view.tables.push(open));
+                    table
+                });
+                Arc::clone(requeued)
+            }
+        }
+    }
+
+    fn active_tables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
+        self.requeued.iter().chain([&self.active])
+    }
+
+    /// Memory of the memtables that take samples.
+    fn active_bytes(&self) -> usize {
+        self.active_tables().map(|t| t.rows().heap_bytes()).sum()
+    }
+
+    fn apply_decoded(&mut self, layer: Layer) {
+        let table = self.table(layer);
         let now = self.context.clock.monotonic();
-        let counts = self.active.apply(&self.decoded, now);
+        let counts = table.apply(&self.decoded, now);
         let metrics = &self.shared.metrics;
         metrics.batches.inc();
         metrics.samples.inc_by(counts.samples);
         metrics.late_samples.inc_by(counts.late);
         metrics.duplicate_samples.inc_by(counts.duplicate);
-        self.apply_metadata();
+        self.apply_metadata(layer);
     }
 
-    fn apply_metadata(&mut self) {
+    fn apply_metadata(&mut self, layer: Layer) {
         let Some(tenant) = self.decoded.tenant.as_ref() else {
             return;
         };
@@ -336,7 +387,8 @@ impl Shard {
         let known = all.entry(tenant.clone()).or_default();
         let unsealed = self.unsealed_metadata.entry(tenant.clone()).or_default();
         for entry in self.decoded.metadata.drain(..) {
-            if known.get(&entry.metric) != Some(&entry) {
+            let fills_gap = layer == Layer::Ordinary || !known.contains_key(&entry.metric);
+            if fills_gap && known.get(&entry.metric) != Some(&entry) {
                 unsealed.insert(entry.metric.clone(), entry.clone());
                 known.insert(entry.metric.clone(), entry);
             }
@@ -344,16 +396,33 @@ impl Shard {
     }
 
     fn keep_dead_letter(&mut self, record: &Record, reason: &str) -> Result<(), StoreError> {
-        if self.dead_letters.keep(record, reason)? {
-            tracing::error!(
-                partition = self.partition().0,
-                offset = record.offset.0,
-                reason,
-                "record kept as a dead letter"
-            );
-            self.shared.metrics.dead_letters.inc();
+        let partition = self.partition();
+        let origin = Origin {
+            queue: self.manifest.state().queue,
+            partition,
+            offset: record.offset,
+        };
+        let max = self.context.options.dead_letters_max;
+        let terms = Terms {
+            now: self.context.clock.now(),
+            max,
+            replaying: self.replaying,
+        };
+        match self.dead_letters.keep(origin, record, reason, terms)? {
+            Kept::New => {
+                let (partition, offset) = (partition.0, record.offset.0);
+                tracing::error!(partition, offset, reason, "record kept as a dead letter");
+                self.shared.metrics.dead_letters.inc();
+                Ok(())
+            }
+            Kept::Before => Ok(()),
+            Kept::TooMany => Err(StoreError::TooManyDeadLetters {
+                partition,
+                offset: record.offset,
+                max,
+                reason: reason.to_owned(),
+            }),
         }
-        Ok(())
     }
 
     fn advance(&mut self, applied: Offset) {
@@ -378,10 +447,13 @@ impl Shard {
 
     /// Publishes what changes with every poll.
     fn publish(&self) {
-        let table = self.active.rows();
-        let bytes = table.heap_bytes() + self.closed_bytes + self.frozen_bytes;
-        let (series, samples) = (table.len() as u64, table.samples());
-        drop(table);
+        let (mut series, mut samples) = (0, 0);
+        for table in self.active_tables() {
+            let rows = table.rows();
+            series += rows.len() as u64;
+            samples += rows.samples();
+        }
+        let bytes = self.active_bytes() + self.closed_bytes + self.frozen_bytes;
         let metrics = &self.shared.metrics;
         metrics.memtable_bytes.set(as_gauge(bytes as u64));
         metrics.memtable_series.set(as_gauge(series));

@@ -21,10 +21,11 @@ use millrace_model::PartitionId;
 use millrace_queue::Fingerprint;
 
 use super::deletes::DeleteChanges;
-use super::{LiveBlock, Shard, ShardContext, Shared, TableView, View};
-use crate::dead_letters::DeadLetters;
+use super::{LiveBlock, Shard, ShardContext, Shared, StopCode, TableView, View};
+use crate::dead_letters::DeadLetterBox;
 use crate::decode::Decoded;
 use crate::error::{IoContext, StoreError};
+use crate::layer::Layer;
 use crate::manifest::{Manifest, MetadataMap};
 use crate::memtable::Memtable;
 use crate::metrics::as_gauge;
@@ -69,11 +70,11 @@ pub(super) fn open(
             wal: wal.first_lsn(),
         });
     }
-    let dead_letters = DeadLetters::open(&context.fs, dir.dead_letters())?;
+    let dead_letters = DeadLetterBox::open_in(&context.fs, dir.dead_letters(), partition)?;
     create_dir_durable(fs, &dir.blocks()).context("create", &dir.blocks())?;
     remove_orphans(fs, &dir, &state.blocks.keys().copied().collect())?;
     let blocks = open_blocks(&context, &dir, &manifest)?;
-    let table = Arc::new(Memtable::new(context.window_ms()));
+    let table = Arc::new(Memtable::new(Layer::Ordinary, context.window_ms()));
     let mut view = View {
         blocks: Vec::new(),
         tables: vec![TableView::open(Arc::clone(&table))],
@@ -93,12 +94,14 @@ pub(super) fn open(
         wal,
         dead_letters,
         active: table,
+        requeued: None,
         active_from: sealed,
         closed: Vec::new(),
         closed_bytes: 0,
         closed_first_at: None,
         applied: sealed,
         last,
+        replaying: true,
         synced: sealed,
         unsealed_metadata: MetadataMap::new(),
         unsealed_deletes: DeleteChanges::default(),
@@ -108,6 +111,7 @@ pub(super) fn open(
         synced_at,
     };
     let replayed = shard.replay()?;
+    shard.replaying = false;
     let took = shard.context.clock.monotonic().saturating_sub(started);
     shard.synced = shard.applied;
     shard.shared.set_recovered(took, replayed);
@@ -142,7 +146,14 @@ impl Shard {
                 if record.offset < self.applied || std::mem::take(&mut skip) {
                     continue;
                 }
-                self.apply_one(&record)?;
+                match self.apply_one(&record) {
+                    // It can be read, and stays where it is until somebody has had a look.
+                    Err(error @ StoreError::TooManyDeadLetters { .. }) => {
+                        self.shared.stop(StopCode::DeadLetters, &error.to_string());
+                        return Ok(replayed);
+                    }
+                    result => result?,
+                }
                 self.last = Some(Fingerprint::of(&record));
                 self.shared.set_appended_at(record.appended_at);
                 replayed += 1;

@@ -23,6 +23,7 @@ use super::state::TableView;
 use super::{LiveBlock, Shard, ShardContext};
 use crate::error::{IoContext, StoreError};
 use crate::label_order;
+use crate::layer::Layer;
 use crate::manifest::Edit;
 use crate::memtable::{Memtable, SeriesRef};
 use crate::paths::{BlockId, ShardDir};
@@ -96,18 +97,17 @@ impl Shard {
         if self.closed.len() >= CLOSED_TABLES_MAX {
             return Some(SealReason::Deletes);
         }
-        let table = self.active.rows();
         // Half of the share: the other half is for what comes while this is sealed.
-        if table.heap_bytes() + self.closed_bytes >= self.context.memtable_bytes() / 2 {
+        if self.active_bytes() + self.closed_bytes >= self.context.memtable_bytes() / 2 {
             return Some(SealReason::Full);
         }
         let now = self.context.clock.monotonic();
-        let first = self.closed_first_at.or(table.first_at());
+        let mut firsts = self.active_tables().filter_map(|t| t.rows().first_at());
+        let first = self.closed_first_at.or(firsts.next());
         let age = first.map(|first| now.saturating_sub(first));
         if age.is_some_and(|age| age >= self.context.options.memtable_max_age) {
             return Some(SealReason::Old);
         }
-        drop(table);
         (self.wal.bytes() >= self.context.options.wal_bytes_max).then_some(SealReason::WalFull)
     }
 
@@ -115,8 +115,7 @@ impl Shard {
     /// the seal is done.
     #[must_use]
     pub fn must_wait_for_seal(&self) -> bool {
-        let table = self.active.rows();
-        let bytes = table.heap_bytes() + self.closed_bytes + self.frozen_bytes;
+        let bytes = self.active_bytes() + self.closed_bytes + self.frozen_bytes;
         self.sealing && bytes >= self.context.memtable_bytes()
     }
 
@@ -165,28 +164,32 @@ impl Shard {
         }
     }
 
-    /// Closes the memtable that takes samples, all of which come from records below `to`, and puts a
-    /// new one in its place.
+    /// Closes the memtables that take samples, all of which come from records below `to`, and puts a
+    /// new one in the place of the ordinary one.
     pub(super) fn close_table(&mut self, to: Offset) {
-        let fresh = Arc::new(Memtable::new(self.context.window_ms()));
-        let table = std::mem::replace(&mut self.active, Arc::clone(&fresh));
-        let rows = table.rows();
-        self.closed_bytes += rows.heap_bytes();
-        self.closed_first_at = self.closed_first_at.or(rows.first_at());
-        drop(rows);
+        let fresh = Arc::new(Memtable::new(Layer::Ordinary, self.context.window_ms()));
+        let ordinary = std::mem::replace(&mut self.active, Arc::clone(&fresh));
         let from = std::mem::replace(&mut self.active_from, to);
-        let sequence = self.shared.take_sequence();
-        self.shared.change_view(|view| {
-            if let Some(last) = view.tables.last_mut() {
-                last.sequence = sequence;
-            }
-            view.tables.push(TableView::open(fresh));
-        });
-        self.closed.push(FrozenTable {
-            table,
-            sequence,
-            offsets: (from, to),
-        });
+        for table in self.requeued.take().into_iter().chain([ordinary]) {
+            let rows = table.rows();
+            self.closed_bytes += rows.heap_bytes();
+            self.closed_first_at = self.closed_first_at.or(rows.first_at());
+            drop(rows);
+            let sequence = self.shared.take_sequence();
+            self.shared.change_view(|view| {
+                let mut views = view.tables.iter_mut();
+                if let Some(closed) = views.find(|v| Arc::ptr_eq(&v.table, &table)) {
+                    closed.sequence = sequence;
+                }
+            });
+            self.closed.push(FrozenTable {
+                table,
+                sequence,
+                offsets: (from, to),
+            });
+        }
+        self.shared
+            .change_view(|view| view.tables.push(TableView::open(fresh)));
     }
 
     /// Makes the blocks of a seal live, and returns what they replace.

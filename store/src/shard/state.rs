@@ -25,8 +25,8 @@ use crate::tombstone::{Masks, Tombstone};
 pub(crate) struct View {
     /// In order of their sequences: of two with one sample the later one is right.
     pub(crate) blocks: Vec<Arc<LiveBlock>>,
-    /// Memtables being sealed or waiting for it, oldest first, and then the one that takes samples.
-    /// Later than all blocks.
+    /// Memtables being sealed or waiting for it, oldest first, and those that take samples.
+    /// Later than all blocks of their layer.
     pub(crate) tables: Vec<TableView>,
     /// Deletes whose samples are not all removed yet, and those that are; in order of their offsets.
     pub(crate) tombstones: Arc<[Arc<Tombstone>]>,

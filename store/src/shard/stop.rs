@@ -101,6 +101,7 @@ impl From<&StoreError> for StopCode {
                 // Waited for, and the end of the queue is the end of the shard in order.
                 ConsumeError::Unavailable { .. } | ConsumeError::Closed => Self::Bug,
             },
+            StoreError::TooManyDeadLetters { .. } => Self::DeadLetters,
             StoreError::Fenced { .. } => Self::Fenced,
             StoreError::Panicked | StoreError::SealerGone => Self::Bug,
             _ => Self::Storage,

@@ -12,6 +12,7 @@ use millrace_model::{DeleteId, TimeRange};
 use super::{Change, LiveBlock, Shard, ShardContext, Shared, View, remove_obsolete};
 use crate::compact::{CompactJob, Keep, Plan, PlanInput, plan};
 use crate::error::StoreError;
+use crate::layer::Layer;
 use crate::manifest::BlockEntry;
 use crate::paths::ShardDir;
 use crate::planted::REMOVED_WHILE_PENDING;
@@ -55,7 +56,20 @@ impl Upkeep {
     /// The next merge of blocks, its files in `fs`; with `force`, all that can be merged is.
     pub(crate) fn next_merge(&self, fs: &Arc<dyn Fs>, force: bool) -> Option<CompactJob> {
         let view = self.shared.view();
-        let blocks: Vec<BlockEntry> = view.blocks.iter().map(|b| b.entry.clone()).collect();
+        // The layers stay apart: a sample that was queued again must not come before an ordinary one.
+        let mut layers = Layer::ALL.into_iter();
+        layers.find_map(|layer| self.next_merge_of(layer, &view, fs, force))
+    }
+
+    fn next_merge_of(
+        &self,
+        layer: Layer,
+        view: &View,
+        fs: &Arc<dyn Fs>,
+        force: bool,
+    ) -> Option<CompactJob> {
+        let of_layer = view.blocks.iter().filter(|b| b.entry.layer == layer);
+        let blocks: Vec<BlockEntry> = of_layer.map(|b| b.entry.clone()).collect();
         let pending = view.tombstones.iter().filter(|t| is_pending(t));
         let pending: Vec<_> = pending
             .map(|t| {
@@ -73,7 +87,7 @@ impl Upkeep {
         })?;
         let chosen = |b: &&Arc<LiveBlock>| plan.inputs.contains(&b.entry.id);
         let inputs = view.blocks.iter().filter(chosen).cloned().collect();
-        Some(self.job(fs, &view, inputs, None, &plan))
+        Some(self.job(fs, view, inputs, None, &plan))
     }
 
     /// A job that writes one block again, without what deletes hide for good and without the series

@@ -5,6 +5,7 @@ mod create;
 mod lag;
 #[cfg(feature = "kafka")]
 mod migrate;
+mod resume;
 mod table;
 
 use clap::{Args, Subcommand};
@@ -42,6 +43,11 @@ pub enum QueueCommand {
     Tail(TailArgs),
     /// Print one record whole
     Inspect(RecordArgs),
+    /// Let a stopped shard go on where you say, while its server is stopped
+    ///
+    /// `/api/v1/status/pipeline` says which shard has stopped and why; docs/kafka.md says what each
+    /// reason means. The change is written into the shard's manifest and stays on record.
+    Resume(resume::ResumeArgs),
 }
 
 /// How the topic should be.
@@ -103,5 +109,6 @@ pub fn run(args: &QueueArgs, config: &Config) -> Result<(), Failure> {
         QueueCommand::Lag(args) => lag::run(args, config),
         QueueCommand::Tail(args) => tail::tail(config, args),
         QueueCommand::Inspect(args) => tail::inspect(config, args),
+        QueueCommand::Resume(args) => resume::run(args, config),
     }
 }

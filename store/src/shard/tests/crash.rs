@@ -90,6 +90,19 @@ pub(super) fn queue() -> VecQueue {
                 ("c", (i % 3) * 3 * hour, 300 + i as u64),
             ]),
         );
+        if i % 6 == 3 {
+            // Conflicts with records before and behind it, and fills gaps.
+            let seconds = |of: i64| of * 1_000;
+            queue.push_requeued(
+                tenant,
+                rows(&[
+                    ("a", seconds(i - 2), 500 + i as u64),
+                    ("a", seconds(i + 3), 600 + i as u64),
+                    ("b", seconds(900 + i), 700 + i as u64),
+                    ("b", seconds(900 + i / 12), 800 + i as u64),
+                ]),
+            );
+        }
         if i == 5 || i == 11 {
             queue.push_payload(b"no batch at all".as_slice().into(), 2);
         }
@@ -232,8 +245,8 @@ fn expect_content(shard: &Shard, queue: &VecQueue, applied: Offset) -> Result<()
 }
 
 fn expect_dead_letters(shard: &Shard, queue: &VecQueue) -> Result<(), String> {
-    let letters = shard.dead_letters().read_all().map_err(|e| e.to_string())?;
-    let got: Vec<_> = letters.iter().map(|l| l.origin).collect();
+    let letters = shard.dead_letters().written().map_err(|e| e.to_string())?;
+    let got: Vec<_> = letters.iter().map(|origin| origin.offset).collect();
     let bad = queue
         .records
         .iter()

@@ -91,12 +91,61 @@ fn a_batch_is_applied_whole_or_becomes_a_dead_letter() {
         let [letter] = &letters[..] else {
             panic!("{letters:?}")
         };
-        assert_eq!((letter.origin, &letter.payload[..]), (Offset(1), &bad[..]));
+        assert_eq!(
+            (letter.origin.offset, &letter.payload[..]),
+            (Offset(1), &bad[..])
+        );
         assert!(letter.reason.contains("checksum") || letter.reason.contains("crc32c"));
         // Replayed from the WAL, it is not written again.
         drop(shard);
         shard = open(Arc::clone(&fs), options()).unwrap();
     }
+}
+
+#[test]
+fn too_many_dead_letters_stop_the_shard_until_they_are_accepted() {
+    let mut queue = VecQueue::default();
+    queue.push_rows("t", rows(&[("a", 1, 1)]));
+    for _ in 0..4 {
+        queue.push_payload(b"no batch".as_slice().into(), 0);
+    }
+    queue.push_rows("t", rows(&[("a", 2, 2)]));
+    let fs = sim();
+    let options = || StoreOptions {
+        dead_letters_max: 3,
+        ..options()
+    };
+    let mut shard = open(Arc::clone(&fs), options()).unwrap();
+    let error = shard.apply(&queue.records).unwrap_err();
+    assert!(
+        matches!(error, StoreError::TooManyDeadLetters { max: 3, .. }),
+        "{error}"
+    );
+    let stopped_by = |shard: &Shard| match shard.status().state {
+        ShardState::Stopped { code, .. } => Some(code),
+        ShardState::Running | ShardState::Closed => None,
+    };
+    // A restart changes nothing: the record is met again, in the WAL or in the queue.
+    for _ in 0..2 {
+        assert_eq!(stopped_by(&shard), Some(StopCode::DeadLetters));
+        assert_eq!(shard.applied(), Offset(4), "the one too many is not passed");
+        assert_eq!(shard.dead_letters().len(), 3);
+        assert_eq!(dump(&shard, &["t"]).unwrap(), queue.fold(Offset(4)));
+        drop(shard);
+        shard = open(Arc::clone(&fs), options()).unwrap();
+        if stopped_by(&shard).is_none() {
+            let _stopped = shard.apply(queue.from(shard.applied())).unwrap_err();
+        }
+    }
+    let letters = shard.dead_letters();
+    drop(shard);
+    letters.accept(TimestampMs(1_795_233_600_000)).unwrap();
+    drop(letters);
+    let mut shard = open(fs, options()).unwrap();
+    feed(&mut shard, &queue);
+    assert_eq!((shard.applied(), stopped_by(&shard)), (queue.end(), None));
+    assert_eq!(shard.dead_letters().len(), 4);
+    assert_eq!(dump(&shard, &["t"]).unwrap(), queue.fold(queue.end()));
 }
 
 #[test]
@@ -143,6 +192,39 @@ fn the_later_value_wins_wherever_the_two_are() {
         assert_eq!(dump(&shard, &["t"]).unwrap(), queue.fold(queue.end()));
         shard.seal().unwrap();
         assert_eq!(dump(&shard, &["t"]).unwrap(), queue.fold(queue.end()));
+    }
+}
+
+#[test]
+fn a_requeued_record_fills_gaps_and_overrides_nothing_wherever_the_two_are() {
+    for seals in 0..8u32 {
+        let fs = sim();
+        let mut queue = VecQueue::default();
+        let mut shard = open(Arc::clone(&fs), options()).unwrap();
+        let step = |queue: &VecQueue, bit: u32, shard: &mut Shard| {
+            feed(shard, queue);
+            if seals & bit != 0 {
+                shard.seal().unwrap();
+            }
+        };
+        queue.push_rows("t", rows(&[("a", 10, 1), ("a", 20, 1)]));
+        step(&queue, 1, &mut shard);
+        queue.push_requeued(
+            "t",
+            rows(&[("a", 10, 7), ("a", 15, 7), ("a", 30, 7), ("b", 1, 7)]),
+        );
+        step(&queue, 2, &mut shard);
+        queue.push_requeued("t", rows(&[("a", 15, 8), ("b", 2, 8)]));
+        queue.push_rows("t", rows(&[("a", 30, 2), ("c", 1, 2)]));
+        step(&queue, 4, &mut shard);
+        shard.close().unwrap();
+        let shard = open(fs, options()).unwrap();
+        let got = dump(&shard, &["t"]).unwrap();
+        let of = |series: &str, t: i64| got[&("t".to_owned(), series.to_owned(), t)];
+        let a = [of("a", 10), of("a", 15), of("a", 20), of("a", 30)];
+        assert_eq!(a, [1, 8, 1, 2], "seals {seals:03b}");
+        assert_eq!([of("b", 1), of("b", 2), of("c", 1)], [7, 8, 2]);
+        assert_eq!(got, queue.fold(queue.end()));
     }
 }
 

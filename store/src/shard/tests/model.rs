@@ -10,6 +10,7 @@ const CASES: u32 = 160;
 #[derive(Clone, Debug)]
 enum Op {
     Append(&'static str, Rows),
+    Requeue(&'static str, Rows),
     Poison,
     Redeliver(u64),
     BeginSeal,
@@ -53,6 +54,8 @@ fn arb_op() -> impl Strategy<Value = Op> {
     prop_oneof![
         12 => (tenant, prop_oneof![5 => arb_rows().boxed(), 1 => arb_run().boxed()])
             .prop_map(|(t, r)| Op::Append(t, r)),
+        4 => (prop_oneof![3 => Just("one"), 1 => Just("two")], arb_rows())
+            .prop_map(|(t, r)| Op::Requeue(t, r)),
         1 => Just(Op::Poison),
         2 => (0u64..6).prop_map(Op::Redeliver),
         1 => Just(Op::BeginSeal),
@@ -110,6 +113,10 @@ impl World {
         match op {
             Op::Append(tenant, rows) => {
                 self.queue.push_rows(tenant, rows);
+                self.feed();
+            }
+            Op::Requeue(tenant, rows) => {
+                self.queue.push_requeued(tenant, rows);
                 self.feed();
             }
             Op::Poison => {

@@ -113,6 +113,11 @@ fn committing_a_position_before_its_sync_is_killed() {
     killed_by_crashes(COMMIT_BEFORE_SYNC, "Synced");
 }
 
+#[test]
+fn a_requeued_record_that_overrides_is_killed() {
+    killed_by_crashes(REQUEUED_OVERRIDES, "not sent");
+}
+
 /// Without a bug the same plan passes: a harness that fails always would kill every bug.
 #[test]
 fn without_a_bug_the_same_plan_passes() {
