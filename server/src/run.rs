@@ -27,7 +27,7 @@ use crate::failure::Failure;
 use crate::http::{Drained, HttpMetrics, Serving, serve};
 use crate::lock::DirLock;
 use crate::pipeline::QueueEnds;
-use crate::source::{StoreFreshness, StoreSource};
+use crate::source::{PartSource, StoreFreshness};
 use crate::{banner, logging, options, pipeline, process, records, routes};
 
 /// How often the lag is looked at while it is caught up.
@@ -297,7 +297,7 @@ fn parts_router(
     store: &Arc<Store>,
     queue: &EmbeddedQueue,
 ) -> Result<Router, prometheus::Error> {
-    let source = Arc::new(StoreSource(store.clone()));
+    let source = Arc::new(PartSource(store.all()));
     let query = api::router(Api {
         engine: Arc::new(Engine::new(source.clone(), options::engine(config))),
         source,
