@@ -440,7 +440,9 @@ fn a_part_of_the_store_reads_its_partitions_and_no_others() {
         3
     );
     store.close().unwrap();
+}
 
+#[test]
 fn a_store_of_some_partitions_applies_and_tells_those_alone() {
     let fs: Arc<dyn Fs> = Arc::new(SimFs::new());
     let dir = Path::new("data");
