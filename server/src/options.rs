@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use millrace_ingest::{IngestOptions, Limits, StringFields};
+use millrace_ingest::{
+    DeltaTemporality, IngestOptions, Limits, OtlpOptions, StringFields, TranslationStrategy,
+};
 use millrace_model::{PartitionId, ShardKey};
 use millrace_query::EngineOptions;
 use millrace_query::api::ApiOptions;
@@ -10,8 +12,10 @@ use millrace_queue::{AppenderOptions, EmbeddedOptions};
 use millrace_store::{StoreOptions, WalSync};
 
 use crate::config::Config;
-use crate::config::kind::{StringFieldsSetting, WalSyncSetting};
-use crate::config::settings::SETTINGS;
+use crate::config::kind::{
+    DeltaSetting, StringFieldsSetting, TranslationStrategySetting, WalSyncSetting,
+};
+use crate::config::settings::{Otlp, SETTINGS};
 use crate::http::HttpLimits;
 
 /// Connections.
@@ -117,10 +121,37 @@ pub fn ingest(config: &Config) -> IngestOptions {
         },
         influx_separator: ingest.influx_separator.clone(),
         influx_database_label: ingest.influx_database_label.clone(),
+        otlp: otlp(&config.otlp),
         decode_threads: ingest.decode_threads.or(defaults.decode_threads),
         decode_queue: ingest.decode_queue,
         decode_memory_bytes: ingest.decode_memory_bytes.as_usize(),
         series_cache_bytes: ingest.series_cache_bytes.as_usize(),
+    }
+}
+
+fn otlp(otlp: &Otlp) -> OtlpOptions {
+    OtlpOptions {
+        translation: match otlp.translation_strategy {
+            TranslationStrategySetting::UnderscoreEscapingWithSuffixes => {
+                TranslationStrategy::UnderscoreEscapingWithSuffixes
+            }
+            TranslationStrategySetting::UnderscoreEscapingWithoutSuffixes => {
+                TranslationStrategy::UnderscoreEscapingWithoutSuffixes
+            }
+            TranslationStrategySetting::NoUtf8EscapingWithSuffixes => {
+                TranslationStrategy::NoUtf8EscapingWithSuffixes
+            }
+            TranslationStrategySetting::NoTranslation => TranslationStrategy::NoTranslation,
+        },
+        promote_resource_attributes: otlp.promote_resource_attributes.clone(),
+        promote_all_resource_attributes: otlp.promote_all_resource_attributes,
+        ignore_resource_attributes: otlp.ignore_resource_attributes.clone(),
+        keep_identifying_resource_attributes: otlp.keep_identifying_resource_attributes,
+        promote_scope_metadata: otlp.promote_scope_metadata,
+        delta: match otlp.delta {
+            DeltaSetting::Refuse => DeltaTemporality::Refuse,
+            DeltaSetting::Store => DeltaTemporality::Store,
+        },
     }
 }
 

@@ -199,7 +199,11 @@ const INDEX: &str = concat!(
 
 Push
   POST /api/v1/push            JSON or NDJSON of devices
-  POST /api/v1/write           Prometheus remote write
+  POST /api/v1/write           Prometheus remote write 1.0 and 2.0
+  POST /v1/metrics             OpenTelemetry (OTLP/HTTP), protobuf and JSON
+  POST /api/v1/import/prometheus  text exposition format, OpenMetrics
+  PUT|POST /metrics/job/<job>  the same, as a Pushgateway takes it
+  POST /api/v1/import, /api/v1/import/csv  JSON lines and CSV, as VictoriaMetrics takes them
   POST /write, /api/v2/write   Influx line protocol
 
 Query (the Prometheus HTTP API; Grafana: a Prometheus data source with this server's URL)

@@ -536,6 +536,29 @@ words! {
     }
 }
 
+words! {
+    /// How names of OTLP become names of Prometheus; its words.
+    TranslationStrategySetting = "the name of a translation strategy" {
+        /// Other characters become `_`, unit and type a suffix.
+        UnderscoreEscapingWithSuffixes = "UnderscoreEscapingWithSuffixes",
+        /// Other characters become `_`.
+        UnderscoreEscapingWithoutSuffixes = "UnderscoreEscapingWithoutSuffixes",
+        /// Unit and type become a suffix.
+        NoUtf8EscapingWithSuffixes = "NoUTF8EscapingWithSuffixes",
+        /// Names stay as they are.
+        NoTranslation = "NoTranslation",
+    }
+}
+
+words! {
+    /// What becomes of delta temporality in OTLP.
+    DeltaSetting = "\"refuse\" or \"store\"" {
+        /// Refused by name.
+        Refuse = "refuse",
+        /// Stored as it is.
+        Store = "store",
+    }
+}
 mod fleet;
 mod kafka;
 mod secret;

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::kind::{
-    AutoCount, Bytes, DurabilitySetting, Kind, LogFilter, LogFormat, Properties, QueueBackend, Raw,
-    Roles, Secret, SecurityProtocol, StringFieldsSetting, WalSyncSetting,
+    AutoCount, Bytes, DeltaSetting, DurabilitySetting, Kind, LogFilter, LogFormat, Properties,
+    QueueBackend, Raw, Roles, Secret, SecurityProtocol, StringFieldsSetting,
+    TranslationStrategySetting, WalSyncSetting,
 };
 
 /// One row of the table.
@@ -169,6 +170,27 @@ settings! {
         influx_string_fields: StringFieldsSetting = "skip";
         /// Line protocol: the label that takes `db` or `bucket` of a request.
         influx_database_label: Option<String> = "none";
+    }
+
+    /// How OTLP metrics become series: what Prometheus' `otlp:` block sets.
+    otlp: Otlp ["ingest.otlp."] {
+        /// Names of metrics and attributes: `UnderscoreEscapingWithSuffixes`,
+        /// `UnderscoreEscapingWithoutSuffixes`, `NoUTF8EscapingWithSuffixes` or `NoTranslation`.
+        translation_strategy: TranslationStrategySetting = "UnderscoreEscapingWithSuffixes";
+        /// Resource attributes that become labels of every series.
+        promote_resource_attributes: Vec<String> = "";
+        /// Whether all of them do, but for `ignore_resource_attributes`.
+        promote_all_resource_attributes: bool = "false";
+        /// Exceptions from `promote_all_resource_attributes`.
+        ignore_resource_attributes: Vec<String> = "";
+        /// Whether `service.name`, `service.namespace` and `service.instance.id` stay in
+        /// `target_info` beside `job` and `instance`.
+        keep_identifying_resource_attributes: bool = "false";
+        /// Whether name, version, schema and attributes of the scope become labels `otel_scope_…`.
+        promote_scope_metadata: bool = "false";
+        /// What becomes of delta temporality: `refuse` names it in the answer, `store` keeps each
+        /// delta as a sample, for `sum_over_time`.
+        delta: DeltaSetting = "refuse";
     }
 
     /// Bounds of one request. A value equal to its limit passes.
