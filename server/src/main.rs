@@ -14,6 +14,7 @@ mod commands;
 mod config;
 mod demo;
 mod failure;
+mod fleet;
 mod http;
 mod lag;
 mod lock;

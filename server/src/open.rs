@@ -9,10 +9,11 @@ use http::Uri;
 use millrace_ingest::Ingest;
 use millrace_log::fs::Fs;
 use millrace_model::{Offset, PartitionId};
-use millrace_query::Engine;
-use millrace_query::api::{self, Api, ApiMetrics};
+use millrace_query::api::{self, Api, ApiMetrics, Freshness};
+use millrace_query::{Engine, SeriesSource};
 use millrace_queue::Appender;
 use millrace_store::Store;
+use tokio::runtime::Handle;
 use tower_http::compression::CompressionLayer;
 use tracing::{info, warn};
 
@@ -21,8 +22,8 @@ use crate::config::Config;
 use crate::failure::Failure;
 use crate::lag::LagWatch;
 use crate::queue::{self, DurabilityMetrics, Queue};
-use crate::source::{StoreFreshness, StoreSource};
-use crate::{options, records, routes};
+use crate::source::{PartSource, StoreFreshness};
+use crate::{fleet, options, records, routes};
 
 /// Between two tries to reach brokers that went away during the start.
 const RETRY: Duration = Duration::from_secs(1);
@@ -81,8 +82,12 @@ pub fn open(app: &App, fs: &Arc<dyn Fs>, config: &Config) -> Result<Opened, Fail
     } else {
         None
     };
+    if let Some(store) = store.as_ref().filter(|_| queue.is_remote()) {
+        let serving = fleet::serve(store, config, &app.registry).map_err(metrics)?;
+        router = router.merge(serving);
+    }
     if roles.query {
-        router = router.merge(query_router(app, config, store.as_ref())?);
+        router = router.merge(query_router(app, config, store.as_ref(), &*queue)?);
     }
     let unknown = move |uri: Uri| async move { routes::unknown_path(roles, &uri) };
     app.install(Parts {
@@ -152,27 +157,42 @@ fn waiting<T>(app: &App, mut ask: impl FnMut() -> Result<T, String>) -> T {
     }
 }
 
-/// What answers PromQL: the store of this process, where it has all partitions.
-fn query_router(app: &App, config: &Config, store: Option<&Arc<Store>>) -> Result<Router, Failure> {
-    let store = store.filter(|_| config.cluster.nodes == 1).ok_or_else(|| {
-        Failure::Refused(
-            "this build cannot ask stores in other processes yet: run the role query beside a \
-             store of all partitions"
-                .to_owned(),
-        )
-    })?;
-    let source = Arc::new(StoreSource(store.clone()));
-    let metrics = ApiMetrics::new(&app.registry)
-        .map_err(|error| Failure::Data(format!("metrics: {error}")))?;
+/// What answers PromQL: the store of this process where it has all partitions, or else all stores
+/// that there are.
+fn query_router(
+    app: &App,
+    config: &Config,
+    store: Option<&Arc<Store>>,
+    queue: &dyn Queue,
+) -> Result<Router, Failure> {
+    let failed = |error: &dyn std::fmt::Display| Failure::Data(error.to_string());
+    let local = store.filter(|_| config.cluster.nodes == 1);
+    let (source, freshness, status): (Arc<dyn SeriesSource>, Arc<dyn Freshness>, Router) =
+        match local {
+            Some(store) => (
+                Arc::new(PartSource(store.all())),
+                Arc::new(StoreFreshness(store.clone())),
+                Router::new(),
+            ),
+            None => {
+                let identity = queue.identity();
+                let remote = fleet::remote(config, identity, &app.registry, Handle::current())
+                    .map_err(|error| failed(&error))?;
+                (remote.source, remote.freshness, remote.router)
+            }
+        };
+    let metrics = ApiMetrics::new(&app.registry).map_err(|error| failed(&error))?;
     let query = api::router(Api {
         engine: Arc::new(Engine::new(source.clone(), options::engine(config))),
         source,
         clock: app.clock.clone(),
-        freshness: Arc::new(StoreFreshness(store.clone())),
+        freshness,
         options: options::api(config),
         metrics,
     });
-    Ok(query.layer(CompressionLayer::new().gzip(true)))
+    Ok(query
+        .merge(status)
+        .layer(CompressionLayer::new().gzip(true)))
 }
 
 /// The way of a sample: nothing is acknowledged any more, then the queue has it, then the store

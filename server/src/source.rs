@@ -10,19 +10,13 @@ use millrace_query::{
     LabelRequest, ReadContext, SampleColumns, Select, SeriesSource, SourceError, StoredSeries,
 };
 use millrace_queue::{Position, PositionError};
-use millrace_store::{Store, StoreError, StoreSeries};
+use millrace_store::{Store, StoreError, StorePart, StoreSeries};
 
-/// Series of the store.
-#[derive(Clone)]
-pub struct StoreSource(pub Arc<Store>);
+/// Series of some of the store's partitions, or of all.
+#[derive(Clone, Debug)]
+pub struct PartSource(pub StorePart);
 
-impl fmt::Debug for StoreSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("StoreSource")
-    }
-}
-
-impl SeriesSource for StoreSource {
+impl SeriesSource for PartSource {
     fn select(&self, request: &Select<'_>) -> Result<Vec<Box<dyn StoredSeries>>, SourceError> {
         let found = self
             .0
@@ -109,23 +103,32 @@ impl Freshness for StoreFreshness {
                 .map_err(|error: PositionError| FreshnessError::Malformed {
                     reason: error.to_string(),
                 })?;
-        self.0
-            .wait_applied(&position, timeout)
-            .map_err(|error| match error {
-                StoreError::ForeignPosition { .. } => FreshnessError::Malformed {
-                    reason: error.to_string(),
-                },
-                StoreError::WaitTimeout { .. } => FreshnessError::NotReached {
-                    waited: timeout,
-                    reason: error.to_string(),
-                },
-                error => FreshnessError::NotReady {
-                    reason: error.to_string(),
-                },
-            })
+        wait_applied(&self.0, &position, timeout)
     }
 
     fn as_of(&self) -> Option<String> {
         Some(self.0.applied().to_string())
     }
+}
+
+/// Waits until the store has applied everything before the position.
+pub fn wait_applied(
+    store: &Store,
+    position: &Position,
+    timeout: Duration,
+) -> Result<(), FreshnessError> {
+    store
+        .wait_applied(position, timeout)
+        .map_err(|error| match error {
+            StoreError::ForeignPosition { .. } => FreshnessError::Malformed {
+                reason: error.to_string(),
+            },
+            StoreError::WaitTimeout { .. } => FreshnessError::NotReached {
+                waited: timeout,
+                reason: error.to_string(),
+            },
+            error => FreshnessError::NotReady {
+                reason: error.to_string(),
+            },
+        })
 }

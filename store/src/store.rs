@@ -22,7 +22,8 @@ use crate::maintain::{Request, Wish};
 use crate::manifest::{Gap, GapCause};
 use crate::metrics::StoreMetrics;
 use crate::options::StoreOptions;
-use crate::read::{LabelSets, StoreSeries};
+use crate::part::StorePart;
+use crate::read::StoreSeries;
 use crate::runtime::Runtime;
 use crate::shard::{Shard, ShardContext, ShardStatus, Shared, View};
 use crate::tombstone::Tombstone;
@@ -196,6 +197,18 @@ impl Store {
         Ok(by_partition.into_values().collect())
     }
 
+    /// The shards of some partitions, for reads; `None` if one of them is not here.
+    #[must_use]
+    pub fn part(&self, partitions: &[PartitionId]) -> Option<StorePart> {
+        self.all().only(partitions)
+    }
+
+    /// All shards that are here, for reads.
+    #[must_use]
+    pub fn all(&self) -> StorePart {
+        StorePart::new(self.shared.clone())
+    }
+
     /// The series of `tenant` that pass all matchers and may have samples in `range`; in no special
     /// order, each once.
     ///
@@ -208,11 +221,7 @@ impl Store {
         matchers: &[Matcher],
         range: TimeRange,
     ) -> Result<Vec<StoreSeries>, StoreError> {
-        let mut found = Vec::new();
-        for shared in &self.shared {
-            shared.view().select(tenant, matchers, range, &mut found)?;
-        }
-        Ok(found)
+        self.all().select(tenant, matchers, range)
     }
 
     /// The label sets of such series, sorted.
@@ -226,10 +235,7 @@ impl Store {
         matchers: &[Matcher],
         range: TimeRange,
     ) -> Result<Vec<Labels>, StoreError> {
-        let found = self.select(tenant, matchers, range)?;
-        let mut labels: Vec<_> = found.into_iter().map(StoreSeries::into_labels).collect();
-        labels.sort();
-        Ok(labels)
+        self.all().series(tenant, matchers, range)
     }
 
     /// The label names of the series that pass all matchers of one of the sets (all series, if
@@ -244,11 +250,7 @@ impl Store {
         matcher_sets: &[Vec<Matcher>],
         range: TimeRange,
     ) -> Result<Vec<String>, StoreError> {
-        let mut sets = LabelSets::new(tenant, matcher_sets, range);
-        for shared in &self.shared {
-            sets.names(&shared.view())?;
-        }
-        Ok(sets.finish())
+        self.all().label_names(tenant, matcher_sets, range)
     }
 
     /// The values of the label `name` of such series; sorted.
@@ -263,31 +265,14 @@ impl Store {
         matcher_sets: &[Vec<Matcher>],
         range: TimeRange,
     ) -> Result<Vec<String>, StoreError> {
-        let mut sets = LabelSets::new(tenant, matcher_sets, range);
-        for shared in &self.shared {
-            sets.values(&shared.view(), name)?;
-        }
-        Ok(sets.finish())
+        self.all().label_values(tenant, name, matcher_sets, range)
     }
 
     /// The metadata of one metric, or of all, in order of the metric's name. Where shards differ,
     /// the lowest one's.
     #[must_use]
     pub fn metadata(&self, tenant: &TenantId, metric: Option<&str>) -> Vec<MetricMetadata> {
-        let mut merged: BTreeMap<String, MetricMetadata> = BTreeMap::new();
-        for shared in &self.shared {
-            let all = shared.metadata.read();
-            let Some(entries) = all.get(tenant) else {
-                continue;
-            };
-            let wanted = entries
-                .iter()
-                .filter(|(name, _)| metric.is_none_or(|m| m == *name));
-            for (name, entry) in wanted {
-                merged.entry(name.clone()).or_insert_with(|| entry.clone());
-            }
-        }
-        merged.into_values().collect()
+        self.all().metadata(tenant, metric)
     }
 
     /// Up to where the queue is applied, in all partitions that are owned.

@@ -403,6 +403,46 @@ fn consumers_must_fit_the_shards() {
 }
 
 #[test]
+fn a_part_of_the_store_reads_its_partitions_and_no_others() {
+    let fs: Arc<dyn Fs> = Arc::new(SimFs::new());
+    let queue = queue_on(Arc::clone(&fs), Path::new("d"), 3);
+    let store = open_on(fs, Path::new("d"), &queue, StoreOptions::default());
+    start(&store, &queue);
+    let ends: Vec<_> = (0..3)
+        .map(|p| {
+            let rows = [(format!("s{p}"), 1, 2.0f64.to_bits())];
+            (p, append(&queue, p, vec![batch("t", &rows)]))
+        })
+        .collect();
+    store
+        .wait_applied(&position(&queue, &ends), PATIENCE)
+        .unwrap();
+    let found = |partitions: &[u32]| -> Option<Vec<String>> {
+        let partitions: Vec<_> = partitions.iter().copied().map(PartitionId).collect();
+        let part = store.part(&partitions)?;
+        let series = part.series(&tenant("t"), &[], TimeRange::ALL).unwrap();
+        let values = part
+            .label_values(&tenant("t"), "series", &[], TimeRange::ALL)
+            .unwrap();
+        assert_eq!(series.len(), values.len());
+        Some(values)
+    };
+    assert_eq!(found(&[2, 0]), Some(vec!["s0".into(), "s2".into()]));
+    assert_eq!(found(&[1, 1]), Some(vec!["s1".into()]));
+    assert_eq!(found(&[]), Some(Vec::new()));
+    assert_eq!(found(&[0, 3]), None);
+    assert_eq!(
+        store
+            .all()
+            .series(&tenant("t"), &[], TimeRange::ALL)
+            .unwrap()
+            .len(),
+        3
+    );
+    store.close().unwrap();
+}
+
+#[test]
 fn a_store_of_some_partitions_applies_and_tells_those_alone() {
     let fs: Arc<dyn Fs> = Arc::new(SimFs::new());
     let dir = Path::new("data");

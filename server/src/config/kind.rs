@@ -110,7 +110,7 @@ macro_rules! whole_number {
         }
     )*};
 }
-whole_number!(u32, usize);
+whole_number!(u32, u64, usize);
 
 impl Kind for Option<PathBuf> {
     const NAME: &'static str = "path or \"none\"";

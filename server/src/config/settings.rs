@@ -303,6 +303,18 @@ settings! {
         /// Addresses of stores, `host:port` each, for a query process whose own store has not all
         /// partitions.
         stores: Vec<String> = "";
+        /// Time between two looks at each store: whether it answers, and how far it is.
+        poll_interval: Duration = "500ms";
+        /// A store must begin its answer within this time, or another replica is asked.
+        first_byte_timeout: Duration = "5s";
+        /// A store may be silent within an answer for this time.
+        stall_timeout: Duration = "30s";
+        /// Queries move to another replica of a shard when it is more than so many records ahead.
+        switch_records: u64 = "64";
+        /// Memory for what the stores answer to one read of a query. More is an error.
+        max_read_bytes: Bytes = "512MiB";
+        /// Memory for what the stores answer to all queries. More is answered 503.
+        max_buffer_bytes: Bytes = "2GiB";
     }
 
     /// The store.

@@ -1,5 +1,6 @@
 //! The binary on a real broker.
 
+mod fleet;
 mod migrate;
 mod queue_commands;
 mod refusals;

@@ -9,7 +9,7 @@ use crate::support::kafka::Cluster;
 use crate::support::{Client, eventually, now_ms, vector};
 
 /// Pushes one reading of each of so many devices; the answer's position.
-fn push(client: &Client, devices: u32, value: f64) -> String {
+pub(super) fn push(client: &Client, devices: u32, value: f64) -> String {
     let at = now_ms();
     let lines: Vec<String> = (0..devices)
         .map(|n| {
