@@ -43,6 +43,7 @@ mod rangefn;
 mod ranked;
 mod rate;
 mod resolve;
+mod spans;
 mod text;
 mod tree;
 
