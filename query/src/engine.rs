@@ -214,6 +214,7 @@ impl Engine {
             bytes: self.options.max_query_bytes,
             tokens: self.options.max_tokens,
             depth: self.options.max_depth,
+            patterns: self.options.max_patterns,
         };
         parser::parse(text, &limits).map_err(|error| syntax_error(text, &error))
     }
