@@ -26,6 +26,7 @@
 
 pub mod block;
 pub mod chunk;
+mod compact;
 mod dead_letters;
 mod decode;
 mod error;
@@ -34,6 +35,7 @@ pub mod examine;
 mod golden;
 pub mod index;
 mod label_order;
+mod maintain;
 mod manifest;
 mod memtable;
 mod merge;
@@ -47,9 +49,11 @@ pub mod shard;
 mod store;
 #[cfg(test)]
 mod testing;
+mod tombstone;
 mod wal;
 mod whole;
 
+pub use compact::CompactionOptions;
 pub use dead_letters::{DeadLetter, DeadLetterReader};
 pub use error::StoreError;
 pub use manifest::{Gap, GapCause};
@@ -58,3 +62,4 @@ pub use options::{StoreOptions, WalSync};
 pub use paths::BlockId;
 pub use read::StoreSeries;
 pub use store::Store;
+pub use tombstone::{Tombstone, TombstoneState};
