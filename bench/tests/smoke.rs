@@ -48,7 +48,13 @@ fn a_small_round_of_questions_is_asked_of_every_class() {
     }
     let work_dir = tempfile::tempdir().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_millrace-bench"))
-        .args(["queries", "--only=prometheus", "--rounds=1", "--turn-ms=1", "--json"])
+        .args([
+            "queries",
+            "--only=prometheus",
+            "--rounds=1",
+            "--turn-ms=1",
+            "--json",
+        ])
         .args(["--mix=services,iot", "--state=memory"])
         .args(["--pods=3", "--devices=5", "--device-hours=1"])
         .arg("--work-dir")

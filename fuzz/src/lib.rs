@@ -7,7 +7,7 @@
 //!
 //! - `cargo test -p millrace-fuzz` replays the corpus and some thousand mutations of it, and proves
 //!   by a target that must fail that the harness finds what it should.
-//! - `cargo run --release -p millrace-fuzz -- query_text --cases 1000000 --seed 7` goes on.
+//! - `cargo run --release -p millrace-fuzz -- query_text 1000000 7` goes on.
 //! - An input that failed belongs into `corpus/<target>/` once the mistake is mended.
 
 pub mod harness;

