@@ -18,6 +18,7 @@ mod compare;
 mod encode;
 mod fleet;
 mod load;
+mod pressure;
 mod process;
 mod queries;
 mod values;
@@ -42,6 +43,8 @@ enum Command {
     Compare(compare::CompareArgs),
     /// Ask millrace, Prometheus and VictoriaMetrics the same queries on equal data
     Queries(queries::QueriesArgs),
+    /// Ask millrace for more than a query may have, while it takes samples
+    Pressure(pressure::PressureArgs),
 }
 
 fn main() -> Result<()> {
@@ -49,5 +52,6 @@ fn main() -> Result<()> {
         Command::Load(args) => load::main(&args),
         Command::Compare(args) => compare::main(&args),
         Command::Queries(args) => queries::main(&args),
+        Command::Pressure(args) => pressure::main(&args),
     }
 }

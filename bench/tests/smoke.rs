@@ -35,3 +35,44 @@ fn a_small_comparison_finds_every_sample_before_and_after_the_kill() {
     let left = work_dir.path().read_dir().unwrap().count();
     assert_eq!(left, 0, "the servers' directories are removed");
 }
+
+#[test]
+fn a_small_round_of_questions_is_asked_of_every_class() {
+    if Command::new("prometheus")
+        .arg("--version")
+        .output()
+        .is_err()
+    {
+        eprintln!("prometheus is not installed: nothing was asked");
+        return;
+    }
+    let work_dir = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_millrace-bench"))
+        .args([
+            "queries",
+            "--only=prometheus",
+            "--rounds=1",
+            "--turn-ms=1",
+            "--json",
+        ])
+        .args(["--mix=services,iot", "--state=memory"])
+        .args(["--pods=3", "--devices=5", "--device-hours=1"])
+        .arg("--work-dir")
+        .arg(work_dir.path())
+        .output()
+        .unwrap();
+    let problems = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{problems}");
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let parts = json.as_array().unwrap();
+    assert_eq!(parts.len(), 2);
+    for part in parts {
+        let classes = part["classes"].as_array().unwrap();
+        assert!(classes.len() > 10, "{part}");
+        for class in classes {
+            let asked = class["systems"][0]["latencies_ms"].as_array().unwrap();
+            assert!(asked.len() >= 2, "{class}");
+        }
+    }
+    assert_eq!(work_dir.path().read_dir().unwrap().count(), 0);
+}

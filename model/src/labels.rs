@@ -80,6 +80,16 @@ impl Labels {
         }
     }
 
+    /// The pairs as they stand in the canonical bytes, in order of their names: for work that takes
+    /// label sets apart without reading them as text.
+    #[must_use]
+    pub fn raw(&self) -> RawPairs<'_> {
+        RawPairs {
+            bytes: &self.0,
+            pos: 0,
+        }
+    }
+
     /// The value of the label `name`, or `None` if it is not there.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
@@ -191,6 +201,51 @@ impl<'a> Iterator for LabelsIter<'a> {
             return None;
         }
         Some((self.text(), self.text()))
+    }
+}
+
+/// A pair of canonical bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawPair<'a> {
+    /// The name's bytes.
+    pub name: &'a [u8],
+    /// Name and value with their lengths. Such pairs, in order of their names, are the canonical
+    /// bytes of a label set.
+    pub pair: &'a [u8],
+}
+
+/// Iterates over the pairs of canonical bytes.
+#[derive(Clone, Debug)]
+pub struct RawPairs<'a> {
+    bytes: &'a [u8],
+    pos: usize,
+}
+
+impl<'a> RawPairs<'a> {
+    #[inline]
+    fn part(&mut self) -> &'a [u8] {
+        let len = read_varint(self.bytes, &mut self.pos).expect("canonical bytes were checked");
+        let start = self.pos;
+        self.pos += len as usize;
+        &self.bytes[start..self.pos]
+    }
+}
+
+impl<'a> Iterator for RawPairs<'a> {
+    type Item = RawPair<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<RawPair<'a>> {
+        if self.pos >= self.bytes.len() {
+            return None;
+        }
+        let start = self.pos;
+        let name = self.part();
+        self.part();
+        Some(RawPair {
+            name,
+            pair: &self.bytes[start..self.pos],
+        })
     }
 }
 

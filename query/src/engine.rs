@@ -43,6 +43,7 @@ mod rangefn;
 mod ranked;
 mod rate;
 mod resolve;
+mod spans;
 mod text;
 mod tree;
 
@@ -213,6 +214,7 @@ impl Engine {
             bytes: self.options.max_query_bytes,
             tokens: self.options.max_tokens,
             depth: self.options.max_depth,
+            patterns: self.options.max_patterns,
         };
         parser::parse(text, &limits).map_err(|error| syntax_error(text, &error))
     }

@@ -66,15 +66,26 @@ impl StoreSeries {
         if let [source] = &self.sources[..] {
             return self.read_source(source, timestamps, values);
         }
-        let mut merger = Merger::default();
-        let (mut run_timestamps, mut run_values) = (Vec::new(), Vec::new());
+        let first = timestamps.len();
         for source in &self.sources {
-            run_timestamps.clear();
-            run_values.clear();
-            self.read_source(source, &mut run_timestamps, &mut run_values)?;
-            merger.push(&run_timestamps, &run_values);
+            let start = timestamps.len();
+            self.read_source(source, timestamps, values)?;
+            // Most sources are of windows that follow each other, and their runs stay where they
+            // were decoded.
+            let overlaps = start > first
+                && timestamps
+                    .get(start)
+                    .is_some_and(|t| *t <= timestamps[start - 1]);
+            if overlaps {
+                let run = (timestamps.split_off(start), values.split_off(start));
+                let mut merger = Merger::default();
+                merger.push(&timestamps[first..], &values[first..]);
+                merger.push(&run.0, &run.1);
+                timestamps.truncate(first);
+                values.truncate(first);
+                merger.take(timestamps, values);
+            }
         }
-        merger.take(timestamps, values);
         Ok(())
     }
 

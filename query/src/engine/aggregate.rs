@@ -11,7 +11,8 @@ use crate::QueryError;
 use super::ast::{Aggregate, AggregateOp, Expr, ExprKind, Grouping};
 use super::block::{ABSENT, Block, Grid, Meta, is_absent};
 use super::eval::Evaluator;
-use super::labels::Scratch;
+use super::exec::Row;
+use super::labels::{Scratch, group_key};
 use super::leaf::Leaf;
 use super::math::{Mean, kahan_add};
 use super::rangefn::Op;
@@ -38,12 +39,12 @@ impl Evaluator<'_> {
             Some((leaf, call)) => {
                 self.fold(
                     &leaf,
-                    || (new(), Scratch::default()),
-                    |(groups, scratch), meta, row| {
-                        groups.add(&aggregate.grouping, &meta, row, scratch);
+                    new,
+                    |groups, row| {
+                        groups.add(&aggregate.grouping, row);
                         Ok(())
                     },
-                    |(groups, _)| take(groups),
+                    take,
                 )?;
                 if let Some(call) = call {
                     self.annotate(call, &leaf);
@@ -51,10 +52,15 @@ impl Evaluator<'_> {
             }
             None => {
                 let block = self.vector(&aggregate.expr, grid)?;
-                let mut scratch = Scratch::default();
                 let mut groups = new();
-                for (meta, row) in block.rows() {
-                    groups.add(&aggregate.grouping, meta, row, &mut scratch);
+                for (meta, values) in block.rows() {
+                    let row = Row {
+                        labels: &meta.labels,
+                        nameless: false,
+                        drop_name: meta.drop_name,
+                        values,
+                    };
+                    groups.add(&aggregate.grouping, row);
                 }
                 take(groups)?;
             }
@@ -110,9 +116,14 @@ pub(super) fn group_of(grouping: &Grouping, labels: &Labels, scratch: &mut Scrat
 struct Groups {
     op: AggregateOp,
     steps: usize,
-    index: HashMap<Labels, usize>,
+    /// By the canonical bytes of their labels, so that a series that belongs to a group that is
+    /// there costs no label set.
+    index: HashMap<Box<[u8]>, usize>,
     series: Vec<Meta>,
     cells: Cells,
+    key: Vec<u8>,
+    /// The group of the row before: neighbours mostly are of one group.
+    last: usize,
 }
 
 /// Columns of accumulators, row by row as in a [`Block`].
@@ -153,17 +164,31 @@ impl Groups {
             index: HashMap::new(),
             series: Vec::new(),
             cells,
+            key: Vec::new(),
+            last: 0,
         }
     }
 
-    fn group(&mut self, meta: Meta) -> usize {
-        if let Some(&index) = self.index.get(&meta.labels) {
-            self.series[index].drop_name |= meta.drop_name;
+    /// The group whose labels have the bytes in `key`.
+    fn group(&mut self, drop_name: bool) -> usize {
+        if let Some(last) = self.series.get_mut(self.last)
+            && last.labels.canonical() == self.key
+        {
+            last.drop_name |= drop_name;
+            return self.last;
+        }
+        if let Some(&index) = self.index.get(&self.key[..]) {
+            self.series[index].drop_name |= drop_name;
+            self.last = index;
             return index;
         }
         let index = self.series.len();
-        self.index.insert(meta.labels.clone(), index);
-        self.series.push(meta);
+        self.index.insert(self.key.as_slice().into(), index);
+        self.series.push(Meta {
+            labels: Labels::from_canonical(&self.key).expect("pairs of a label set, in its order"),
+            drop_name,
+        });
+        self.last = index;
         let len = self.series.len() * self.steps;
         match &mut self.cells {
             Cells::Sum(sums, compensations) => {
@@ -178,11 +203,10 @@ impl Groups {
         index
     }
 
-    fn add(&mut self, grouping: &Grouping, meta: &Meta, row: &[f64], scratch: &mut Scratch) {
-        let index = self.group(Meta {
-            labels: group_of(grouping, &meta.labels, scratch),
-            drop_name: meta.drop_name,
-        });
+    fn add(&mut self, grouping: &Grouping, row: Row<'_>) {
+        group_key(grouping, row.labels, row.nameless, &mut self.key);
+        let index = self.group(row.drop_name);
+        let row = row.values;
         let range = index * self.steps..(index + 1) * self.steps;
         debug_assert_eq!(row.len(), self.steps);
         let op = self.op;
@@ -236,7 +260,9 @@ impl Groups {
         }
         let steps = self.steps;
         for (from, meta) in other.series.into_iter().enumerate() {
-            let to = self.group(meta);
+            self.key.clear();
+            self.key.extend_from_slice(meta.labels.canonical());
+            let to = self.group(meta.drop_name);
             let (from, to) = (
                 from * steps..(from + 1) * steps,
                 to * steps..(to + 1) * steps,

@@ -211,8 +211,8 @@ impl Evaluator<'_> {
         self.fold(
             &leaf,
             || vec![false; grid.steps],
-            |seen, _, row| {
-                for (seen, value) in seen.iter_mut().zip(row) {
+            |seen, row| {
+                for (seen, value) in seen.iter_mut().zip(row.values) {
                     *seen |= !is_absent(*value);
                 }
                 Ok(())

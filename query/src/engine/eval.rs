@@ -168,7 +168,9 @@ impl Evaluator<'_> {
             context: self.context,
         };
         let series = self.source.select(&request).map_err(source_error)?;
-        Ok(Input::Stored(series))
+        // They are there already, but what is built on them is not begun if they are too many.
+        let lease = self.budget.lease(series.len(), 0)?;
+        Ok(Input::Stored(series, lease))
     }
 
     /// A selector; with `timestamps`, the times of samples instead of their values.

@@ -1,5 +1,6 @@
 //! Leaves read in parallel.
 
+use millrace_model::Labels;
 use rayon::prelude::*;
 
 use crate::QueryError;
@@ -19,6 +20,17 @@ const CHUNK: usize = 128;
 /// unjoined pieces do not count.
 const WAVE_PER_THREAD: usize = 4;
 
+/// A row of a leaf, with what its labels are to become.
+#[derive(Clone, Copy)]
+pub(super) struct Row<'r> {
+    pub(super) labels: &'r Labels,
+    /// The metric's name and the like are gone already.
+    pub(super) nameless: bool,
+    /// They are to be removed at the end.
+    pub(super) drop_name: bool,
+    pub(super) values: &'r [f64],
+}
+
 impl Evaluator<'_> {
     /// Feeds the rows of a leaf, chunk by chunk, to accumulators made by `make`; finished ones go
     /// to `take` in order. Rows without a value are left out.
@@ -26,7 +38,7 @@ impl Evaluator<'_> {
         &self,
         leaf: &Leaf,
         make: impl Fn() -> T + Sync,
-        add: impl Fn(&mut T, Meta, &[f64]) -> Result<(), QueryError> + Sync,
+        add: impl Fn(&mut T, Row<'_>) -> Result<(), QueryError> + Sync,
         mut take: impl FnMut(T) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
         let total = leaf.input.len();
@@ -35,7 +47,6 @@ impl Evaluator<'_> {
             let mut accumulator = make();
             let mut buffers = Buffers::default();
             let mut meter = Meter::new(self.budget);
-            let mut scratch = Scratch::default();
             let mut row = vec![0.0; steps];
             let mut non_counter = String::new();
             for index in chunk * CHUNK..((chunk + 1) * CHUNK).min(total) {
@@ -46,8 +57,15 @@ impl Evaluator<'_> {
                 if let Some(pos) = leaf.counter {
                     self.check_counter_name(leaf, index, pos, &mut non_counter);
                 }
-                let meta = self.meta(leaf, index, &mut scratch);
-                add(&mut accumulator, meta, &row)?;
+                let drop_name = leaf.input.drop_name(index) || leaf.drops_name;
+                let delayed = self.options.delayed_name_removal;
+                let row = Row {
+                    labels: leaf.input.labels(index),
+                    nameless: drop_name && !delayed,
+                    drop_name: drop_name && delayed,
+                    values: &row,
+                };
+                add(&mut accumulator, row)?;
             }
             Ok(accumulator)
         };
@@ -80,33 +98,24 @@ impl Evaluator<'_> {
         }
     }
 
-    fn meta(&self, leaf: &Leaf, index: usize, scratch: &mut Scratch) -> Meta {
-        let labels = leaf.input.labels(index);
-        let drop_name = leaf.input.drop_name(index) || leaf.drops_name;
-        if drop_name && !self.options.delayed_name_removal {
-            return Meta {
-                labels: scratch.without_metadata(labels),
-                drop_name: false,
-            };
-        }
-        Meta {
-            labels: labels.clone(),
-            drop_name,
-        }
-    }
-
     /// The whole of a leaf.
     pub(super) fn collect(&self, leaf: &Leaf) -> Result<Block, QueryError> {
         let mut block = Block::new(leaf.view.grid.steps, self.budget);
         self.fold(
             leaf,
-            || (Vec::new(), Vec::new()),
-            |(series, values), meta, row| {
-                series.push(meta);
-                values.extend_from_slice(row);
+            || (Vec::new(), Vec::new(), Scratch::default()),
+            |(series, values, scratch), row| {
+                series.push(Meta {
+                    labels: match row.nameless {
+                        true => scratch.without_metadata(row.labels),
+                        false => row.labels.clone(),
+                    },
+                    drop_name: row.drop_name,
+                });
+                values.extend_from_slice(row.values);
                 Ok(())
             },
-            |(series, values)| block.extend(series, &values),
+            |(series, values, _)| block.extend(series, &values),
         )?;
         if leaf.drops_name && !self.options.delayed_name_removal {
             block.merge_equal()?;

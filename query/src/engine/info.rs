@@ -114,7 +114,7 @@ impl Evaluator<'_> {
             range: 0,
             edges: Edges::Plain,
         };
-        let Input::Stored(series) = self.select(&matchers, &view)? else {
+        let Input::Stored(series, lease) = self.select(&matchers, &view)? else {
             return Ok(Vec::new());
         };
         let mut series: Vec<_> = series
@@ -123,7 +123,7 @@ impl Evaluator<'_> {
             .collect();
         series.sort_by(|a, b| a.labels().cmp(b.labels()));
         let leaf = Leaf {
-            input: Input::Stored(series),
+            input: Input::Stored(series, lease),
             view,
             kernel: Kernel::Instant { timestamps: true },
             drops_name: false,

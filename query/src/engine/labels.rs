@@ -2,31 +2,39 @@
 
 use millrace_model::{Labels, LabelsBuilder, METRIC_NAME};
 
+use super::ast::Grouping;
+
 /// Labels that say what a metric is; operations that change the meaning of values remove them.
 const METADATA: [&str; 3] = [METRIC_NAME, "__type__", "__unit__"];
 
-fn is_metadata(name: &str) -> bool {
-    METADATA.contains(&name)
+fn is_metadata(name: &[u8]) -> bool {
+    // Almost all names are told apart by their first two bytes.
+    name.starts_with(b"__") && METADATA.iter().any(|n| n.as_bytes() == name)
+}
+
+fn among(names: &[String], name: &[u8]) -> bool {
+    names.iter().any(|n| n.as_bytes() == name)
 }
 
 /// Builds label sets, reusing its memory.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     builder: LabelsBuilder,
+    bytes: Vec<u8>,
 }
 
 impl Scratch {
-    fn filtered(&mut self, labels: &Labels, keep: impl Fn(&str) -> bool) -> Labels {
-        if labels.iter().all(|(name, _)| keep(name)) {
-            return labels.clone();
-        }
-        self.builder.clear();
-        for (name, value) in labels {
-            if keep(name) {
-                self.builder.push(name, value);
+    fn filtered(&mut self, labels: &Labels, keep: impl Fn(&[u8]) -> bool) -> Labels {
+        self.bytes.clear();
+        for raw in labels.raw() {
+            if keep(raw.name) {
+                self.bytes.extend_from_slice(raw.pair);
             }
         }
-        self.build()
+        if self.bytes.len() == labels.canonical().len() {
+            return labels.clone();
+        }
+        Labels::from_canonical(&self.bytes).expect("pairs of a label set, in its order")
     }
 
     fn build(&mut self) -> Labels {
@@ -42,19 +50,19 @@ impl Scratch {
 
     /// Only these.
     pub(super) fn only(&mut self, labels: &Labels, names: &[String]) -> Labels {
-        self.filtered(labels, |name| names.iter().any(|n| n == name))
+        self.filtered(labels, |name| among(names, name))
     }
 
     /// Neither these nor the metric's name.
     pub(super) fn without(&mut self, labels: &Labels, names: &[String]) -> Labels {
         self.filtered(labels, |name| {
-            name != METRIC_NAME && !names.iter().any(|n| n == name)
+            name != METRIC_NAME.as_bytes() && !among(names, name)
         })
     }
 
     /// Not this one.
     pub(super) fn without_one(&mut self, labels: &Labels, gone: &str) -> Labels {
-        self.filtered(labels, |name| name != gone)
+        self.filtered(labels, |name| name != gone.as_bytes())
     }
 
     /// With `name` set to `value`; an empty value removes it.
@@ -83,6 +91,26 @@ impl Scratch {
             self.builder.set(name, value);
         }
         self.build()
+    }
+}
+
+/// Writes into `out`, in place of what is there, the canonical bytes of the group that a series
+/// belongs to; with `nameless`, of the series without its metadata.
+pub(super) fn group_key(grouping: &Grouping, labels: &Labels, nameless: bool, out: &mut Vec<u8>) {
+    out.clear();
+    // No label at all is the most common grouping.
+    if !grouping.without && grouping.labels.is_empty() {
+        return;
+    }
+    for raw in labels.raw() {
+        let kept = if grouping.without {
+            raw.name != METRIC_NAME.as_bytes() && !among(&grouping.labels, raw.name)
+        } else {
+            among(&grouping.labels, raw.name)
+        };
+        if kept && !(nameless && is_metadata(raw.name)) {
+            out.extend_from_slice(raw.pair);
+        }
     }
 }
 

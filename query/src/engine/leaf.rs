@@ -9,14 +9,14 @@ use crate::{QueryError, SampleColumns, StoredSeries};
 
 use super::ast::{Edges, Pos};
 use super::block::{ABSENT, Block, Grid, is_absent};
-use super::budget::{Budget, Meter};
+use super::budget::{Budget, Lease, Meter};
 use super::rangefn::{RangeFn, Windows};
 use super::source_error;
 
 /// Where a leaf's series come from.
 pub(super) enum Input {
     /// Storage.
-    Stored(Vec<Box<dyn StoredSeries>>),
+    Stored(Vec<Box<dyn StoredSeries>>, Lease),
     /// The steps of a subquery.
     Rows(Block, Grid),
 }
@@ -24,21 +24,21 @@ pub(super) enum Input {
 impl Input {
     pub(super) fn len(&self) -> usize {
         match self {
-            Self::Stored(series) => series.len(),
+            Self::Stored(series, _) => series.len(),
             Self::Rows(block, _) => block.len(),
         }
     }
 
     pub(super) fn labels(&self, index: usize) -> &Labels {
         match self {
-            Self::Stored(series) => series[index].labels(),
+            Self::Stored(series, _) => series[index].labels(),
             Self::Rows(block, _) => &block.series[index].labels,
         }
     }
 
     pub(super) fn drop_name(&self, index: usize) -> bool {
         match self {
-            Self::Stored(_) => false,
+            Self::Stored(..) => false,
             Self::Rows(block, _) => block.series[index].drop_name,
         }
     }
@@ -52,7 +52,7 @@ impl Input {
     ) -> Result<(), QueryError> {
         out.clear();
         match self {
-            Self::Stored(series) => {
+            Self::Stored(series, _) => {
                 series[index].read(out).map_err(source_error)?;
                 budget.series_read(out.len());
             }
@@ -167,7 +167,9 @@ impl Leaf {
 
 /// Removes staleness markers: ranges do not see them.
 pub(super) fn drop_stale(columns: &mut SampleColumns) {
-    if !columns.values.iter().any(|v| is_stale(*v)) {
+    // Without a way out in the middle, so that several are compared at once.
+    let found = |values: &[f64]| values.iter().fold(false, |found, v| found | is_stale(*v));
+    if !columns.values.chunks(256).any(found) {
         return;
     }
     let mut kept = 0;

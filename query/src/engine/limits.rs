@@ -6,4 +6,6 @@ pub(super) struct TextLimits {
     pub(super) bytes: usize,
     pub(super) tokens: usize,
     pub(super) depth: usize,
+    /// Regular expressions: each may compile to a megabyte, however short it is.
+    pub(super) patterns: usize,
 }

@@ -127,7 +127,7 @@ pub(super) fn nan_first(a: f64, b: f64) -> std::cmp::Ordering {
     }
 }
 
-/// The `q`-quantile; sorts `values`.
+/// The `q`-quantile; changes the order of `values`.
 pub(super) fn quantile(q: f64, values: &mut [f64]) -> f64 {
     if values.is_empty() || q.is_nan() {
         return f64::NAN;
@@ -138,13 +138,15 @@ pub(super) fn quantile(q: f64, values: &mut [f64]) -> f64 {
     if q > 1.0 {
         return f64::INFINITY;
     }
-    values.sort_unstable_by(|a, b| nan_first(*a, *b));
     let last = (values.len() - 1) as f64;
     let rank = q * last;
-    let lower = rank.floor().max(0.0);
-    let upper = (lower + 1.0).min(last);
+    let place = rank.floor().max(0.0) as usize;
     let weight = rank - rank.floor();
-    values[lower as usize] * (1.0 - weight) + values[upper as usize] * weight
+    let order = |a: &f64, b: &f64| nan_first(*a, *b);
+    let (_, lower, behind) = values.select_nth_unstable_by(place, order);
+    let lower = *lower;
+    let upper = behind.iter().copied().min_by(order).unwrap_or(lower);
+    lower * (1.0 - weight) + upper * weight
 }
 
 /// The median of the distances from the median.

@@ -22,6 +22,9 @@ pub struct EngineOptions {
     pub max_tokens: usize,
     /// Deepest nesting of a query. Default 64.
     pub max_depth: usize,
+    /// Most regular expressions of a query, in selectors. Each may compile to
+    /// [`Matcher::MAX_PROGRAM_BYTES`](millrace_model::Matcher::MAX_PROGRAM_BYTES). Default 100.
+    pub max_patterns: usize,
     /// Whether the metric's name is removed at the end of a query rather than by each operation,
     /// so that `label_replace` can still see it. Default off, as in Prometheus.
     pub delayed_name_removal: bool,
@@ -42,6 +45,7 @@ impl Default for EngineOptions {
             max_query_bytes: 16 << 10,
             max_tokens: 2_000,
             max_depth: 64,
+            max_patterns: 100,
             delayed_name_removal: false,
             default_subquery_step: Duration::from_secs(60),
             threads: std::thread::available_parallelism().map_or(1, usize::from),

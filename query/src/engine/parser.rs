@@ -29,6 +29,8 @@ pub(super) fn parse(text: &str, limits: &TextLimits) -> Result<Expr> {
         depth: 0,
         max_depth: limits.depth,
         aggregations: 0,
+        patterns: 0,
+        max_patterns: limits.patterns,
     };
     if parser.kind() == Kind::Eof {
         let message = "no expression found in input";
@@ -55,6 +57,9 @@ struct Parser<'t> {
     max_depth: usize,
     /// Aggregations that are still open.
     aggregations: usize,
+    /// Regular expressions so far.
+    patterns: usize,
+    max_patterns: usize,
 }
 
 impl<'t> Parser<'t> {

@@ -13,6 +13,7 @@ use super::budget::Meter;
 use super::leaf::{Buffers, View};
 use super::math;
 use super::rate::{self, Change, Window};
+use super::spans::{Extremes, RUNNING_COST, RunningSums};
 
 /// Which function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +102,8 @@ pub(super) struct RangeFn {
 pub(super) struct Windows {
     scratch: Vec<f64>,
     positions: Vec<usize>,
+    sums: RunningSums,
+    extremes: Extremes,
 }
 
 /// How the integral of a step function is taken.
@@ -139,7 +142,12 @@ impl RangeFn {
             times: &columns.timestamps,
             values: &columns.values,
         };
-        let Windows { scratch, positions } = windows;
+        let Windows {
+            scratch,
+            positions,
+            sums,
+            extremes,
+        } = windows;
         match self.op {
             Op::Rate => slide.change(row, meter, positions, true, true),
             Op::Increase => slide.change(row, meter, positions, true, false),
@@ -148,11 +156,27 @@ impl RangeFn {
             Op::Idelta => slide.each(row, meter, |_, w| Ok(rate::instant(&w, false))),
             Op::Changes => slide.pairs(row, meter, |a, b| a != b && !(a.is_nan() && b.is_nan())),
             Op::Resets => slide.pairs(row, meter, |a, b| b < a),
-            Op::Sum => slide.values(row, meter, |_, v| math::sum(v)),
-            Op::Avg => slide.values(row, meter, |_, v| math::mean(v)),
-            Op::Count => slide.values(row, meter, |_, v| v.len() as f64),
-            Op::Min => slide.values(row, meter, |_, v| extreme(v, |a, b| a < b).1),
-            Op::Max => slide.values(row, meter, |_, v| extreme(v, |a, b| a > b).1),
+            Op::Sum => {
+                slide.prepare(sums);
+                slide.slid(row, meter, |all, window| sums.sum(all, window))
+            }
+            Op::Avg => {
+                slide.prepare(sums);
+                slide.slid(row, meter, |all, window| sums.mean(all, window))
+            }
+            Op::Count => slide.slid(row, meter, |_, window| window.len() as f64),
+            Op::Min => {
+                extremes.clear();
+                slide.slid(row, meter, |all, window| {
+                    extremes.of(all, window, |a, b| a < b)
+                })
+            }
+            Op::Max => {
+                extremes.clear();
+                slide.slid(row, meter, |all, window| {
+                    extremes.of(all, window, |a, b| a > b)
+                })
+            }
             Op::TsOfMin => slide.times(row, meter, |v| extreme(v, |a, b| a <= b).0),
             Op::TsOfMax => slide.times(row, meter, |v| extreme(v, |a, b| a >= b).0),
             Op::TsOfFirst => slide.times(row, meter, |_| 0),
@@ -265,6 +289,30 @@ impl<'s> Slide<'s> {
         mut f: impl FnMut(usize, &[f64]) -> f64,
     ) -> Result<(), QueryError> {
         self.each(row, meter, |step, w| Ok(Some(f(step, w.values))))
+    }
+
+    /// Prepares running sums, if windows overlap so much that they pay.
+    fn prepare(&self, sums: &mut RunningSums) {
+        let read = match (self.times.first(), self.times.last()) {
+            (Some(first), Some(last)) => {
+                let between = last.abs_diff(*first) / self.times.len() as u64 + 1;
+                let per_window = self.view.range.unsigned_abs() / between;
+                self.view.grid.steps as u64 * per_window
+            }
+            _ => 0,
+        };
+        let worth = read / RUNNING_COST as u64 > self.values.len() as u64;
+        sums.prepare(self.values, worth);
+    }
+
+    /// Calls `f` with all values and each window's positions.
+    fn slid(
+        &self,
+        row: &mut [f64],
+        meter: &mut Meter<'_>,
+        mut f: impl FnMut(&[f64], std::ops::Range<usize>) -> f64,
+    ) -> Result<(), QueryError> {
+        self.bounds(row, meter, |_, range, _, _| Ok(Some(f(self.values, range))))
     }
 
     /// The time, in seconds, of the sample that `pick` points at.

@@ -3,10 +3,11 @@
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use millrace_model::{Labels, TenantId, TimestampMs};
+use millrace_model::{Labels, MetricMetadata, TenantId, TimeRange, TimestampMs};
 use millrace_query::{
-    CancelFlag, Engine, EngineOptions, QueryError, QueryOutcome, QueryRequest, QueryTime,
-    QueryValue,
+    CancelFlag, Engine, EngineOptions, LabelRequest, QueryError, QueryOutcome, QueryRequest,
+    QueryTime, QueryValue, ReadContext, SampleColumns, Select, SeriesSource, SourceError,
+    StoredSeries,
 };
 use proptest::prelude::*;
 
@@ -227,12 +228,99 @@ fn samples_are_bounded_by_what_is_held_at_once() {
 #[test]
 fn memory_is_bounded() {
     let engine = small(EngineOptions {
-        max_memory_bytes: 5_000,
+        max_memory_bytes: 6_000,
         ..EngineOptions::default()
     });
     assert!(instant(&engine, "m").is_ok());
     let message = execution(engine.query(&request("m", range(0, 990_000, 10_000))));
     assert!(message.contains("too much memory"), "{message}");
+}
+
+/// So many series over a day, made when they are read: what a query holds of them is its own.
+#[derive(Debug)]
+struct Day(Vec<Labels>);
+
+impl Day {
+    const STEP_MS: i64 = 300_000;
+    const SAMPLES: i64 = 288;
+
+    fn new(series: usize) -> Self {
+        let labels = |index: usize| {
+            let (id, group) = (index.to_string(), (index % 10).to_string());
+            let pairs = [("__name__", "m"), ("id", &id[..]), ("g", &group)];
+            Labels::from_pairs(pairs).expect("three labels")
+        };
+        Self((0..series).map(labels).collect())
+    }
+}
+
+struct OfDay(Labels, TimeRange);
+
+impl StoredSeries for OfDay {
+    fn labels(&self) -> &Labels {
+        &self.0
+    }
+
+    fn read(&self, out: &mut SampleColumns) -> Result<(), SourceError> {
+        for sample in 0..Day::SAMPLES {
+            let time = sample * Day::STEP_MS;
+            if self.1.start.0 <= time && time <= self.1.end.0 {
+                out.push(time, sample as f64);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SeriesSource for Day {
+    fn select(&self, request: &Select<'_>) -> Result<Vec<Box<dyn StoredSeries>>, SourceError> {
+        let of = |labels: &Labels| {
+            Box::new(OfDay(labels.clone(), request.range)) as Box<dyn StoredSeries>
+        };
+        Ok(self.0.iter().map(of).collect())
+    }
+
+    fn series(&self, _: &Select<'_>) -> Result<Vec<Labels>, SourceError> {
+        Ok(self.0.clone())
+    }
+
+    fn label_names(&self, _: &LabelRequest<'_>) -> Result<Vec<String>, SourceError> {
+        Ok(Vec::new())
+    }
+
+    fn label_values(&self, _: &str, _: &LabelRequest<'_>) -> Result<Vec<String>, SourceError> {
+        Ok(Vec::new())
+    }
+
+    fn metadata(
+        &self,
+        _: &TenantId,
+        _: Option<&str>,
+        _: &Arc<ReadContext>,
+    ) -> Result<Vec<MetricMetadata>, SourceError> {
+        Ok(Vec::new())
+    }
+}
+
+#[test]
+fn a_sum_over_a_hundred_thousand_series_and_a_day_fits_into_256_mib() {
+    let options = EngineOptions {
+        max_memory_bytes: 256 << 20,
+        // Its input are 28.8 million.
+        max_samples: 100_000,
+        timeout: Duration::from_secs(600),
+        ..EngineOptions::default()
+    };
+    let engine = Engine::new(Arc::new(Day::new(100_000)), options);
+    let day = range(0, 86_100_000, 300_000);
+    for text in ["sum by (g) (m)", "avg(max_over_time(m[10m]))"] {
+        let mut request = request(text, day);
+        request.timeout = Some(Duration::from_secs(600));
+        let outcome = engine.query(&request).expect("an answer");
+        assert_eq!(outcome.stats.samples_read, 28_800_000, "{text}");
+    }
+    // What is held whole is refused.
+    execution(engine.query(&request("m + 1", day)));
 }
 
 #[test]

@@ -81,6 +81,14 @@ impl Parser<'_> {
         self.bump();
         let token = self.expect(Kind::Str, MATCHING, "string")?;
         let value = self.string_value(token)?;
+        if let MatchOp::Regex | MatchOp::NotRegex = op {
+            self.patterns += 1;
+            if self.patterns > self.max_patterns {
+                let max = self.max_patterns;
+                let message = format!("query of more than {max} regular expressions");
+                return Err(SyntaxError::new(label.start, message));
+            }
+        }
         // Labels are UTF-8: bytes that are not can equal none of them, replaced or not.
         Matcher::new(name, op, value.lossy())
             .map_err(|error| SyntaxError::new(label.start, error.to_string()))
