@@ -40,6 +40,13 @@ fn main() {
             remote_write(hosts, &mut values),
         ),
         (
+            "remote write 2",
+            ProbeFormat::RemoteWrite2,
+            remote_write_2(hosts, &mut values),
+        ),
+        ("OTLP", ProbeFormat::Otlp, otlp(hosts, &mut values)),
+        ("text", ProbeFormat::Text, text(hosts, &mut values)),
+        (
             "line protocol",
             ProbeFormat::Line,
             lines(hosts, &mut values),
@@ -227,6 +234,107 @@ fn remote_write(hosts: usize, values: &mut Values) -> Vec<u8> {
         }
     }
     out
+}
+
+fn remote_write_2(hosts: usize, values: &mut Values) -> Vec<u8> {
+    let mut symbols = vec![String::new()];
+    let mut known = std::collections::HashMap::from([(String::new(), 0)]);
+    let mut symbol = |text: &str| {
+        *known.entry(text.to_owned()).or_insert_with(|| {
+            symbols.push(text.to_owned());
+            symbols.len() as u64 - 1
+        })
+    };
+    let mut series = Vec::new();
+    for host in 0..hosts {
+        let tags = tags(host);
+        for metric in METRICS {
+            let mut one = Vec::new();
+            let mut refs = Vec::new();
+            let mut sorted: Vec<_> = tags.iter().collect();
+            sorted.sort();
+            write_varint(&mut refs, symbol("__name__"));
+            write_varint(&mut refs, symbol(&format!("cpu_{metric}")));
+            for (name, value) in sorted {
+                write_varint(&mut refs, symbol(name));
+                write_varint(&mut refs, symbol(value));
+            }
+            message(&mut one, 1, &refs);
+            let mut sample = vec![0x09];
+            sample.extend_from_slice(&values.next().to_le_bytes());
+            sample.push(0x10);
+            write_varint(&mut sample, NOW as u64);
+            message(&mut one, 2, &sample);
+            // As Prometheus sends them: with every series.
+            message(&mut one, 5, &[0x08, 2]);
+            message(&mut series, 5, &one);
+        }
+    }
+    let mut out = Vec::new();
+    for symbol in symbols {
+        message(&mut out, 4, symbol.as_bytes());
+    }
+    out.extend(series);
+    out
+}
+
+/// One resource a host with its tags but the first three, which are attributes of the points.
+fn otlp(hosts: usize, values: &mut Values) -> Vec<u8> {
+    let attribute = |name: &str, value: &str| {
+        let (mut any, mut pair) = (Vec::new(), Vec::new());
+        message(&mut any, 1, value.as_bytes());
+        message(&mut pair, 1, name.as_bytes());
+        message(&mut pair, 2, &any);
+        pair
+    };
+    let mut out = Vec::new();
+    for host in 0..hosts {
+        let tags = tags(host);
+        let (mut resource, mut metrics) = (Vec::new(), Vec::new());
+        message(&mut resource, 1, &attribute("service.name", "cpu"));
+        message(
+            &mut resource,
+            1,
+            &attribute("service.instance.id", &tags[0].1),
+        );
+        for metric in METRICS {
+            let mut point = vec![0x19];
+            point.extend_from_slice(&(NOW as u64 * 1_000_000).to_le_bytes());
+            point.push(0x21);
+            point.extend_from_slice(&values.next().to_le_bytes());
+            for (name, value) in &tags[1..] {
+                message(&mut point, 7, &attribute(name, value));
+            }
+            let (mut gauge, mut one) = (Vec::new(), Vec::new());
+            message(&mut gauge, 1, &point);
+            message(&mut one, 1, format!("cpu.{metric}").as_bytes());
+            message(&mut one, 3, b"%");
+            message(&mut one, 5, &gauge);
+            message(&mut metrics, 2, &one);
+        }
+        // The metrics are the fields of their scope.
+        let mut all = Vec::new();
+        message(&mut all, 1, &resource);
+        message(&mut all, 2, &metrics);
+        message(&mut out, 1, &all);
+    }
+    out
+}
+
+fn text(hosts: usize, values: &mut Values) -> Vec<u8> {
+    let mut out = String::new();
+    for host in 0..hosts {
+        let tags = tags(host);
+        for metric in METRICS {
+            write!(out, "cpu_{metric}{{").expect("as above");
+            for (i, (name, value)) in tags.iter().enumerate() {
+                let comma = if i == 0 { "" } else { "," };
+                write!(out, "{comma}{name}=\"{value}\"").expect("as above");
+            }
+            writeln!(out, "}} {}", values.next()).expect("as above");
+        }
+    }
+    out.into_bytes()
 }
 
 fn label(series: &mut Vec<u8>, name: &str, value: &str) {

@@ -127,7 +127,8 @@ pub enum Place {
     Line(u64),
     /// An element of a JSON array. The first is 0.
     Index(u64),
-    /// A time series of a remote write request. The first is 0.
+    /// A time series of a remote write request. The first is 0. (`series` is its name.)
+    #[serde(rename = "timeseries")]
     Series(u64),
     /// A metadata entry of a remote write request. The first is 0.
     Metadata(u64),

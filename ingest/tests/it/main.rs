@@ -10,4 +10,7 @@ mod bombs;
 mod docs;
 mod good_input;
 mod overload;
+mod protocols;
+mod receipts;
 mod rig;
+mod total;

@@ -296,3 +296,81 @@ pub const SNAPPY_PROTOBUF: &[(&str, &str)] = &[
     ("content-encoding", "snappy"),
     ("x-prometheus-remote-write-version", "0.1.0"),
 ];
+
+/// Messages of remote write 2.0, by the specification.
+pub mod prompb2 {
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Request {
+        #[prost(string, repeated, tag = "4")]
+        pub symbols: Vec<String>,
+        #[prost(message, repeated, tag = "5")]
+        pub timeseries: Vec<TimeSeries>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct TimeSeries {
+        #[prost(uint32, repeated, tag = "1")]
+        pub labels_refs: Vec<u32>,
+        #[prost(message, repeated, tag = "2")]
+        pub samples: Vec<Sample>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Sample {
+        #[prost(double, tag = "1")]
+        pub value: f64,
+        #[prost(int64, tag = "2")]
+        pub timestamp: i64,
+    }
+
+    /// Symbols in the order in which they are first used.
+    pub struct Table {
+        symbols: Vec<String>,
+        known: std::collections::HashMap<String, u32>,
+    }
+
+    impl Table {
+        pub fn new() -> Self {
+            let mut table = Self {
+                symbols: Vec::new(),
+                known: std::collections::HashMap::new(),
+            };
+            table.symbol("");
+            table
+        }
+
+        fn symbol(&mut self, text: &str) -> u32 {
+            let next = self.symbols.len() as u32;
+            let symbol = *self.known.entry(text.to_owned()).or_insert(next);
+            if symbol == next {
+                self.symbols.push(text.to_owned());
+            }
+            symbol
+        }
+
+        /// A series with one sample.
+        pub fn series(
+            &mut self,
+            labels: &[(&str, &str)],
+            timestamp: i64,
+            value: f64,
+        ) -> TimeSeries {
+            TimeSeries {
+                labels_refs: labels
+                    .iter()
+                    .flat_map(|(name, value)| [self.symbol(name), self.symbol(value)])
+                    .collect(),
+                samples: vec![Sample { value, timestamp }],
+            }
+        }
+
+        /// The request, not compressed.
+        pub fn body(self, timeseries: Vec<TimeSeries>) -> Vec<u8> {
+            let symbols = self.symbols;
+            prost::Message::encode_to_vec(&Request {
+                symbols,
+                timeseries,
+            })
+        }
+    }
+}
