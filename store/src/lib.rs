@@ -43,6 +43,7 @@ mod planted;
 mod read;
 mod runtime;
 pub mod shard;
+mod statistics;
 mod store;
 #[cfg(test)]
 mod testing;
@@ -56,4 +57,5 @@ pub use metrics::StoreMetrics;
 pub use options::{StoreOptions, WalSync};
 pub use paths::BlockId;
 pub use read::StoreSeries;
+pub use statistics::StoreStatistics;
 pub use store::Store;
