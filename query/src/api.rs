@@ -20,6 +20,7 @@ mod answer;
 mod body;
 mod error;
 mod expression;
+mod federate;
 mod freshness;
 mod json;
 mod labels;
@@ -29,6 +30,7 @@ mod options;
 mod params;
 mod pool;
 mod query;
+mod read;
 mod selector;
 mod status;
 
@@ -40,7 +42,7 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::{any, get, post};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use millrace_model::{Clock, Matcher, TenantId, TimestampMs};
 
@@ -78,6 +80,20 @@ pub trait Evaluate: Send + Sync + fmt::Debug {
     /// [`QueryError::BadData`] with the position of what is wrong.
     fn check(&self, text: &str) -> Result<(), QueryError>;
 
+    /// An expression in the layout of `format_query`.
+    ///
+    /// # Errors
+    ///
+    /// [`QueryError::BadData`] with the position of what is wrong.
+    fn format(&self, text: &str) -> Result<String, QueryError>;
+
+    /// An expression as the tree of `parse_query`.
+    ///
+    /// # Errors
+    ///
+    /// [`QueryError::BadData`] with the position of what is wrong.
+    fn describe(&self, text: &str) -> Result<serde_json::Value, QueryError>;
+
     /// Reads a series selector: a name, label tests in braces, or both; nothing else. One that
     /// every series passes may be refused here; the API does not take it.
     ///
@@ -94,6 +110,14 @@ impl Evaluate for Engine {
 
     fn check(&self, text: &str) -> Result<(), QueryError> {
         Self::check(self, text)
+    }
+
+    fn format(&self, text: &str) -> Result<String, QueryError> {
+        Self::format(self, text)
+    }
+
+    fn describe(&self, text: &str) -> Result<serde_json::Value, QueryError> {
+        Self::describe(self, text)
     }
 
     fn selector(&self, text: &str) -> Result<Vec<Matcher>, QueryError> {
@@ -133,7 +157,7 @@ const QUERY_STACK_BYTES: usize = 8 << 20;
 /// A thread that waits for freshness calls nothing deep.
 const WAITER_STACK_BYTES: usize = 256 << 10;
 
-/// The routes under `/api/v1` that read. They can be merged with others under the same prefix;
+/// The routes under `/api/v1` that read, and `/federate`. They can be merged with others under the same prefix;
 /// what nobody else serves there is answered with 404 in the API's own error shape.
 ///
 /// # Panics
@@ -182,6 +206,8 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/labels", get(labels::names).post(labels::names))
         .route("/api/v1/label/{name}/values", get(labels::values))
         .route("/api/v1/metadata", get(labels::metadata))
+        .route("/federate", get(federate::federate))
+        .route("/api/v1/read", post(read::read))
         .route("/api/v1/rules", get(status::rules))
         .route("/api/v1/alerts", get(status::alerts))
         .route("/api/v1/alertmanagers", get(status::alertmanagers))
@@ -284,11 +310,22 @@ impl App {
         Ok(result?)
     }
 
-    /// Runs `work` on a query thread and sends what it answers, piece by piece. If the client
-    /// leaves before, the flag that `work` is given is set.
+    /// Runs `work` on a query thread and sends the JSON that it answers, piece by piece. If the
+    /// client leaves before, the flag that `work` is given is set.
     async fn answer<F>(&self, work: F) -> Result<Response, ApiError>
     where
         F: FnOnce(&CancelFlag, Duration) -> Result<Answer, ApiError> + Send + 'static,
+    {
+        let write = move |cancel: &CancelFlag, waited| {
+            work(cancel, waited).map(|answer| Box::new(answer) as Box<dyn body::Write>)
+        };
+        self.stream(json::CONTENT_TYPE, write).await
+    }
+
+    /// The same for any type of content.
+    async fn stream<F>(&self, content_type: HeaderValue, work: F) -> Result<Response, ApiError>
+    where
+        F: FnOnce(&CancelFlag, Duration) -> Result<Box<dyn body::Write>, ApiError> + Send + 'static,
     {
         let cancel = CancelFlag::default();
         let guard = CancelOnDrop {
@@ -302,7 +339,7 @@ impl App {
             .queries
             .run(move || {
                 let waited = clock.monotonic().saturating_sub(submitted);
-                work(&cancel, waited).map(body::first_pieces)
+                work(&cancel, waited).and_then(body::first_pieces)
             })
             .await;
         guard.disarm();
@@ -310,12 +347,11 @@ impl App {
             options, metrics, ..
         } = &self.api;
         let pieces = result??;
-        Ok(body::respond(
-            pieces,
-            &self.queries,
-            options.max_stall,
-            metrics,
-        ))
+        let mut response = body::respond(pieces, &self.queries, options.max_stall, metrics);
+        response
+            .headers_mut()
+            .insert(http::header::CONTENT_TYPE, content_type);
+        Ok(response)
     }
 }
 

@@ -38,11 +38,13 @@ mod math;
 mod notes;
 mod options;
 mod parser;
+mod print;
 mod rangefn;
 mod ranked;
 mod rate;
 mod resolve;
 mod text;
+mod tree;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -159,18 +161,22 @@ impl Engine {
         })
     }
 
-    /// Parses and checks an expression, within the engine's bounds. The tree is that of
-    /// `promql-parser`, for those who show it; evaluation uses one of its own, that also knows
-    /// what this one does not (duration expressions, `anchored`, `smoothed`).
+    /// An expression in the layout of Prometheus's `format_query`.
     ///
     /// # Errors
     ///
-    /// [`QueryError::BadData`], in Prometheus's words; also for a correct expression that
-    /// `promql-parser` has no tree for.
-    pub fn parse(&self, text: &str) -> Result<promql_parser::parser::Expr, QueryError> {
-        self.tree(text)?;
-        promql_parser::parser::parse(text)
-            .map_err(|reason| QueryError::BadData(format!("1:1: parse error: {reason}")))
+    /// [`QueryError::BadData`], in Prometheus's words.
+    pub fn format(&self, text: &str) -> Result<String, QueryError> {
+        Ok(print::layout(&self.tree(text)?, text))
+    }
+
+    /// An expression as the JSON tree of Prometheus's `parse_query`.
+    ///
+    /// # Errors
+    ///
+    /// [`QueryError::BadData`], in Prometheus's words.
+    pub fn describe(&self, text: &str) -> Result<serde_json::Value, QueryError> {
+        Ok(tree::of(&self.tree(text)?))
     }
 
     /// Parses and checks an expression, within the engine's bounds, and forgets it.

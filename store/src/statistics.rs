@@ -80,7 +80,8 @@ fn count_head(
     statistics: &mut StoreStatistics,
     counts: &mut IndexCounts,
 ) {
-    for table in &view.tables {
+    for of_view in &view.tables {
+        let table = &of_view.table;
         table.count(tenant, counts);
         let rows = table.rows();
         statistics.head_samples += rows.samples();

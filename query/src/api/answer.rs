@@ -11,6 +11,8 @@ use std::vec::IntoIter;
 use bytes::Bytes;
 use millrace_model::{Labels, MetricMetadata};
 
+use super::body::Write;
+use super::error::ApiError;
 use super::json;
 use crate::{MatrixSeries, QueryOutcome, QueryStats, QueryValue, VectorSample};
 
@@ -156,15 +158,32 @@ impl Answer {
         self
     }
 
-    /// Whether all is written.
-    pub(super) fn is_done(&self) -> bool {
+    fn write_tail(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.data.closing());
+        if self.data.is_query() {
+            if let Some(times) = &self.times {
+                times.write(out);
+            }
+            out.push(b'}');
+        }
+        for (name, texts) in [("warnings", &self.warnings), ("infos", &self.infos)] {
+            if !texts.is_empty() {
+                json::put(out, format_args!(",\"{name}\":"));
+                json::strings(out, texts.iter().map(String::as_str));
+            }
+        }
+        out.push(b'}');
+    }
+}
+
+impl Write for Answer {
+    fn is_done(&self) -> bool {
         self.next == Part::Nothing
     }
 
-    /// Writes the next piece; `None` after the last.
-    pub(super) fn next_piece(&mut self) -> Option<Bytes> {
+    fn next_piece(&mut self) -> Result<Option<Bytes>, ApiError> {
         if self.is_done() {
-            return None;
+            return Ok(None);
         }
         let mut out = Vec::with_capacity(match self.data {
             Data::Document(ref json) => json.len() + 256,
@@ -187,24 +206,7 @@ impl Answer {
             // Most answers are one short piece.
             out.shrink_to_fit();
         }
-        Some(Bytes::from(out))
-    }
-
-    fn write_tail(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.data.closing());
-        if self.data.is_query() {
-            if let Some(times) = &self.times {
-                times.write(out);
-            }
-            out.push(b'}');
-        }
-        for (name, texts) in [("warnings", &self.warnings), ("infos", &self.infos)] {
-            if !texts.is_empty() {
-                json::put(out, format_args!(",\"{name}\":"));
-                json::strings(out, texts.iter().map(String::as_str));
-            }
-        }
-        out.push(b'}');
+        Ok(Some(Bytes::from(out)))
     }
 }
 
@@ -252,7 +254,7 @@ impl Data {
                 false
             }
             Self::Scalar(timestamp, value) => {
-                json::point(out, *timestamp, *value);
+                json::scalar(out, *timestamp, *value);
                 false
             }
             Self::String(timestamp, text) => {

@@ -14,37 +14,60 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use http::header;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::task::JoinHandle;
 
-use super::answer::Answer;
-use super::json;
+use super::error::ApiError;
 use super::metrics::ApiMetrics;
 use super::pool::{Continuation, Pool};
 
 /// Pieces written in one go: 256 KiB of text, more than most answers have.
 const PIECES_AT_ONCE: usize = 4;
 
+/// What the body of an answer is made from, a piece at a time.
+pub(super) trait Write: Send {
+    /// The next piece, of about 64 KiB; `None` after the last.
+    ///
+    /// # Errors
+    ///
+    /// The rest cannot be made. What came before is then not to be taken for an answer.
+    fn next_piece(&mut self) -> Result<Option<Bytes>, ApiError>;
+
+    /// Whether there is no piece left.
+    fn is_done(&self) -> bool;
+}
+
 /// Pieces that are written, and the answer with what is not.
 pub(super) struct Pieces {
     ready: VecDeque<Bytes>,
-    rest: Box<Answer>,
+    rest: Box<dyn Write>,
 }
 
-/// Writes the first pieces; on a pool thread, right after the query.
-pub(super) fn first_pieces(answer: Answer) -> Pieces {
-    write(Box::new(answer))
+/// Writes the first pieces; on a pool thread, right after the query. What fails until here can
+/// still be answered as an error.
+pub(super) fn first_pieces(answer: Box<dyn Write>) -> Result<Pieces, ApiError> {
+    write(answer)
 }
 
-fn write(mut rest: Box<Answer>) -> Pieces {
-    let ready = std::iter::from_fn(|| rest.next_piece())
-        .take(PIECES_AT_ONCE)
-        .collect();
-    Pieces { ready, rest }
+fn write(mut rest: Box<dyn Write>) -> Result<Pieces, ApiError> {
+    let mut ready = VecDeque::with_capacity(PIECES_AT_ONCE);
+    while ready.len() < PIECES_AT_ONCE
+        && let Some(piece) = rest.next_piece()?
+    {
+        ready.push_back(piece);
+    }
+    Ok(Pieces { ready, rest })
+}
+
+/// Like [`write`], for a response that has begun: an error can only be told to the log, and to the
+/// client by a connection that is cut.
+fn write_more(rest: Box<dyn Write>) -> Option<Pieces> {
+    write(rest)
+        .inspect_err(|error| tracing::warn!(%error, "an answer could not be finished"))
+        .ok()
 }
 
 /// The response that sends `pieces`, and then the rest.
@@ -72,11 +95,7 @@ pub(super) fn respond(
             shared,
         })
     };
-    let mut response = Response::new(body);
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, json::CONTENT_TYPE);
-    response
+    Response::new(body)
 }
 
 struct AnswerBody {
@@ -98,9 +117,9 @@ struct Sending {
 
 enum Rest {
     /// Put aside until the client has taken what is ready.
-    Parked(Box<Answer>),
+    Parked(Box<dyn Write>),
     /// On a thread of the pool.
-    Writing(oneshot::Receiver<Pieces>),
+    Writing(oneshot::Receiver<Option<Pieces>>),
     Done,
     /// The end will never come.
     Lost,
@@ -147,14 +166,14 @@ impl Sending {
     fn drop_if_stalled(&mut self) -> bool {
         if let Rest::Writing(receiver) = &mut self.rest {
             match receiver.try_recv() {
-                Ok(pieces) => {
+                Ok(Some(pieces)) => {
                     // Ready only just now, as far as we know: its time begins here.
                     self.ready = pieces.ready;
                     self.rest = Rest::Parked(pieces.rest);
                     return false;
                 }
                 Err(TryRecvError::Empty) => return false,
-                Err(TryRecvError::Closed) => {}
+                Ok(None) | Err(TryRecvError::Closed) => {}
             }
         }
         self.drop_all(Rest::Lost);
@@ -172,17 +191,17 @@ impl Sending {
             }
             self.rest = match std::mem::replace(&mut self.rest, Rest::Done) {
                 Rest::Parked(answer) if answer.is_done() => Rest::Done,
-                Rest::Parked(answer) => Rest::Writing(pool.run(move || write(answer))),
+                Rest::Parked(answer) => Rest::Writing(pool.run(move || write_more(answer))),
                 Rest::Writing(mut receiver) => match Pin::new(&mut receiver).poll(context) {
                     Poll::Pending => {
                         self.rest = Rest::Writing(receiver);
                         return Poll::Pending;
                     }
-                    Poll::Ready(Ok(pieces)) => {
+                    Poll::Ready(Ok(Some(pieces))) => {
                         self.ready = pieces.ready;
                         Rest::Parked(pieces.rest)
                     }
-                    Poll::Ready(Err(_)) => Rest::Lost,
+                    Poll::Ready(Ok(None) | Err(_)) => Rest::Lost,
                 },
                 Rest::Done => return Poll::Ready(None),
                 Rest::Lost => return Poll::Ready(Some(Err(Unfinished))),

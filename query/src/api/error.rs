@@ -74,6 +74,10 @@ impl ApiError {
         Self::new(ErrorType::BadData, message)
     }
 
+    pub(super) fn execution(message: impl Into<String>) -> Self {
+        Self::new(ErrorType::Execution, message)
+    }
+
     /// `invalid parameter "step": …`
     pub(super) fn invalid(parameter: &str, reason: impl std::fmt::Display) -> Self {
         Self::bad_data(format!("invalid parameter {parameter:?}: {reason}"))

@@ -1,29 +1,27 @@
 //! `format_query`, `parse_query` and `query_exemplars`: expressions that are read and not
 //! evaluated.
 
-mod tree;
-
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use promql_parser::parser::Expr;
 
-use super::App;
 use super::answer::Answer;
 use super::error::ApiError;
 use super::json;
 use super::params::Params;
+use super::{App, Evaluate};
+use crate::QueryError;
 
 /// The expression in its usual layout.
 pub(super) async fn format(
     State(app): State<Arc<App>>,
     params: Params,
 ) -> Result<Response, ApiError> {
-    read(&app, &params, |expr| {
+    read(&app, &params, |engine, text| {
         let mut out = Vec::new();
-        json::string(&mut out, &expr.prettify());
-        out
+        json::string(&mut out, &engine.format(text)?);
+        Ok(out)
     })
     .await
 }
@@ -33,8 +31,8 @@ pub(super) async fn parse(
     State(app): State<Arc<App>>,
     params: Params,
 ) -> Result<Response, ApiError> {
-    read(&app, &params, |expr| {
-        tree::of(expr).to_string().into_bytes()
+    read(&app, &params, |engine, text| {
+        Ok(engine.describe(text)?.to_string().into_bytes())
     })
     .await
 }
@@ -64,19 +62,15 @@ pub(super) async fn exemplars(
 async fn read(
     app: &Arc<App>,
     params: &Params,
-    write: fn(&Expr) -> Vec<u8>,
+    write: fn(&dyn Evaluate, &str) -> Result<Vec<u8>, QueryError>,
 ) -> Result<Response, ApiError> {
     let text = params.get("query").unwrap_or_default().to_owned();
     let engine = app.api.engine.clone();
     // On a query thread: reading and writing recurse with the expression's depth, and the threads
     // of the runtime have small stacks.
     app.answer(move |_, _| {
-        // The engine's own check comes first: its bounds hold for the crate behind it too, and its
-        // words are those that `query` would use.
-        engine.check(&text).map_err(ApiError::of_query)?;
-        let expr = promql_parser::parser::parse(&text)
-            .map_err(|reason| ApiError::invalid("query", reason))?;
-        Ok(Answer::document(write(&expr)))
+        let written = write(&*engine, &text).map_err(ApiError::of_query)?;
+        Ok(Answer::document(written))
     })
     .await
 }

@@ -66,8 +66,22 @@ pub(super) fn strings<'a>(out: &mut Vec<u8>, texts: impl IntoIterator<Item = &'a
     out.push(b']');
 }
 
-/// `[1435781451.781,"1"]`
+/// A sample of a series: `[1435781451.781,"1"]`. As Prometheus, with an exponent below 1e-6 and
+/// from 1e21 on.
 pub(super) fn point(out: &mut Vec<u8>, timestamp_ms: i64, value: f64) {
+    out.push(b'[');
+    seconds(out, timestamp_ms);
+    out.extend_from_slice(b",\"");
+    if value == 0.0 || !value.is_finite() || (1e-6..1e21).contains(&value.abs()) {
+        number(out, value);
+    } else {
+        scientific(out, value);
+    }
+    out.extend_from_slice(b"\"]");
+}
+
+/// A scalar, which Prometheus never writes with an exponent.
+pub(super) fn scalar(out: &mut Vec<u8>, timestamp_ms: i64, value: f64) {
     out.push(b'[');
     seconds(out, timestamp_ms);
     out.extend_from_slice(b",\"");
@@ -127,6 +141,25 @@ pub(super) fn number(out: &mut Vec<u8>, value: f64) {
     }
 }
 
+/// A value as Go's `strconv.FormatFloat(v, 'g', -1, 64)` writes it, as the text format has it: with
+/// an exponent below 1e-4 and from 1e6 on.
+pub(super) fn number_short(out: &mut Vec<u8>, value: f64) {
+    let size = value.abs();
+    if !value.is_finite() || value == 0.0 || (1e-4..1e6).contains(&size) {
+        return number(out, value);
+    }
+    scientific(out, value);
+}
+
+/// `strconv.FormatFloat(v, 'e', -1, 64)`: at least two digits in the exponent.
+fn scientific(out: &mut Vec<u8>, value: f64) {
+    let text = format!("{value:e}");
+    let (mantissa, exponent) = text.split_once('e').expect("always has an exponent");
+    let exponent: i32 = exponent.parse().expect("always a number");
+    let sign = if exponent < 0 { '-' } else { '+' };
+    put(out, format_args!("{mantissa}e{sign}{:02}", exponent.abs()));
+}
+
 /// Rewrites `-1.25e-7`, which begins at `start` and has its `e` at `e`, as `-0.000000125`.
 fn spread_exponent(out: &mut Vec<u8>, start: usize, e: usize) {
     let text = out.split_off(start);
@@ -165,7 +198,7 @@ fn spread_exponent(out: &mut Vec<u8>, start: usize, e: usize) {
     }
 }
 
-fn integer(out: &mut Vec<u8>, mut value: u64) {
+pub(super) fn integer(out: &mut Vec<u8>, mut value: u64) {
     let mut digits = [0u8; 20];
     let mut at = digits.len();
     loop {
@@ -235,6 +268,47 @@ mod tests {
         assert_eq!((long.len(), &long[..3]), (301, "100"));
         let smallest = written(|out| number(out, 5e-324));
         assert_eq!((smallest.len(), &smallest[..4]), (326, "0.00"));
+    }
+
+    /// What a Prometheus answers for `vector(…)` of these; of `1e21` alone, a scalar, it writes all
+    /// zeros.
+    #[test]
+    fn samples_have_exponents_where_prometheus_writes_them() {
+        let cases = [
+            (1e21, "1e+21"),
+            (-1.5e300, "-1.5e+300"),
+            (1e-6, "0.000001"),
+            (9.5e-7, "9.5e-07"),
+            (999_999_999_999_999_900_000.0, "999999999999999900000"),
+            (0.0, "0"),
+            (f64::NAN, "NaN"),
+        ];
+        for (value, expect) in cases {
+            let expect = format!("[1,\"{expect}\"]");
+            assert_eq!(written(|out| point(out, 1_000, value)), expect);
+        }
+        let all = written(|out| scalar(out, 1_000, 1e21));
+        assert_eq!(all, "[1,\"1000000000000000000000\"]");
+    }
+
+    #[test]
+    fn the_short_form_has_an_exponent_where_go_has_one() {
+        let cases = [
+            (0.0, "0"),
+            (-0.0, "-0"),
+            (1.5, "1.5"),
+            (999_999.0, "999999"),
+            (1e6, "1e+06"),
+            (-1_234_567.0, "-1.234567e+06"),
+            (0.0001, "0.0001"),
+            (0.00001, "1e-05"),
+            (1e300, "1e+300"),
+            (f64::NAN, "NaN"),
+            (f64::NEG_INFINITY, "-Inf"),
+        ];
+        for (value, expect) in cases {
+            assert_eq!(written(|out| number_short(out, value)), expect);
+        }
     }
 
     /// The sum is that of what Go's `strconv.FormatFloat(v, 'f', -1, 64)` writes of the same values,

@@ -23,6 +23,15 @@ pub struct ApiOptions {
     pub max_form_bytes: usize,
     /// Most steps of a range query beyond its first, as in Prometheus. Default 11,000.
     pub max_steps: i64,
+    /// How far `/federate` looks back for a sample; the engine's own lookback belongs here.
+    /// Default 5 m.
+    pub lookback: Duration,
+    /// Samples of a remote read that is not streamed at most: its answer is one message, held in
+    /// memory, at some 11 bytes a sample. Default 5 million.
+    pub remote_read_samples: u64,
+    /// Length beyond which a frame of a streamed remote read is closed. Default 1 MiB, as in
+    /// Prometheus.
+    pub remote_read_frame_bytes: usize,
     /// Answer of `status/buildinfo`.
     pub build: BuildInfo,
     /// Answer of `status/flags`: settings and their values, secrets struck out. Default empty.
@@ -41,6 +50,9 @@ impl Default for ApiOptions {
             read_after_waiters: 16,
             max_form_bytes: 1 << 20,
             max_steps: 11_000,
+            lookback: Duration::from_secs(300),
+            remote_read_samples: 5_000_000,
+            remote_read_frame_bytes: 1 << 20,
             build: BuildInfo::default(),
             flags: BTreeMap::new(),
         }

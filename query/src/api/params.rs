@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::{FromRequest, Request};
+use bytes::Bytes;
 use http::{HeaderMap, Method, header};
 use http_body_util::{BodyExt, Limited};
 use millrace_model::{TenantId, TimeRange, TimestampMs};
@@ -103,20 +105,7 @@ impl FromRequest<Arc<App>> for Params {
         let (parts, body) = request.into_parts();
         let mut pairs = Vec::new();
         if parts.method == Method::POST && is_form(&parts.headers) {
-            let limit = app.api.options.max_form_bytes;
-            let form = match Limited::new(body, limit).collect().await {
-                Ok(form) => form.to_bytes(),
-                Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-                    return Err(ApiError::too_large(format!(
-                        "form larger than the limit of {limit} bytes"
-                    )));
-                }
-                Err(error) => {
-                    return Err(ApiError::bad_data(format!(
-                        "error reading the form: {error}"
-                    )));
-                }
-            };
+            let form = read_body(body, app.api.options.max_form_bytes).await?;
             parse_pairs(&form, &mut pairs)?;
         }
         parse_pairs(parts.uri.query().unwrap_or_default().as_bytes(), &mut pairs)?;
@@ -125,6 +114,19 @@ impl FromRequest<Arc<App>> for Params {
             point: parts.extensions.get().cloned().unwrap_or_default(),
             pairs,
         })
+    }
+}
+
+/// A request's body, if it is no longer than `limit` bytes.
+pub(super) async fn read_body(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    match Limited::new(body, limit).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(ApiError::too_large(
+            format!("form larger than the limit of {limit} bytes"),
+        )),
+        Err(error) => Err(ApiError::bad_data(format!(
+            "error reading the form: {error}"
+        ))),
     }
 }
 

@@ -121,8 +121,12 @@ pub(super) struct Subquery {
 /// A duration in seconds, possibly to be computed.
 #[derive(Clone, Debug)]
 pub(super) enum DurationExpr {
-    /// Seconds.
+    /// Seconds, written as a bare number.
     Number(f64),
+    /// Seconds, written with units.
+    Units(f64),
+    /// In parentheses: changes nothing, but is part of the text.
+    Paren(Box<DurationExpr>),
     /// The query's step.
     Step,
     /// The query's range.
@@ -186,6 +190,25 @@ impl AggregateOp {
             "limit_ratio" => Self::LimitRatio,
             _ => return None,
         })
+    }
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Sum => "sum",
+            Self::Avg => "avg",
+            Self::Count => "count",
+            Self::Min => "min",
+            Self::Max => "max",
+            Self::Group => "group",
+            Self::Stddev => "stddev",
+            Self::Stdvar => "stdvar",
+            Self::Topk => "topk",
+            Self::Bottomk => "bottomk",
+            Self::Quantile => "quantile",
+            Self::CountValues => "count_values",
+            Self::Limitk => "limitk",
+            Self::LimitRatio => "limit_ratio",
+        }
     }
 
     /// The type of its parameter, if it takes one.

@@ -92,7 +92,8 @@ pub(super) fn constant(duration: &DurationExpr) -> Option<f64> {
 fn evaluate(duration: &DurationExpr, times: Option<&QueryTimes>) -> Result<f64, &'static str> {
     const UNKNOWN: &str = "not known yet";
     Ok(match duration {
-        DurationExpr::Number(seconds) => *seconds,
+        DurationExpr::Number(seconds) | DurationExpr::Units(seconds) => *seconds,
+        DurationExpr::Paren(inner) => evaluate(inner, times)?,
         DurationExpr::Step => times.ok_or(UNKNOWN)?.step as f64 / 1000.0,
         DurationExpr::Range => {
             let times = times.ok_or(UNKNOWN)?;

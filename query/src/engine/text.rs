@@ -64,8 +64,18 @@ fn push_escaped(out: &mut String, c: char) {
         c if c.is_control() && (c as u32) < 0x80 => {
             write!(out, "\\x{:02x}", c as u32).expect("writing to a string");
         }
-        c => out.push(c),
+        c if is_printed(c) => out.push(c),
+        c if (c as u32) < 0x1_0000 => {
+            write!(out, "\\u{:04x}", c as u32).expect("writing to a string");
+        }
+        c => write!(out, "\\U{:08x}", c as u32).expect("writing to a string"),
     }
+}
+
+/// Whether Go prints it as it is: no space but that of ASCII, no control and no format character.
+fn is_printed(c: char) -> bool {
+    // `Debug` has the table; a mark that joins the letter before it counts as part of that.
+    c.is_ascii() || format!("a{c}").escape_debug().count() == 2
 }
 
 /// The value of a literal that is still in its quotes.

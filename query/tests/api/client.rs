@@ -8,13 +8,14 @@ use axum::Router;
 use axum::body::Body;
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt;
-use millrace_model::{ManualClock, MatchOp, Matcher, MetricMetadata, MetricType, TimestampMs};
+use millrace_model::{ManualClock, Matcher, MetricMetadata, MetricType, TimestampMs};
 use millrace_query::api::{self, Api, ApiMetrics, ApiOptions, Evaluate, Freshness};
-use millrace_query::{QueryError, QueryOutcome, QueryRequest, QueryStats, QueryTime, QueryValue};
+use millrace_query::{
+    Engine, EngineOptions, QueryError, QueryOutcome, QueryRequest, QueryStats, QueryTime,
+    QueryValue,
+};
 use parking_lot::{Condvar, Mutex};
 use prometheus::Registry;
-use promql_parser::label::MatchOp as Parsed;
-use promql_parser::parser::{Expr, parse};
 use tower::ServiceExt;
 
 use crate::table::Table;
@@ -83,11 +84,20 @@ impl Fixture {
     }
 
     pub fn with(options: ApiOptions, freshness: Arc<dyn Freshness>) -> Self {
-        let engine = Arc::new(Canned::default());
+        Self::made(fleet(), options, freshness)
+    }
+
+    /// Over other series than those of the fleet.
+    pub fn over(table: Table, options: ApiOptions) -> Self {
+        Self::made(table, options, Arc::new(api::AlwaysFresh))
+    }
+
+    fn made(table: Table, options: ApiOptions, freshness: Arc<dyn Freshness>) -> Self {
+        let engine = Arc::new(Canned::new());
         let registry = Registry::new();
         let router = api::router(Api {
             engine: engine.clone(),
-            source: Arc::new(fleet()),
+            source: Arc::new(table),
             clock: Arc::new(ManualClock::new(TimestampMs(NOW))),
             freshness,
             options,
@@ -182,8 +192,10 @@ fn fleet() -> Table {
 }
 
 /// An evaluator whose answers are given beforehand.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Canned {
+    /// Reads expressions.
+    reader: Engine,
     answers: Mutex<HashMap<String, Result<QueryOutcome, QueryError>>>,
     /// What was asked.
     pub seen: Mutex<Vec<QueryRequest>>,
@@ -204,6 +216,20 @@ pub const SLOW: &str = "slow";
 pub const PANIC: &str = "panic";
 
 impl Canned {
+    fn new() -> Self {
+        let options = EngineOptions {
+            threads: 1,
+            ..EngineOptions::default()
+        };
+        Self {
+            reader: Engine::new(Arc::new(Table::default()), options),
+            answers: Mutex::default(),
+            seen: Mutex::default(),
+            gate: Mutex::default(),
+            moved: Condvar::new(),
+        }
+    }
+
     pub fn answer(&self, text: &str, answer: Result<QueryOutcome, QueryError>) {
         self.answers.lock().insert(text.to_owned(), answer);
     }
@@ -273,41 +299,20 @@ impl Evaluate for Canned {
     }
 
     fn check(&self, text: &str) -> Result<(), QueryError> {
-        parsed(text).map(drop)
+        self.reader.check(text)
+    }
+
+    fn format(&self, text: &str) -> Result<String, QueryError> {
+        self.reader.format(text)
+    }
+
+    fn describe(&self, text: &str) -> Result<serde_json::Value, QueryError> {
+        self.reader.describe(text)
     }
 
     fn selector(&self, text: &str) -> Result<Vec<Matcher>, QueryError> {
-        let bad = |reason: &str| QueryError::BadData(format!("1:1: parse error: {reason}"));
-        // The parser behind this fake refuses it, unlike what the trait asks for.
-        if text == "{}" {
-            return Ok(Vec::new());
-        }
-        if let Some(empty) = text.strip_prefix("{a=~").and_then(|t| t.strip_suffix('}')) {
-            let pattern = empty.trim_matches('"');
-            return Ok(vec![Matcher::new("a", MatchOp::Regex, pattern).unwrap()]);
-        }
-        let Expr::VectorSelector(selector) = parsed(text)? else {
-            return Err(bad("no selector"));
-        };
-        if selector.offset.is_some() || selector.at.is_some() {
-            return Err(bad("unexpected modifier"));
-        }
-        let name = selector.name.map(|name| Matcher::equal("__name__", name));
-        let tests = selector.matchers.matchers.into_iter().map(|parsed| {
-            let op = match parsed.op {
-                Parsed::Equal => MatchOp::Equal,
-                Parsed::NotEqual => MatchOp::NotEqual,
-                Parsed::Re(_) => MatchOp::Regex,
-                Parsed::NotRe(_) => MatchOp::NotRegex,
-            };
-            Matcher::new(parsed.name, op, parsed.value).unwrap()
-        });
-        Ok(name.into_iter().chain(tests).collect())
+        self.reader.parse_selector(text)
     }
-}
-
-fn parsed(text: &str) -> Result<Expr, QueryError> {
-    parse(text).map_err(|reason| QueryError::BadData(format!("1:1: parse error: {reason}")))
 }
 
 pub fn outcome(value: QueryValue) -> QueryOutcome {

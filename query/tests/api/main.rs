@@ -6,10 +6,13 @@ mod table;
 
 mod client;
 mod errors;
+mod expressions;
+mod federate;
 mod forms;
 mod freshness;
 mod golden;
 mod grafana;
 mod load;
 mod random;
+mod read;
 mod shapes;

@@ -75,7 +75,7 @@ async fn a_matrix_lists_series_with_their_values() {
     let f = Fixture::new();
     f.engine.value("q", QueryValue::Matrix(lines()));
     f.get("query_range?query=q&start=0&end=3&step=1").await.is_data(
-        r#"{"resultType":"matrix","result":[{"metric":{"device":"a"},"values":[[0,"0.30000000000000004"],[1.5,"-0"],[3.001,"+Inf"]]},{"metric":{"device":"b"},"values":[[-0.001,"-Inf"],[3,"1000000000000000000000"]]}]}"#,
+        r#"{"resultType":"matrix","result":[{"metric":{"device":"a"},"values":[[0,"0.30000000000000004"],[1.5,"-0"],[3.001,"+Inf"]]},{"metric":{"device":"b"},"values":[[-0.001,"-Inf"],[3,"1e+21"]]}]}"#,
     );
 }
 
@@ -283,7 +283,8 @@ async fn expressions_are_laid_out_and_taken_apart() {
                 "type": "call",
                 "func": {"name": "rate", "argTypes": ["matrix"], "variadic": 0, "returnType": "vector"},
                 "args": [{
-                    "type": "matrixSelector", "name": "foo", "range": 300_000, "offset": 60_000,
+                    "type": "matrixSelector", "name": "foo", "range": 300_000, "rangeExpr": null,
+                    "offset": 60_000, "offsetExpr": null, "anchored": false, "smoothed": false,
                     "timestamp": null, "startOrEnd": null,
                     "matchers": [{"name": "__name__", "type": "=", "value": "foo"}],
                 }],
@@ -306,7 +307,10 @@ async fn expressions_are_laid_out_and_taken_apart() {
     let data = &tree.json()["data"];
     assert_eq!(
         data["matching"],
-        serde_json::json!({"card": "many-to-one", "labels": ["x"], "on": true, "include": ["y"]})
+        serde_json::json!({
+            "card": "many-to-one", "labels": ["x"], "on": true, "include": ["y"],
+            "fillValues": {"lhs": null, "rhs": null},
+        })
     );
     assert_eq!(data["rhs"]["timestamp"], 1_500);
     let tree = f.get("parse_query?query=a%20or%20b").await;

@@ -323,11 +323,11 @@ fn selectors_of_everything_are_refused() {
 }
 
 #[test]
-fn what_promql_parser_shows_is_checked_by_the_same_bounds() {
+fn what_shows_expressions_has_the_same_bounds() {
     let engine = small(EngineOptions::default());
-    assert!(engine.parse("sum by (a) (rate(m[5m]))").is_ok());
-    assert!(engine.parse(&"(".repeat(50_000)).is_err());
-    assert!(engine.parse(&"-".repeat(16_000)).is_err());
+    assert!(engine.format("sum by (a) (rate(m[5m]))").is_ok());
+    assert!(engine.format(&"(".repeat(50_000)).is_err());
+    assert!(engine.describe(&"-".repeat(16_000)).is_err());
     assert_eq!(
         engine
             .parse_selector("m{a=\"b\"}")

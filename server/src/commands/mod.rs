@@ -1,7 +1,10 @@
 //! What the program does beside serving.
 
 pub mod diff;
+pub mod inspect;
 mod progress;
+pub mod queue;
 pub mod records;
 pub mod replay;
 pub mod tail;
+pub mod verify;

@@ -9,10 +9,14 @@
 mod bad_input;
 mod configuration;
 mod dependencies;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod kill;
 mod lifecycle;
 mod prometheus;
+mod readers;
 mod readme;
 mod replay;
 mod repository;
 mod support;
+mod verify;

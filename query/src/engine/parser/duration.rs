@@ -95,13 +95,13 @@ impl Parser<'_> {
                 if ms > i64::MAX / 1_000_000 {
                     return Err(bad("duration out of range"));
                 }
-                Ok(DurationExpr::Number(ms as f64 / 1000.0))
+                Ok(DurationExpr::Units(ms as f64 / 1000.0))
             }
             Kind::LeftParen => {
                 self.bump();
                 let inner = self.duration_sum(0, context)?;
                 self.expect(Kind::RightParen, context, "\")\"")?;
-                Ok(inner)
+                Ok(DurationExpr::Paren(Box::new(inner)))
             }
             Kind::Ident => self.duration_call(context),
             _ => Err(self.unexpected(context, "number, duration, step(), or range()")),

@@ -1,10 +1,12 @@
 //! What all tests need: the binary under test, a client, and the wire formats.
 
 mod client;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 mod process;
 pub mod remote_write;
 mod rng;
 
-pub use client::{Client, matrix, now_ms, vector};
+pub use client::{Client, escape, matrix, now_ms, vector};
 pub use process::{Millrace, eventually};
 pub use rng::Rng;
