@@ -137,6 +137,16 @@ fn check_security(config: &Config) -> Result<(), ConfigError> {
     let kafka = &config.kafka;
     let security = kafka.security_protocol;
     let fail = |key, reason: String| Err(broken(config, key, reason));
+    if cfg!(not(feature = "kafka-tls")) {
+        let reason = "this millrace was built without TLS for Kafka; build it with `--features \
+                      kafka-tls`, which takes OpenSSL with its headers";
+        if security.tls() {
+            return fail("queue.kafka.security_protocol", reason.to_owned());
+        }
+        if security.sasl() && kafka.sasl_mechanism.starts_with("SCRAM-") {
+            return fail("queue.kafka.sasl_mechanism", reason.to_owned());
+        }
+    }
     let tls = [
         ("queue.kafka.tls_ca_file", kafka.tls_ca_file.is_some()),
         (
@@ -254,6 +264,11 @@ mod tests {
             (
                 &[KAFKA, BROKERS, "queue.kafka.sasl_username=a"],
                 "are only used with SASL",
+            ),
+            #[cfg(not(feature = "kafka-tls"))]
+            (
+                &[KAFKA, BROKERS, "queue.kafka.security_protocol=ssl"],
+                "was built without TLS for Kafka",
             ),
             (
                 &[

@@ -100,7 +100,7 @@ fn secrets_are_shown_nowhere() {
     let properties = dir.path().join("properties");
     std::fs::write(
         &properties,
-        format!("# further ones\nsasl.oauthbearer.client.secret={CANARY}\nclient.rack=r1\n"),
+        format!("# further ones\nsasl.password={CANARY}\nclient.rack=r1\n"),
     )
     .unwrap();
     let by_file = format!("queue.kafka.properties_file={}", properties.display());
