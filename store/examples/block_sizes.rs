@@ -1,9 +1,10 @@
 //! Bytes per sample of blocks, section by section, and how fast they are written and read, on data
 //! like that of a fleet.
 //!
-//! `cargo run --release -p millrace-store --example block_sizes`
+//! `cargo run --release -p millrace-store --example block_sizes -- 24`
 
 use std::error::Error;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use millrace_log::fs::OsFs;
@@ -11,7 +12,16 @@ use millrace_model::{Labels, Offset, PartitionId, TenantId, TimeRange, Timestamp
 use millrace_store::block::{BlockMeta, BlockReader, BlockWriter, Section};
 
 const START_MS: i64 = 1_795_233_600_000;
-const WINDOW_MS: i64 = 7_200_000;
+/// Two hours, as the memtable is sealed; or what the first argument says, in hours: a day is what
+/// compaction makes of it.
+static WINDOW: OnceLock<i64> = OnceLock::new();
+
+fn window_ms() -> i64 {
+    *WINDOW.get_or_init(|| {
+        let hours = std::env::args().nth(1).and_then(|a| a.parse().ok());
+        hours.unwrap_or(2) * 3_600_000
+    })
+}
 
 /// A small generator with a fixed seed (xorshift64*): the figures are to be repeatable.
 struct Random(u64);
@@ -81,7 +91,7 @@ fn tsbs(random: &mut Random) -> Result<Vec<Series>> {
                 ("service_environment", "production"),
             ])?;
             let mut state = 100.0 * random.unit();
-            let timestamps: Vec<i64> = (0..WINDOW_MS / 10_000)
+            let timestamps: Vec<i64> = (0..window_ms() / 10_000)
                 .map(|i| START_MS + i * 10_000)
                 .collect();
             let values = timestamps.iter().map(|_| {
@@ -104,7 +114,7 @@ fn tsbs(random: &mut Random) -> Result<Vec<Series>> {
 fn node(random: &mut Random) -> Result<Vec<Series>> {
     let mut all = Vec::new();
     for instance in 0..20 {
-        let jitter: Vec<i64> = (0..WINDOW_MS / 15_000)
+        let jitter: Vec<i64> = (0..window_ms() / 15_000)
             .map(|i| {
                 let off = random.next().is_multiple_of(4);
                 let jitter = if off {
@@ -156,13 +166,58 @@ fn node(random: &mut Random) -> Result<Vec<Series>> {
     Ok(all)
 }
 
+/// Devices with a few decimal readings, every 5 s give or take 2 s, all of a device at one moment.
+fn iot(random: &mut Random) -> Result<Vec<Series>> {
+    let mut all = Vec::new();
+    for device in 0..500 {
+        let mut timestamps: Vec<i64> = Vec::new();
+        let mut moment = START_MS as f64;
+        while moment < (START_MS + window_ms()) as f64 {
+            timestamps.push(moment as i64);
+            moment += (5_000.0 + 2_000.0 * random.normal()).max(1.0);
+        }
+        timestamps.dedup();
+        // Name, range, step, decimals.
+        for (field, low, high, step, decimals) in [
+            ("temperature", -20.0, 90.0, 0.2, 2),
+            ("pressure", 0.5, 12.0, 0.05, 3),
+            ("vibration", 0.0, 4.0, 0.2, 4),
+            ("flow", 0.0, 400.0, 2.0, 1),
+            ("power", 0.0, 7_500.0, 40.0, 0),
+            ("running", 0.0, 1.0, 0.05, 0),
+        ] {
+            let (name, site) = (format!("pump-{device}"), format!("site-{}", device % 40));
+            let line = format!("{}", device % 7);
+            let labels = Labels::from_pairs([
+                ("__name__", format!("readings_{field}").as_str()),
+                ("device", &name),
+                ("site", &site),
+                ("line", &line),
+            ])?;
+            let power = 10f64.powi(decimals);
+            let mut state: f64 = low + (high - low) * random.unit();
+            let values = timestamps.iter().map(|_| {
+                state = (state + step * random.normal()).clamp(low, high);
+                (state * power).round() / power
+            });
+            let values = values.collect();
+            all.push(Series {
+                labels,
+                timestamps: timestamps.clone(),
+                values,
+            });
+        }
+    }
+    Ok(all)
+}
+
 fn main() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let sets: [(&str, Make); 2] = [("tsbs", tsbs), ("node", node)];
+    let sets: [(&str, Make); 3] = [("tsbs", tsbs), ("node", node), ("iot", iot)];
     println!(
-        "| set | series | samples | chunks | series pages | labels | postings | directory | total | write ns | read ns | verify ns |"
+        "| set | series | samples | chunks | rollups | series pages | labels | postings | directory | total | write ns | read ns | verify ns |"
     );
-    println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
+    println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
     for (name, make) in sets {
         let mut series = make(&mut Random(0x9e37_79b9_7f4a_7c15))?;
         series.sort_by(|a, b| a.labels.cmp(&b.labels));
@@ -181,7 +236,7 @@ fn main() -> Result<()> {
         }
         let summary = writer.finish(BlockMeta {
             partition: PartitionId(0),
-            window: TimeRange::new(START_MS, START_MS + WINDOW_MS - 1),
+            window: TimeRange::new(START_MS, START_MS + window_ms() - 1),
             offsets: (Offset(0), Offset(1)),
             created_at: TimestampMs(START_MS),
         })?;
@@ -206,10 +261,11 @@ fn main() -> Result<()> {
             summary.section_bytes[section as usize] as f64 / summary.samples as f64
         };
         println!(
-            "| {name} | {} | {} | {:.3} | {:.3} | {:.3} | {:.3} | {:.3} | **{:.3}** | {written:.1} | {read:.1} | {verified:.1} |",
+            "| {name} | {} | {} | {:.3} | {:.3} | {:.3} | {:.3} | {:.3} | {:.3} | **{:.3}** | {written:.1} | {read:.1} | {verified:.1} |",
             summary.series,
             summary.samples,
             bytes(Section::Chunks),
+            bytes(Section::Rollups),
             bytes(Section::Series),
             bytes(Section::Labels),
             bytes(Section::Postings),

@@ -12,16 +12,19 @@
 //!   alternatives, as dashboards write them) look those up; only the others walk the values, and of
 //!   those only the ones with the prefix that the pattern begins with.
 
+mod counts;
 mod memory;
 mod shape;
 #[cfg(test)]
 pub(crate) mod tests;
+mod values;
 
 use std::borrow::Cow;
 
 use millrace_model::Matcher;
 use roaring::RoaringBitmap;
 
+pub(crate) use counts::{IndexCounts, top};
 pub use memory::MemIndex;
 use shape::Shape;
 

@@ -49,6 +49,7 @@ mod planted;
 mod read;
 mod runtime;
 pub mod shard;
+mod statistics;
 mod store;
 #[cfg(test)]
 mod testing;
@@ -65,5 +66,6 @@ pub use options::{StoreOptions, WalSync};
 pub use part::StorePart;
 pub use paths::BlockId;
 pub use read::StoreSeries;
+pub use statistics::StoreStatistics;
 pub use store::Store;
 pub use tombstone::{Tombstone, TombstoneState};

@@ -63,29 +63,44 @@ impl StoreSeries {
     ///
     /// A block that is damaged or cannot be read. The columns are then of no use.
     pub fn read(&self, timestamps: &mut Vec<i64>, values: &mut Vec<f64>) -> Result<(), StoreError> {
-        if let [source] = &self.sources[..] {
-            return self.read_source(source, timestamps, values);
-        }
-        let first = timestamps.len();
-        for source in &self.sources {
-            let start = timestamps.len();
+        let start = timestamps.len();
+        for (at, source) in self.sources.iter().enumerate() {
+            let before = timestamps.len();
             self.read_source(source, timestamps, values)?;
-            // Most sources are of windows that follow each other, and their runs stay where they
-            // were decoded.
-            let overlaps = start > first
+            // Most sources lie one behind the other: then their samples are where they belong.
+            let overlaps = before > start
                 && timestamps
-                    .get(start)
-                    .is_some_and(|t| *t <= timestamps[start - 1]);
+                    .get(before)
+                    .is_some_and(|&first| first <= timestamps[before - 1]);
             if overlaps {
-                let run = (timestamps.split_off(start), values.split_off(start));
-                let mut merger = Merger::default();
-                merger.push(&timestamps[first..], &values[first..]);
-                merger.push(&run.0, &run.1);
-                timestamps.truncate(first);
-                values.truncate(first);
-                merger.take(timestamps, values);
+                return self.merge_from(at + 1, (start, before), timestamps, values);
             }
         }
+        Ok(())
+    }
+
+    /// Merges what was read behind `start`, of which the part behind `newer` is newer, and what
+    /// the sources from number `at` on have.
+    fn merge_from(
+        &self,
+        at: usize,
+        (start, newer): (usize, usize),
+        timestamps: &mut Vec<i64>,
+        values: &mut Vec<f64>,
+    ) -> Result<(), StoreError> {
+        let mut merger = Merger::default();
+        merger.push(&timestamps[start..newer], &values[start..newer]);
+        merger.push(&timestamps[newer..], &values[newer..]);
+        timestamps.truncate(start);
+        values.truncate(start);
+        let (mut run_timestamps, mut run_values) = (Vec::new(), Vec::new());
+        for source in &self.sources[at..] {
+            run_timestamps.clear();
+            run_values.clear();
+            self.read_source(source, &mut run_timestamps, &mut run_values)?;
+            merger.push(&run_timestamps, &run_values);
+        }
+        merger.take(timestamps, values);
         Ok(())
     }
 
@@ -225,7 +240,8 @@ pub(crate) struct LabelSets<'a> {
     tenant: &'a TenantId,
     matcher_sets: &'a [Vec<Matcher>],
     range: TimeRange,
-    texts: BTreeSet<String>,
+    /// Sorted, each once.
+    texts: Vec<String>,
 }
 
 impl<'a> LabelSets<'a> {
@@ -238,7 +254,7 @@ impl<'a> LabelSets<'a> {
             tenant,
             matcher_sets,
             range,
-            texts: BTreeSet::new(),
+            texts: Vec::new(),
         }
     }
 
@@ -250,11 +266,11 @@ impl<'a> LabelSets<'a> {
         }
         for block in view.blocks_in(self.range) {
             let names = block.reader.label_names(self.tenant, self.matcher_sets)?;
-            self.texts.extend(names);
+            add_sorted(&mut self.texts, names);
         }
         for of_view in view.tables_in(self.range) {
-            let (table, texts) = (&of_view.table, &mut self.texts);
-            table.label_names(self.tenant, self.matcher_sets, |text| add(texts, text));
+            let names = of_view.table.label_names(self.tenant, self.matcher_sets);
+            add_sorted(&mut self.texts, names);
         }
         Ok(())
     }
@@ -267,14 +283,13 @@ impl<'a> LabelSets<'a> {
         }
         for block in view.blocks_in(self.range) {
             let reader = &block.reader;
-            self.texts
-                .extend(reader.label_values(self.tenant, name, self.matcher_sets)?);
+            let values = reader.label_values(self.tenant, name, self.matcher_sets)?;
+            add_sorted(&mut self.texts, values);
         }
         for of_view in view.tables_in(self.range) {
-            let (table, texts) = (&of_view.table, &mut self.texts);
-            table.label_values(self.tenant, name, self.matcher_sets, |text| {
-                add(texts, text)
-            });
+            let table = &of_view.table;
+            let values = table.label_values(self.tenant, name, self.matcher_sets);
+            add_sorted(&mut self.texts, values);
         }
         Ok(())
     }
@@ -302,15 +317,17 @@ impl<'a> LabelSets<'a> {
         for matchers in sets {
             let mut found = Vec::new();
             view.select(self.tenant, matchers, self.range, &mut found)?;
+            let mut texts = BTreeSet::new();
             for series in found {
-                collect(&series.labels, &mut self.texts);
+                collect(&series.labels, &mut texts);
             }
+            add_sorted(&mut self.texts, texts.into_iter().collect());
         }
         Ok(())
     }
 
     pub(crate) fn finish(self) -> Vec<String> {
-        self.texts.into_iter().collect()
+        self.texts
     }
 }
 
@@ -318,5 +335,60 @@ impl<'a> LabelSets<'a> {
 fn add(texts: &mut BTreeSet<String>, text: &str) {
     if !texts.contains(text) {
         texts.insert(text.to_owned());
+    }
+}
+
+/// Adds sorted texts to sorted texts. Most of them are there already: the same hosts are in each
+/// block.
+fn add_sorted(all: &mut Vec<String>, more: Vec<String>) {
+    if all.last() < more.first() || all.is_empty() {
+        all.extend(more);
+        return;
+    }
+    let mut known = all.iter().peekable();
+    let fresh: Vec<String> = more
+        .into_iter()
+        .filter(|text| {
+            while known.next_if(|known| *known < text).is_some() {}
+            known.peek().is_none_or(|known| *known != text)
+        })
+        .collect();
+    if fresh.is_empty() {
+        return;
+    }
+    let mut merged = Vec::with_capacity(all.len() + fresh.len());
+    let mut fresh = fresh.into_iter().peekable();
+    for text in std::mem::take(all) {
+        while let Some(earlier) = fresh.next_if(|fresh| *fresh < text) {
+            merged.push(earlier);
+        }
+        merged.push(text);
+    }
+    merged.extend(fresh);
+    *all = merged;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::add_sorted;
+
+    proptest! {
+        #[test]
+        fn sorted_texts_are_joined_as_sets_are(
+            runs in proptest::collection::vec(
+                proptest::collection::btree_set("[abc]{0,3}", 0..12), 0..5),
+        ) {
+            let mut all = Vec::new();
+            let mut expect = BTreeSet::new();
+            for run in runs {
+                expect.extend(run.clone());
+                add_sorted(&mut all, run.into_iter().collect());
+            }
+            prop_assert_eq!(all, expect.into_iter().collect::<Vec<_>>());
+        }
     }
 }

@@ -24,6 +24,7 @@
 mod blocks;
 mod integers;
 mod kernels;
+mod rice;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -168,7 +169,7 @@ fn decode_into(
 /// Reads a column of timestamps alone, as differences to the first one.
 pub(super) fn decode_timestamps(bytes: &[u8], relative: &mut [i64]) -> Result<(), ColumnError> {
     let mut input = Input::new(bytes);
-    let decoded = integers::decode(&mut input, relative).and_then(|()| input.check_end());
+    let decoded = integers::decode(&mut input, relative).and_then(|_| input.check_end());
     decoded.map_err(|what| input.error(what))
 }
 
@@ -207,6 +208,10 @@ impl<'a> Input<'a> {
 
     pub(super) fn is_at_end(&self) -> bool {
         self.pos == self.bytes.len()
+    }
+
+    fn rest(&self) -> &'a [u8] {
+        &self.bytes[self.pos..]
     }
 
     fn check_end(&self) -> Result<(), &'static str> {

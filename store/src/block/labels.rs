@@ -52,9 +52,12 @@ impl<'a> TenantIndex<'a> {
         let mut values = Vec::new();
         for page in &entry.pages {
             self.walk_values(page, &mut |value, postings| {
-                let has = match &of {
-                    None => true,
-                    Some(of) => !self.postings_of(postings)?.is_disjoint(of),
+                let has = match (&of, postings) {
+                    (None, _) => true,
+                    (Some(of), PostingsEntry::Listed(series)) => series.meets(of),
+                    (Some(of), PostingsEntry::Stored { .. }) => {
+                        !self.postings_of(postings)?.is_disjoint(of)
+                    }
                 };
                 if has {
                     values.push(value.to_owned());
@@ -78,7 +81,7 @@ impl<'a> TenantIndex<'a> {
     /// The series behind an entry.
     pub(super) fn postings(self, entry: &'a PostingsEntry) -> Result<Postings<'a>, BlockError> {
         match entry {
-            PostingsEntry::Listed(series) => Ok(Cow::Borrowed(series)),
+            PostingsEntry::Listed(series) => Ok(Cow::Owned(series.to_bitmap())),
             &PostingsEntry::Stored { offset, bytes } => self.bitmap(offset, bytes).map(Cow::Owned),
         }
     }
@@ -86,7 +89,7 @@ impl<'a> TenantIndex<'a> {
     /// As [`postings`](Self::postings), for an entry that does not live long.
     pub(super) fn postings_of(self, entry: &PostingsEntry) -> Result<RoaringBitmap, BlockError> {
         match entry {
-            PostingsEntry::Listed(series) => Ok(series.clone()),
+            PostingsEntry::Listed(series) => Ok(series.to_bitmap()),
             &PostingsEntry::Stored { offset, bytes } => self.bitmap(offset, bytes),
         }
     }
@@ -214,7 +217,10 @@ impl LabelIndex for TenantIndex<'_> {
         for page in pages {
             self.walk_values(page, &mut |text, postings| {
                 if text.starts_with(prefix) && keep(text) {
-                    *found |= self.postings_of(postings)?;
+                    match postings {
+                        PostingsEntry::Listed(series) => found.extend(series.series()),
+                        PostingsEntry::Stored { .. } => *found |= self.postings_of(postings)?,
+                    }
                 }
                 Ok(true)
             })?;

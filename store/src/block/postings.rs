@@ -47,12 +47,35 @@ impl PostingsWriter {
 /// Postings as their value has them.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum PostingsEntry {
-    Listed(RoaringBitmap),
+    Listed(Listed),
     /// In the section of bitmaps: where, and how many bytes without their checksum.
     Stored {
         offset: u64,
         bytes: usize,
     },
+}
+
+/// A few series, without memory of their own: a walk over values makes and drops a million of
+/// these.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Listed {
+    series: [u32; LISTED_MAX as usize],
+    count: u8,
+}
+
+impl Listed {
+    /// Rising.
+    pub(super) fn series(&self) -> &[u32] {
+        &self.series[..usize::from(self.count)]
+    }
+
+    pub(super) fn to_bitmap(&self) -> RoaringBitmap {
+        self.series().iter().copied().collect()
+    }
+
+    pub(super) fn meets(&self, of: &RoaringBitmap) -> bool {
+        self.series().iter().any(|&at| of.contains(at))
+    }
 }
 
 impl PostingsEntry {
@@ -67,12 +90,16 @@ impl PostingsEntry {
         }
         let count = head >> 1;
         (1..=LISTED_MAX).contains(&count).then_some(())?;
-        let mut listed = RoaringBitmap::new();
+        let mut listed = Listed {
+            series: [0; LISTED_MAX as usize],
+            // At most LISTED_MAX.
+            count: count as u8,
+        };
         let mut next = 0u32;
-        for _ in 0..count {
+        for place in &mut listed.series[..count as usize] {
             let at = next.checked_add(fields.varint_u32()?)?;
             (at < series).then_some(())?;
-            listed.insert(at);
+            *place = at;
             next = at.checked_add(1)?;
         }
         Some(Self::Listed(listed))

@@ -66,7 +66,7 @@ impl BlockReader {
         for page in entry.name(METRIC_NAME).map_or(&[][..], |n| &n.pages) {
             index.walk_values(page, &mut |metric, postings| {
                 let series = match postings {
-                    PostingsEntry::Listed(series) => series.len(),
+                    PostingsEntry::Listed(series) => series.series().len() as u64,
                     PostingsEntry::Stored { .. } => index.postings_of(postings)?.len(),
                 };
                 statistics.metrics.push((metric.to_owned(), series));

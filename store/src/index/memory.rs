@@ -8,13 +8,14 @@ use hashbrown::hash_map::RawEntryMut;
 use millrace_model::{Labels, Matcher};
 use roaring::RoaringBitmap;
 
-use super::{LabelIndex, Postings, select};
+use super::values::{Value, Values};
+use super::{IndexCounts, LabelIndex, Postings, select};
 
 /// Memory of a small bitmap beside its entries: the box, its first container.
-const BITMAP_BYTES: usize = 64;
+pub(super) const BITMAP_BYTES: usize = 64;
 /// Memory of an entry in a bitmap: two bytes, in a vector that doubles. Too high for bitmaps that
 /// are dense.
-const ENTRY_BYTES: usize = 3;
+pub(super) const ENTRY_BYTES: usize = 3;
 
 /// Postings of a growing set of series that are referred to by rising numbers.
 ///
@@ -40,15 +41,7 @@ pub struct MemIndex {
 #[derive(Clone, Debug, Default)]
 struct Name {
     series: RoaringBitmap,
-    values: HashMap<Box<str>, Value>,
-}
-
-/// Most values of a label that tells series apart (an address, a path) belong to few series or to
-/// one, for which a bitmap is a waste.
-#[derive(Clone, Debug)]
-enum Value {
-    One(u32),
-    Many(Box<RoaringBitmap>),
+    values: Values,
 }
 
 impl MemIndex {
@@ -77,7 +70,7 @@ impl MemIndex {
                 }
             };
             entry.series.insert(at);
-            self.heap_bytes += ENTRY_BYTES + entry.insert(at, value);
+            self.heap_bytes += ENTRY_BYTES + entry.values.insert(at, value);
             self.heap_bytes += table_bytes(&self.names) - before;
         }
     }
@@ -119,15 +112,10 @@ impl MemIndex {
         let Some(name) = self.names.get(name) else {
             return Vec::new();
         };
-        let has = |value: &Value| match (of, value) {
-            (None, _) => true,
-            (Some(of), Value::One(at)) => of.contains(*at),
-            (Some(of), Value::Many(series)) => !series.is_disjoint(of),
-        };
-        let values = name.values.iter().filter(|(_, value)| has(value));
-        let mut values: Vec<&str> = values.map(|(text, _)| &**text).collect();
-        values.sort_unstable();
-        values
+        name.values.in_order(|values| {
+            let values = values.filter(|(_, value)| of.is_none_or(|of| value.meets(of)));
+            values.map(|(text, _)| text).collect()
+        })
     }
 
     /// All label names with the series that have them, sorted.
@@ -139,10 +127,23 @@ impl MemIndex {
 
     /// All values of the label `name` with the series that have them, sorted.
     pub(crate) fn values(&self, name: &str) -> Vec<(&str, Postings<'_>)> {
-        let values = self.names.get(name).into_iter().flat_map(|n| &n.values);
-        let mut values: Vec<_> = values.map(|(t, v)| (&**t, v.postings())).collect();
-        values.sort_unstable_by_key(|(text, _)| *text);
-        values
+        let Some(name) = self.names.get(name) else {
+            return Vec::new();
+        };
+        name.values.in_order(|values| {
+            values
+                .map(|(text, value)| (text, value.postings()))
+                .collect()
+        })
+    }
+
+    /// Adds what this index counts.
+    pub(crate) fn count(&self, counts: &mut IndexCounts) {
+        counts.series += self.len();
+        for (text, name) in &self.names {
+            let values = name.values.iter();
+            counts.label(text, values.map(|(text, value)| (text, value.len())));
+        }
     }
 
     /// Memory beside the struct itself, in bytes: texts and tables as they are, postings rather too
@@ -150,45 +151,6 @@ impl MemIndex {
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
         self.heap_bytes
-    }
-}
-
-impl Name {
-    /// The bytes that it took.
-    fn insert(&mut self, at: u32, value: &str) -> usize {
-        let before = table_bytes(&self.values);
-        let added = match self.values.raw_entry_mut().from_key(value) {
-            RawEntryMut::Occupied(mut entry) => entry.get_mut().push(at),
-            RawEntryMut::Vacant(entry) => {
-                entry.insert(value.into(), Value::One(at));
-                value.len()
-            }
-        };
-        added + table_bytes(&self.values) - before
-    }
-}
-
-impl Value {
-    /// The bytes that it took.
-    fn push(&mut self, at: u32) -> usize {
-        match self {
-            Self::One(first) => {
-                let series = RoaringBitmap::from([*first, at]);
-                *self = Self::Many(Box::new(series));
-                BITMAP_BYTES + 2 * ENTRY_BYTES
-            }
-            Self::Many(series) => {
-                series.insert(at);
-                ENTRY_BYTES
-            }
-        }
-    }
-
-    fn postings(&self) -> Postings<'_> {
-        match self {
-            Self::One(at) => Cow::Owned(RoaringBitmap::from([*at])),
-            Self::Many(series) => Cow::Borrowed(series),
-        }
     }
 }
 
@@ -220,17 +182,16 @@ impl LabelIndex for MemIndex {
         keep: &mut dyn FnMut(&str) -> bool,
         found: &mut RoaringBitmap,
     ) -> Result<(), Infallible> {
-        let values = self.names.get(name).into_iter().flat_map(|n| &n.values);
-        for (text, value) in values {
-            if text.starts_with(prefix) && keep(text) {
-                match value {
-                    Value::One(at) => {
-                        found.insert(*at);
-                    }
-                    Value::Many(series) => *found |= &**series,
+        let Some(name) = self.names.get(name) else {
+            return Ok(());
+        };
+        name.values.with_prefix(prefix, |values| {
+            for (text, value) in values {
+                if keep(text) {
+                    value.add_to(found);
                 }
             }
-        }
+        });
         Ok(())
     }
 }

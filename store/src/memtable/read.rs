@@ -8,7 +8,7 @@ use roaring::RoaringBitmap;
 use super::series::{ClosedChunk, Series, sort_keep_last};
 use super::{Memtable, Rows, SeriesRef};
 use crate::chunk::{ChunkError, decode_chunk};
-use crate::index::MemIndex;
+use crate::index::{IndexCounts, MemIndex};
 use crate::merge::Merger;
 use crate::planted::{SEAL_KEEPS_FIRST, SEAL_LOSES_LATE};
 
@@ -46,22 +46,20 @@ impl Memtable {
         self.rows.read().tenants.clone()
     }
 
-    /// Calls `found` for the label names of the series that pass all matchers of one of the sets,
-    /// or of all series if there is no set.
+    /// The label names of the series that pass all matchers of one of the sets, or of all series
+    /// if there is no set; sorted.
     pub(crate) fn label_names(
         &self,
         tenant: &TenantId,
         matcher_sets: &[Vec<Matcher>],
-        found: impl FnMut(&str),
-    ) {
-        if let Some(at) = self.tenant(tenant) {
-            let index = &self.indexes.read()[at];
-            let passing = passing_any(index, matcher_sets);
-            index
-                .label_names(passing.as_ref())
-                .into_iter()
-                .for_each(found);
-        }
+    ) -> Vec<String> {
+        let Some(at) = self.tenant(tenant) else {
+            return Vec::new();
+        };
+        let index = &self.indexes.read()[at];
+        let passing = passing_any(index, matcher_sets);
+        let names = index.label_names(passing.as_ref());
+        names.into_iter().map(str::to_owned).collect()
     }
 
     /// The same, for the values of one label.
@@ -70,15 +68,20 @@ impl Memtable {
         tenant: &TenantId,
         name: &str,
         matcher_sets: &[Vec<Matcher>],
-        found: impl FnMut(&str),
-    ) {
+    ) -> Vec<String> {
+        let Some(at) = self.tenant(tenant) else {
+            return Vec::new();
+        };
+        let index = &self.indexes.read()[at];
+        let passing = passing_any(index, matcher_sets);
+        let values = index.label_values(name, passing.as_ref());
+        values.into_iter().map(str::to_owned).collect()
+    }
+
+    /// Adds what the tenant's index counts.
+    pub(crate) fn count(&self, tenant: &TenantId, counts: &mut IndexCounts) {
         if let Some(at) = self.tenant(tenant) {
-            let index = &self.indexes.read()[at];
-            let passing = passing_any(index, matcher_sets);
-            index
-                .label_values(name, passing.as_ref())
-                .into_iter()
-                .for_each(found);
+            self.indexes.read()[at].count(counts);
         }
     }
 

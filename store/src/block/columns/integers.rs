@@ -171,11 +171,16 @@ fn common_divisor(numbers: &[i64]) -> i64 {
     i64::try_from(divisor).ok().filter(|&d| d > 0).unwrap_or(1)
 }
 
-/// Reads a column of as many numbers as `out` is long, at least one.
-pub(in crate::block) fn decode(input: &mut Input<'_>, out: &mut [i64]) -> Result<(), &'static str> {
+/// Reads a column of as many numbers as `out` is long, at least one. True if all of them are known
+/// to be the same.
+pub(in crate::block) fn decode(
+    input: &mut Input<'_>,
+    out: &mut [i64],
+) -> Result<bool, &'static str> {
     let transform = input.u8()?;
     if transform != DIVIDED {
-        return decode_plain(transform, input, out);
+        decode_plain(transform, input, out)?;
+        return Ok(transform == CONSTANT);
     }
     let first = input.zigzag()?;
     let divisor = input.varint()? as i64;
@@ -184,7 +189,7 @@ pub(in crate::block) fn decode(input: &mut Input<'_>, out: &mut [i64]) -> Result
     for number in out {
         *number = number.wrapping_mul(divisor).wrapping_add(first);
     }
-    Ok(())
+    Ok(false)
 }
 
 fn decode_plain(transform: u8, input: &mut Input<'_>, out: &mut [i64]) -> Result<(), &'static str> {

@@ -1,5 +1,7 @@
 //! Value columns: floats as decimals where they are, as ordered bits where they are not.
 
+use std::cell::Cell;
+
 use millrace_model::write_varint;
 
 use super::Input;
@@ -264,11 +266,28 @@ pub(in crate::block) fn from_ordered(numbers: &[i64], out: &mut Vec<f64>) {
 
 /// Reads a column of as many values as `out` is long.
 pub(in crate::block) fn decode(input: &mut Input<'_>, out: &mut [f64]) -> Result<(), &'static str> {
+    thread_local! {
+        static NUMBERS: Cell<Vec<i64>> = const { Cell::new(Vec::new()) };
+    }
+    let mut numbers = NUMBERS.take();
+    // What is left over of the column before is written over.
+    if numbers.len() < out.len() {
+        numbers.resize(out.len(), 0);
+    }
+    let decoded = decode_with(input, &mut numbers[..out.len()], out);
+    NUMBERS.set(numbers);
+    decoded
+}
+
+fn decode_with(
+    input: &mut Input<'_>,
+    numbers: &mut [i64],
+    out: &mut [f64],
+) -> Result<(), &'static str> {
     let head = input.u8()?;
-    let mut numbers = vec![0i64; out.len()];
     if head == BITS {
-        integers::decode(input, &mut numbers)?;
-        for (value, &number) in out.iter_mut().zip(&numbers) {
+        integers::decode(input, numbers)?;
+        for (value, &number) in out.iter_mut().zip(&*numbers) {
             *value = f64::from_bits(ordered(number as u64) as u64);
         }
         return Ok(());
@@ -281,16 +300,21 @@ pub(in crate::block) fn decode(input: &mut Input<'_>, out: &mut [f64]) -> Result
     if head & EXCEPTIONS != 0 {
         read_exceptions(input, out.len(), &mut exceptions)?;
     }
-    integers::decode(input, &mut numbers)?;
-    // A division by one would change nothing, and takes as long as all the rest.
-    if power == 1.0 {
-        to_floats(&numbers, out, |mantissa| mantissa);
+    let constant = integers::decode(input, numbers)?;
+    if constant {
+        // One division for all: two of three series of a node stand still.
+        to_floats(&numbers[..1], &mut out[..1], |mantissa| mantissa / power);
+        let value = out[0];
+        out.fill(value);
+    } else if power == 1.0 {
+        // A division by one would change nothing, and takes as long as all the rest.
+        to_floats(numbers, out, |mantissa| mantissa);
     } else {
-        to_floats(&numbers, out, |mantissa| mantissa / power);
+        to_floats(numbers, out, |mantissa| mantissa / power);
     }
     if head & CORRECTED != 0 {
-        integers::decode(input, &mut numbers)?;
-        for (value, &off) in out.iter_mut().zip(&numbers) {
+        integers::decode(input, numbers)?;
+        for (value, &off) in out.iter_mut().zip(&*numbers) {
             *value = f64::from_bits(value.to_bits().wrapping_add(off as u64));
         }
     }
