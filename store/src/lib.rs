@@ -44,6 +44,7 @@ mod options;
 mod paths;
 mod planted;
 mod read;
+mod retain;
 mod runtime;
 pub mod shard;
 mod store;
@@ -61,5 +62,8 @@ pub use metrics::StoreMetrics;
 pub use options::{StoreOptions, WalSync};
 pub use paths::BlockId;
 pub use read::StoreSeries;
+pub use retain::{
+    RetentionItem, RetentionOptions, RetentionReason, RetentionReport, RetentionRule,
+};
 pub use store::Store;
 pub use tombstone::{Tombstone, TombstoneState};

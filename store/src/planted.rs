@@ -76,3 +76,7 @@ pub(crate) const CHUNK_UNVERIFIED: Bug = Bug("block: chunk checksum not verified
 pub(crate) const LABEL_PAGE_MISSED: Bug = Bug("block: last label page of a prefix not read");
 /// The queue's tools are told of a position that a power cut would undo.
 pub(crate) const COMMIT_BEFORE_SYNC: Bug = Bug("store: group offset committed before the sync");
+/// Retention looks at the first sample of a block instead of the last.
+pub(crate) const RETENTION_BY_FIRST: Bug = Bug("store: retention by a block's first sample");
+/// Retention believes any clock.
+pub(crate) const CLOCK_JUMP_BELIEVED: Bug = Bug("store: retention believes a clock that jumped");

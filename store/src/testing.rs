@@ -118,6 +118,11 @@ impl VecQueue {
         *self.effects.last_mut().unwrap() = Effect::Revoke(id);
     }
 
+    /// Whether there is a record that is no batch.
+    pub(crate) fn has_dead_letters(&self) -> bool {
+        self.records.iter().any(|r| !r.payload.starts_with(b"MRBT"))
+    }
+
     /// When the queue will take the next record.
     pub(crate) fn now(&self) -> i64 {
         1_000 + self.end().0 as i64
