@@ -223,14 +223,18 @@ pub(crate) fn open(fs: Arc<dyn Fs>, options: StoreOptions) -> Result<Shard, Stor
 /// Merges all that can be merged, and brings deletes to their end. Returns how many jobs that took.
 pub(crate) fn upkeep(shard: &mut Shard) -> Result<usize, StoreError> {
     let upkeep = shard.upkeep();
-    let mut jobs = 0;
+    let (mut jobs, mut steps) = (0, 0);
     loop {
         match upkeep.next_clean(&upkeep.context.fs)? {
             CleanStep::Rewrite(job) => {
                 run_job(shard, *job)?;
                 jobs += 1;
             }
-            CleanStep::Note(change) => shard.commit_change(change)?,
+            CleanStep::Note(change) => {
+                shard.commit_change(change)?;
+                steps += 1;
+                assert!(steps < 1_000, "deletes come to no end");
+            }
             CleanStep::Done => break,
         }
         upkeep.remove_obsolete()?;
@@ -239,6 +243,7 @@ pub(crate) fn upkeep(shard: &mut Shard) -> Result<usize, StoreError> {
         run_job(shard, job)?;
         upkeep.remove_obsolete()?;
         jobs += 1;
+        assert!(jobs < 1_000, "merging comes to no end");
     }
     Ok(jobs)
 }
