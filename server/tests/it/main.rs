@@ -9,6 +9,8 @@
 mod bad_input;
 mod configuration;
 mod dependencies;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod kill;
 mod lifecycle;
 mod prometheus;
