@@ -47,6 +47,7 @@ mod part;
 mod paths;
 mod planted;
 mod read;
+mod retain;
 mod runtime;
 pub mod shard;
 mod statistics;
@@ -66,6 +67,9 @@ pub use options::{StoreOptions, WalSync};
 pub use part::StorePart;
 pub use paths::BlockId;
 pub use read::StoreSeries;
+pub use retain::{
+    RetentionItem, RetentionOptions, RetentionReason, RetentionReport, RetentionRule,
+};
 pub use statistics::StoreStatistics;
 pub use store::Store;
 pub use tombstone::{Tombstone, TombstoneState};

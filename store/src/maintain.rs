@@ -13,9 +13,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use millrace_log::fs::Fs;
+use millrace_model::TimestampMs;
+use parking_lot::Mutex;
 
 use crate::compact::{CompactJob, Pace, PacedFs};
 use crate::error::StoreError;
+use crate::options::StoreOptions;
+use crate::retain::{Decision, RetentionClock, Unexpired, decide, retention_time};
 use crate::shard::{Change, CleanStep, Upkeep};
 
 /// How often it is looked whether there is something to do.
@@ -23,6 +27,11 @@ const TICK: Duration = Duration::from_secs(5);
 /// Pause behind a failure; it doubles with each further one.
 const BACKOFF_MIN: Duration = Duration::from_secs(10);
 const BACKOFF_MAX: Duration = Duration::from_secs(600);
+
+/// How often retention looks for what has had its time.
+const RETAIN_EVERY: Duration = Duration::from_secs(60);
+/// How often the time that it believes is written down, in that time.
+const KEEP_TIME_EVERY: Duration = Duration::from_secs(600);
 
 /// What a shard's thread is asked to commit.
 #[derive(Debug)]
@@ -39,6 +48,8 @@ pub(crate) enum Wish {
     Compact,
     /// Bring deletes to their end, as far as they have come.
     Clean,
+    /// Let go what has had its time.
+    Retain,
 }
 
 /// A wish, and where it is told that it came true; closed if it did not.
@@ -63,7 +74,12 @@ pub(crate) struct Maintainer {
     shards: Vec<Tended>,
     pace: Arc<Pace>,
     requests: Receiver<Request>,
-    enabled: bool,
+    options: StoreOptions,
+    clock: Arc<Mutex<RetentionClock>>,
+    /// When retention was looked at last.
+    retained_at: Option<Instant>,
+    /// The time that the manifests have.
+    kept_time: Option<TimestampMs>,
 }
 
 impl Tended {
@@ -140,13 +156,17 @@ impl Maintainer {
         shards: Vec<Tended>,
         pace: Arc<Pace>,
         requests: Receiver<Request>,
-        enabled: bool,
+        options: StoreOptions,
+        clock: Arc<Mutex<RetentionClock>>,
     ) -> Self {
         Self {
             shards,
             pace,
             requests,
-            enabled,
+            options,
+            clock,
+            retained_at: None,
+            kept_time: None,
         }
     }
 
@@ -160,18 +180,24 @@ impl Maintainer {
                         tracing::debug!("nobody waits for the end of a compaction any more");
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => self.tend_all(),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.tend_all();
+                    self.maybe_retain();
+                }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }
 
-    fn fulfil(&self, wish: &Wish) -> Result<(), StoreError> {
+    fn fulfil(&mut self, wish: &Wish) -> Result<(), StoreError> {
+        if matches!(wish, Wish::Retain) {
+            return self.retain();
+        }
         for shard in &self.shards {
             self.clean(shard)?;
             match wish {
                 Wish::Compact => self.merge(shard, true)?,
-                Wish::Clean => {}
+                Wish::Clean | Wish::Retain => {}
             }
         }
         Ok(())
@@ -191,13 +217,116 @@ impl Maintainer {
         }
     }
 
+    /// Lets go what has had its time, from time to time.
+    fn maybe_retain(&mut self) {
+        let fresh = |at: Instant| at.elapsed() < RETAIN_EVERY;
+        if self.retained_at.is_some_and(fresh) || self.pace.is_paused() {
+            return;
+        }
+        self.retained_at = Some(Instant::now());
+        if let Err(error) = self.retain()
+            && !self.pace.is_stopped()
+        {
+            tracing::error!(%error, "retention failed; it is tried again");
+        }
+    }
+
+    fn retain(&mut self) -> Result<(), StoreError> {
+        let Some(first) = self.shards.first() else {
+            return Ok(());
+        };
+        let clock = &first.upkeep.context.clock;
+        let options = &self.options.retention;
+        let (believed, frozen) = {
+            let mut retention_clock = self.clock.lock();
+            let believed = retention_clock.observe(clock.now(), clock.monotonic(), options);
+            (believed, retention_clock.is_frozen())
+        };
+        if frozen {
+            tracing::warn!(
+                wall_ms = clock.now().0,
+                believed_ms = believed.0,
+                "the clock has jumped ahead: retention does not believe it"
+            );
+        }
+        let views: Vec<_> = self
+            .shards
+            .iter()
+            .map(|s| (s.upkeep.shared.partition, s.upkeep.shared.view()))
+            .collect();
+        if let Some(now) = retention_time(believed, &views) {
+            let decisions = decide(options, &views, now)?;
+            drop(views);
+            for decision in decisions {
+                self.let_go(decision, now, believed)?;
+            }
+        }
+        self.keep_time(believed)
+    }
+
+    fn let_go(
+        &self,
+        decision: Decision,
+        now: TimestampMs,
+        believed: TimestampMs,
+    ) -> Result<(), StoreError> {
+        let Decision { item, live } = decision;
+        let of = |s: &&Tended| s.upkeep.shared.partition == item.partition;
+        let Some(shard) = self.shards.iter().find(of) else {
+            return Ok(());
+        };
+        tracing::info!(
+            partition = item.partition.0,
+            block = %item.block,
+            whole = item.whole,
+            series = item.series,
+            samples = item.samples,
+            bytes = item.bytes,
+            reason = item.reason.as_str(),
+            "retention lets go"
+        );
+        if item.whole {
+            drop(live);
+            shard.commit(Change {
+                removed: vec![item.block],
+                high_water: Some(believed),
+                ..Change::default()
+            })?;
+            shard.upkeep.remove_obsolete()?;
+        } else {
+            let keep = Arc::new(Unexpired::of(&self.options.retention, &live, now));
+            let job = shard.upkeep.rewrite(&self.fs(shard), &live, Some(keep));
+            drop(live);
+            shard.run(job)?;
+        }
+        let metrics = &shard.upkeep.shared.metrics;
+        metrics.retention_removed_bytes.inc_by(item.bytes);
+        Ok(())
+    }
+
+    /// Writes down the time that was believed, now and then: a restart goes on from there.
+    fn keep_time(&mut self, believed: TimestampMs) -> Result<(), StoreError> {
+        let fresh = |kept: TimestampMs| believed < kept.saturating_add(KEEP_TIME_EVERY);
+        if self.kept_time.is_some_and(fresh) {
+            return Ok(());
+        }
+        for shard in &self.shards {
+            shard.commit(Change {
+                high_water: Some(believed),
+                ..Change::default()
+            })?;
+        }
+        self.kept_time = Some(believed);
+        Ok(())
+    }
+
     fn tend(&self, shard: &Tended) -> Result<(), StoreError> {
         shard.upkeep.remove_obsolete()?;
         if self.pace.is_paused() {
             return Ok(());
         }
         self.clean(shard)?;
-        if self.enabled {
+        if self.options.compaction.enabled {
             self.merge(shard, false)?;
         }
         Ok(())

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::block::BlockOptions;
 use crate::compact::CompactionOptions;
+use crate::retain::RetentionOptions;
 
 /// When the WAL is synced. Acknowledged samples never depend on it: what the WAL loses is read
 /// again from the queue. It decides how much is read again after a power cut.
@@ -52,6 +53,8 @@ pub struct StoreOptions {
     pub manifest_edit_bytes_max: u64,
     /// How blocks are merged.
     pub compaction: CompactionOptions,
+    /// What is kept for how long.
+    pub retention: RetentionOptions,
 }
 
 impl Default for StoreOptions {
@@ -73,6 +76,7 @@ impl Default for StoreOptions {
             dead_letters_max: 100,
             manifest_edit_bytes_max: 1 << 20,
             compaction: CompactionOptions::default(),
+            retention: RetentionOptions::default(),
         }
     }
 }

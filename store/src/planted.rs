@@ -78,3 +78,7 @@ pub(crate) const LABEL_PAGE_MISSED: Bug = Bug("block: last label page of a prefi
 pub(crate) const COMMIT_BEFORE_SYNC: Bug = Bug("store: group offset committed before the sync");
 /// A record that was queued again is applied like any other.
 pub(crate) const REQUEUED_OVERRIDES: Bug = Bug("store: requeued record overrides");
+/// Retention looks at the first sample of a block instead of the last.
+pub(crate) const RETENTION_BY_FIRST: Bug = Bug("store: retention by a block's first sample");
+/// Retention believes any clock.
+pub(crate) const CLOCK_JUMP_BELIEVED: Bug = Bug("store: retention believes a clock that jumped");

@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, unbounded};
 use millrace_model::Offset;
+use parking_lot::Mutex;
+
 use millrace_queue::{ConsumeError, Consumer};
 
 use crate::compact::Pace;
@@ -24,6 +26,7 @@ use crate::error::StoreError;
 use crate::maintain::{self, Commit, Maintainer, Tended};
 use crate::manifest::GapCause;
 use crate::options::StoreOptions;
+use crate::retain::RetentionClock;
 use crate::shard::{Retired, SealJob, Sealed, Shard, Shared, StopCode};
 use crate::store::first_error;
 
@@ -75,6 +78,7 @@ impl Runtime {
         lanes: Vec<(Shard, Box<dyn Consumer>)>,
         options: &StoreOptions,
         pace: Arc<Pace>,
+        clock: Arc<Mutex<RetentionClock>>,
     ) -> Result<Self, StoreError> {
         let flag = Arc::new(AtomicBool::new(false));
         let (closed, closing) = bounded(0);
@@ -116,7 +120,7 @@ impl Runtime {
             };
             runtime.lanes.push(spawn(name, run)?);
         }
-        let maintainer = Maintainer::new(tended, pace, wished, options.compaction.enabled);
+        let maintainer = Maintainer::new(tended, pace, wished, options.clone(), clock);
         let run = move || maintainer.run();
         runtime.maintainer = Some(spawn("store-maintainer".into(), run)?);
         Ok(runtime)

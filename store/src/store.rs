@@ -24,6 +24,7 @@ use crate::metrics::StoreMetrics;
 use crate::options::StoreOptions;
 use crate::part::StorePart;
 use crate::read::StoreSeries;
+use crate::retain::{RetentionClock, RetentionReport, decide, retention_time};
 use crate::runtime::Runtime;
 use crate::shard::{Shard, ShardContext, ShardStatus, Shared, View};
 use crate::tombstone::Tombstone;
@@ -41,6 +42,8 @@ pub struct Store {
     dead_letters: Vec<DeadLetterBox>,
     runtime: Mutex<Stage>,
     pace: Arc<Pace>,
+    clock: Arc<dyn Clock>,
+    retention_clock: Arc<Mutex<RetentionClock>>,
 }
 
 /// The shards belong to the store until their threads take them.
@@ -107,6 +110,11 @@ impl Store {
             identity: identity.clone(),
             shared: shards.iter().map(|s| Arc::clone(s.shared())).collect(),
             dead_letters: shards.iter().map(Shard::dead_letters).collect(),
+            retention_clock: Arc::new(Mutex::new(RetentionClock::new(
+                shards.iter().filter_map(Shard::high_water).max(),
+                context.clock.monotonic(),
+            ))),
+            clock: Arc::clone(&context.clock),
             runtime: Mutex::new(Stage::Open(shards)),
             pace: Arc::new(Pace::new(options.compaction.bytes_per_second)),
             options,
@@ -155,6 +163,7 @@ impl Store {
                     lanes,
                     &self.options,
                     Arc::clone(&self.pace),
+                    Arc::clone(&self.retention_clock),
                 )?);
                 Ok(())
             }
@@ -412,6 +421,49 @@ impl Store {
     /// As [`compact`](Self::compact).
     pub fn clean_tombstones(&self) -> Result<(), StoreError> {
         self.wish(Wish::Clean)
+    }
+
+    /// Lets go what has had its time by [`RetentionOptions`](crate::RetentionOptions), and waits for
+    /// it. The store does so by itself every minute.
+    ///
+    /// # Errors
+    ///
+    /// As [`compact`](Self::compact).
+    pub fn retain(&self) -> Result<(), StoreError> {
+        self.wish(Wish::Retain)
+    }
+
+    /// What retention would let go now. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// A block that is damaged or cannot be read.
+    pub fn retention_dry_run(&self) -> Result<RetentionReport, StoreError> {
+        let options = &self.options.retention;
+        // A copy: that somebody asks must not change what is believed.
+        let mut clock = *self.retention_clock.lock();
+        let believed = clock.observe(self.clock.now(), self.clock.monotonic(), options);
+        let views: Vec<_> = self
+            .shared
+            .iter()
+            .map(|s| (s.partition, s.view()))
+            .collect();
+        let now = retention_time(believed, &views);
+        let decisions = match now {
+            Some(now) => decide(options, &views, now)?,
+            None => Vec::new(),
+        };
+        Ok(RetentionReport {
+            now,
+            clock_frozen: clock.is_frozen(),
+            items: decisions.into_iter().map(|d| d.item).collect(),
+        })
+    }
+
+    /// Lets retention believe the wall clock, although it jumped.
+    pub fn confirm_clock(&self) {
+        let (now, monotonic) = (self.clock.now(), self.clock.monotonic());
+        self.retention_clock.lock().confirm(now, monotonic);
     }
 
     fn wish(&self, wish: Wish) -> Result<(), StoreError> {

@@ -139,6 +139,11 @@ impl VecQueue {
         *self.effects.last_mut().unwrap() = Effect::Revoke(id);
     }
 
+    /// Whether there is a record that is no batch.
+    pub(crate) fn has_dead_letters(&self) -> bool {
+        self.records.iter().any(|r| !r.payload.starts_with(b"MRBT"))
+    }
+
     /// When the queue will take the next record.
     pub(crate) fn now(&self) -> i64 {
         1_000 + self.end().0 as i64
@@ -261,14 +266,18 @@ pub(crate) fn open(fs: Arc<dyn Fs>, options: StoreOptions) -> Result<Shard, Stor
 /// Merges all that can be merged, and brings deletes to their end. Returns how many jobs that took.
 pub(crate) fn upkeep(shard: &mut Shard) -> Result<usize, StoreError> {
     let upkeep = shard.upkeep();
-    let mut jobs = 0;
+    let (mut jobs, mut steps) = (0, 0);
     loop {
         match upkeep.next_clean(&upkeep.context.fs)? {
             CleanStep::Rewrite(job) => {
                 run_job(shard, *job)?;
                 jobs += 1;
             }
-            CleanStep::Note(change) => shard.commit_change(change)?,
+            CleanStep::Note(change) => {
+                shard.commit_change(change)?;
+                steps += 1;
+                assert!(steps < 1_000, "deletes come to no end");
+            }
             CleanStep::Done => break,
         }
         upkeep.remove_obsolete()?;
@@ -277,6 +286,7 @@ pub(crate) fn upkeep(shard: &mut Shard) -> Result<usize, StoreError> {
         run_job(shard, job)?;
         upkeep.remove_obsolete()?;
         jobs += 1;
+        assert!(jobs < 1_000, "merging comes to no end");
     }
     Ok(jobs)
 }

@@ -20,6 +20,8 @@ pub(crate) struct LiveBlock {
     pub(crate) reader: BlockReader,
     /// Deletes that hide nothing in it.
     pub(crate) unaffected: Mutex<BTreeSet<DeleteId>>,
+    /// How many ages of the retention rules it had passed when all of its series were found to stay.
+    pub(crate) kept_after: Mutex<Option<usize>>,
 }
 
 impl LiveBlock {
@@ -41,6 +43,7 @@ impl LiveBlock {
             entry,
             reader,
             unaffected: Mutex::default(),
+            kept_after: Mutex::default(),
         })
     }
 

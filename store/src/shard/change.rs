@@ -62,6 +62,7 @@ impl Shard {
         };
         let changed = edit.tombstones.clone();
         self.manifest.commit(Edit { high_water, ..edit })?;
+        self.shared.note_deletes(self.manifest.state());
         let removed: BTreeSet<_> = change.removed.into_iter().collect();
         let mut retired = Vec::new();
         self.shared.change_view(|view| {

@@ -166,6 +166,12 @@ impl Shard {
         self.sealed()
     }
 
+    /// The highest wall-clock time that retention has believed.
+    pub(crate) fn high_water(&self) -> Option<TimestampMs> {
+        let stored = self.manifest.state().high_water;
+        (stored > i64::MIN).then_some(TimestampMs(stored))
+    }
+
     /// What time it is.
     pub(crate) fn now(&self) -> TimestampMs {
         self.context.clock.now()

@@ -235,6 +235,7 @@ impl Shard {
             ..self.manifest.state().edit()
         };
         self.manifest.commit(job.deletes.into_edit(edit))?;
+        self.shared.note_deletes(self.manifest.state());
         self.shared.change_view(|view| {
             let frozen = |table: &TableView| {
                 let same = |f: &FrozenTable| Arc::ptr_eq(&f.table, &table.table);

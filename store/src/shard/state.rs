@@ -4,12 +4,13 @@
 //! applied when it took it, and perhaps more, whatever is sealed meanwhile; nothing it refers to
 //! goes away before it does.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use millrace_model::{Offset, PartitionId, QueueId, TenantId, TimeRange, TimestampMs};
+use millrace_model::{DeleteId, Offset, PartitionId, QueueId, TenantId, TimeRange, TimestampMs};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::blocks::LiveBlock;
@@ -171,6 +172,8 @@ pub(crate) struct Shared {
     queue_time: AtomicI64,
     /// Blocks that live no more and that a reader may still hold.
     obsolete: Mutex<Vec<Arc<LiveBlock>>>,
+    /// The deletes that the manifest has; others are in the WAL alone.
+    kept_deletes: Mutex<BTreeSet<DeleteId>>,
 }
 
 impl Shared {
@@ -203,6 +206,7 @@ impl Shared {
             next_sequence: AtomicU64::new(manifest.next_sequence),
             queue_time: AtomicI64::new(i64::MIN),
             obsolete: Mutex::new(Vec::new()),
+            kept_deletes: Mutex::new(manifest.tombstones.keys().copied().collect()),
         };
         shared.metrics.stopped.set(0);
         shared.set_sealed(sealed);
@@ -242,6 +246,16 @@ impl Shared {
 
     pub(crate) fn queue_time(&self) -> TimestampMs {
         TimestampMs(self.queue_time.load(Ordering::SeqCst))
+    }
+
+    /// Notes which deletes the manifest has.
+    pub(crate) fn note_deletes(&self, manifest: &ManifestState) {
+        *self.kept_deletes.lock() = manifest.tombstones.keys().copied().collect();
+    }
+
+    /// Whether the manifest has a delete.
+    pub(crate) fn keeps_delete(&self, id: DeleteId) -> bool {
+        self.kept_deletes.lock().contains(&id)
     }
 
     /// Notes blocks that are in no view any more.

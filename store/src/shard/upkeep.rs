@@ -147,9 +147,12 @@ impl Upkeep {
             let id = tombstone.id();
             let over = time > tombstone.delete.undo_until || active(REMOVED_WHILE_PENDING);
             match tombstone.state {
-                // Not before what it hides is in blocks. If the manifest does not have it yet, the
-                // shard leaves it as it is.
-                TombstoneState::Pending if over && in_memory >= Some(tombstone.before) => {
+                // Not before what it hides is in blocks, and it is in the manifest itself.
+                TombstoneState::Pending
+                    if over
+                        && in_memory >= Some(tombstone.before)
+                        && self.shared.keeps_delete(id) =>
+                {
                     change.deletes.push((id, TombstoneState::Final));
                 }
                 TombstoneState::Pending => {}

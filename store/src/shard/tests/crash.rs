@@ -10,6 +10,8 @@ use millrace_log::fs::sim::{
 
 use millrace_model::QueueId;
 
+use millrace_model::DeleteId;
+
 use super::*;
 use crate::manifest::GapCause;
 use crate::paths::{is_temporary, parse_block, parse_manifest};
@@ -36,6 +38,10 @@ enum Step {
     /// The position is set by hand.
     Gap,
     Reopen,
+    /// All that upkeep can do: merges by force, deletes as far as they have come.
+    Upkeep,
+    /// A merge, and records and a seal while it runs.
+    MergeAround(usize),
 }
 
 const STEPS: [Step; 33] = [
@@ -73,6 +79,61 @@ const STEPS: [Step; 33] = [
     Step::Seal,
     Step::Apply(3),
 ];
+
+/// Merges and deletes, beside what keeps them company.
+const UPKEEP_STEPS: [Step; 22] = [
+    Step::Apply(3),
+    Step::Seal,
+    Step::Apply(3),
+    Step::Seal,
+    Step::Upkeep,
+    Step::Apply(4),
+    Step::Sync,
+    Step::Seal,
+    Step::MergeAround(2),
+    Step::Apply(2),
+    Step::Reopen,
+    Step::Apply(2),
+    Step::SealAround(2),
+    Step::Upkeep,
+    Step::Apply(1),
+    Step::Seal,
+    Step::MergeAround(1),
+    Step::Apply(3),
+    Step::Seal,
+    Step::Reopen,
+    Step::Upkeep,
+    Step::Apply(1),
+];
+
+/// Samples, deletes of all kinds, and revocations.
+pub(super) fn upkeep_queue() -> VecQueue {
+    let mut queue = VecQueue::default();
+    let hour = 3_600_000;
+    for i in 0..24i64 {
+        queue.push_rows(
+            TENANTS[(i % 5 == 4) as usize],
+            rows(&[
+                ("a", (i / 2) * 1_000, i as u64),
+                ("b", (i * 7) % 5 * 1_000, 100 + i as u64),
+                ("c", (i % 3) * 9 * hour, 300 + i as u64),
+            ]),
+        );
+        let far = i64::MAX;
+        match i {
+            // Revoked below; soon final; for good and for everything of a tenant.
+            4 => queue.push_delete("one", delete(1, "b", (0, 3_000), far)),
+            6 => queue.push_delete("one", delete(2, "a", (1_000, 2_000), queue.now() + 1)),
+            9 => queue.push_revoke("one", DeleteId(1)),
+            11 => queue.push_delete("two", delete(3, ".*", (i64::MIN, far), far)),
+            14 => queue.push_delete("one", delete(4, "c", (0, 10 * hour), queue.now())),
+            // Too late.
+            17 => queue.push_revoke("one", DeleteId(4)),
+            _ => {}
+        }
+    }
+    queue
+}
 
 pub(super) fn queue() -> VecQueue {
     let mut queue = VecQueue::default();
@@ -124,14 +185,19 @@ fn open_on(fs: &SimFs) -> Result<Shard, StoreError> {
 }
 
 /// Runs the steps until an error.
-fn workload(fs: &SimFs, queue: &VecQueue, note: &mut dyn FnMut(Promise)) -> Result<(), StoreError> {
+fn workload(
+    fs: &SimFs,
+    queue: &VecQueue,
+    steps: &[Step],
+    note: &mut dyn FnMut(Promise),
+) -> Result<(), StoreError> {
     let mut shard = open_on(fs)?;
     fn take<'a>(shard: &Shard, queue: &'a VecQueue, count: usize) -> &'a [Record] {
         let rest = queue.from(shard.applied());
         &rest[..count.min(rest.len())]
     }
-    for step in STEPS {
-        match step {
+    for step in steps {
+        match *step {
             Step::Apply(count) => shard.apply(take(&shard, queue, count))?,
             Step::Sync => {
                 shard.sync_wal()?;
@@ -153,6 +219,19 @@ fn workload(fs: &SimFs, queue: &VecQueue, note: &mut dyn FnMut(Promise)) -> Resu
                 let to = (QueueId(8), shard.applied());
                 shard.set_position(to, GapCause::Operator)?;
                 note(Promise::Synced(to.1));
+            }
+            Step::Upkeep => {
+                upkeep(&mut shard)?;
+            }
+            Step::MergeAround(count) => {
+                let of = shard.upkeep();
+                let job = of.next_merge(&of.context.fs, true);
+                shard.apply(take(&shard, queue, count))?;
+                shard.seal()?;
+                if let Some(job) = job {
+                    run_job(&mut shard, job)?;
+                    of.remove_obsolete()?;
+                }
             }
             Step::Reopen => {
                 drop(shard);
@@ -205,6 +284,11 @@ fn check(
     expect_content(&shard, queue, queue.end())?;
     shard.seal().map_err(text)?;
     expect_content(&shard, queue, queue.end())?;
+    if !queue.has_dead_letters() {
+        upkeep(&mut shard).map_err(text)?;
+        expect_content(&shard, queue, queue.end())?;
+        no_leftovers(fs, &shard)?;
+    }
     expect_dead_letters(&shard, queue)
 }
 
@@ -277,16 +361,26 @@ fn no_leftovers(fs: &SimFs, shard: &Shard) -> Result<(), String> {
 
 /// Crashes the workload after each operation.
 pub(super) fn crash_everywhere(plan: &CrashPlan) -> Result<Tally, CrashFailure> {
-    let (fs, queue) = (SimFs::new(), queue());
+    crash(plan, &queue(), &STEPS)
+}
+
+/// Crashes merges and deletes after each operation.
+pub(super) fn crash_upkeep(plan: &CrashPlan) -> Result<Tally, CrashFailure> {
+    crash(plan, &upkeep_queue(), &UPKEEP_STEPS)
+}
+
+fn crash(plan: &CrashPlan, queue: &VecQueue, steps: &[Step]) -> Result<Tally, CrashFailure> {
+    let fs = SimFs::new();
     fs.record();
     fs.forbid_unlink_before("store/0/wal".as_ref(), "store/0/blocks".as_ref());
     let mut ledger = Ledger::new(&fs);
-    workload(&fs, &queue, &mut |promise| ledger.note(promise)).expect("no fault was injected");
+    workload(&fs, queue, steps, &mut |promise| ledger.note(promise))
+        .expect("no fault was injected");
     let violations = fs.violations();
     assert!(violations.is_empty(), "{violations:?}");
     enumerate(&fs, &ledger, plan, |case: &CrashCase<'_, Promise>| {
         let promises: Vec<_> = case.events().copied().collect();
-        check(&case.fs, &queue, &promises, |applied| {
+        check(&case.fs, queue, &promises, |applied| {
             case.recovery_done_with(Promise::Synced(applied));
         })
     })
@@ -305,13 +399,25 @@ fn every_crash_recovers_to_a_prefix_of_the_queue() {
     assert!(tally.nested >= 1_000, "{tally}");
 }
 
-/// Whatever fails, the shard stops, loses nothing that it promised, and the next start is right.
 #[test]
-fn every_failing_call_stops_the_shard_and_loses_nothing() {
-    let queue = queue();
+fn every_crash_of_a_merge_or_a_delete_recovers() {
+    let plan = CrashPlan {
+        nested_every: 64,
+        random_subsets: 16,
+        ..CrashPlan::default()
+    };
+    let tally = crash_upkeep(&plan).unwrap_or_else(|failure| panic!("{failure}"));
+    println!("store, upkeep: {tally}");
+    assert!(tally.distinct >= 5_000, "{tally}");
+    assert!(tally.nested >= 500, "{tally}");
+}
+
+/// Whatever fails, the shard stops or the step is undone, it loses nothing that it promised, and the
+/// next start is right.
+fn sweep(queue: &VecQueue, steps: &[Step], least: u64) {
     let sweep = fault_sweep(&SimFs::new(), |fs, fault: Option<Fault>| {
         let mut promises = Vec::new();
-        let result = workload(fs, &queue, &mut |promise| promises.push(promise));
+        let result = workload(fs, queue, steps, &mut |promise| promises.push(promise));
         if let (Err(error), None) = (&result, fault) {
             return Err(error.to_string());
         }
@@ -319,11 +425,21 @@ fn every_failing_call_stops_the_shard_and_loses_nothing() {
         // What the kernel still shows after a failed sync, the disk does not have.
         fs.evict();
         fs.kill();
-        check(fs, &queue, &promises, |_| ())
+        check(fs, queue, &promises, |_| ())
     });
     let sweep = sweep.unwrap_or_else(|failure| panic!("{failure}"));
     println!("store: {sweep:?}");
-    assert!(sweep.runs >= 1_000, "{sweep:?}");
+    assert!(sweep.runs >= least, "{sweep:?}");
+}
+
+#[test]
+fn every_failing_call_stops_the_shard_and_loses_nothing() {
+    sweep(&queue(), &STEPS, 1_000);
+}
+
+#[test]
+fn every_failing_call_of_a_merge_or_a_delete_loses_nothing() {
+    sweep(&upkeep_queue(), &UPKEEP_STEPS, 1_000);
 }
 
 #[test]

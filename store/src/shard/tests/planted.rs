@@ -1,9 +1,9 @@
 //! Bugs planted on purpose, each killed by the test that is meant to find it.
 
-use millrace_log::fs::sim::CrashPlan;
+use millrace_log::fs::sim::{CrashFailure, CrashPlan, Tally};
 use millrace_log::planted::{Bug, with};
 
-use super::crash::crash_everywhere;
+use super::crash::{crash_everywhere, crash_upkeep};
 
 use crate::planted::*;
 
@@ -14,6 +14,20 @@ fn killed_by_crashes(bug: Bug, says: &str) {
         ..CrashPlan::default()
     };
     let outcome = with(bug, || std::panic::catch_unwind(|| crash_everywhere(&plan)));
+    expect_killed(bug, outcome, says);
+}
+
+/// The same, of the workload with merges and deletes.
+fn killed_by_upkeep_crashes(bug: Bug) {
+    let plan = CrashPlan {
+        random_subsets: 4,
+        ..CrashPlan::default()
+    };
+    let outcome = with(bug, || std::panic::catch_unwind(|| crash_upkeep(&plan)));
+    expect_killed(bug, outcome, "");
+}
+
+fn expect_killed(bug: Bug, outcome: std::thread::Result<Result<Tally, CrashFailure>>, says: &str) {
     let message = match outcome {
         Ok(Ok(tally)) => panic!("{bug:?} survived: {tally}"),
         Ok(Err(failure)) => failure.to_string(),
@@ -118,6 +132,51 @@ fn a_requeued_record_that_overrides_is_killed() {
     killed_by_crashes(REQUEUED_OVERRIDES, "not sent");
 }
 
+#[test]
+fn a_delete_that_hides_later_samples_is_killed() {
+    killed_by_upkeep_crashes(DELETE_HIDES_LATER);
+}
+
+#[test]
+fn a_delete_that_ignores_its_time_is_killed() {
+    killed_by_upkeep_crashes(MASK_IGNORES_RANGE);
+}
+
+#[test]
+fn a_delete_that_misses_the_memtable_is_killed() {
+    killed_by_upkeep_crashes(DELETE_MISSES_MEMTABLE);
+}
+
+#[test]
+fn a_seal_that_forgets_deletes_is_killed() {
+    killed_by_upkeep_crashes(SEAL_FORGETS_DELETES);
+}
+
+#[test]
+fn a_revoke_that_is_not_kept_is_killed() {
+    killed_by_upkeep_crashes(REVOKE_NOT_KEPT);
+}
+
+#[test]
+fn an_older_value_that_wins_in_compaction_is_killed() {
+    killed_by_upkeep_crashes(COMPACTION_OLDER_WINS);
+}
+
+#[test]
+fn inputs_removed_before_the_edit_are_killed() {
+    killed_by_upkeep_crashes(OBSOLETE_REMOVED_EARLY);
+}
+
+#[test]
+fn a_merge_across_a_pending_delete_is_killed() {
+    killed_by_upkeep_crashes(COMPACTION_JOINS_OVER_DELETE);
+}
+
+#[test]
+fn removing_what_can_still_be_revoked_is_killed() {
+    killed_by_upkeep_crashes(REMOVED_WHILE_PENDING);
+}
+
 /// Without a bug the same plan passes: a harness that fails always would kill every bug.
 #[test]
 fn without_a_bug_the_same_plan_passes() {
@@ -126,4 +185,5 @@ fn without_a_bug_the_same_plan_passes() {
         ..CrashPlan::default()
     };
     crash_everywhere(&plan).unwrap_or_else(|failure| panic!("{failure}"));
+    crash_upkeep(&plan).unwrap_or_else(|failure| panic!("{failure}"));
 }
