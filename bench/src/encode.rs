@@ -171,7 +171,8 @@ impl BodyWriter {
     }
 }
 
-fn series_labels(group: &Group, field: &str) -> Vec<u8> {
+/// The labels of a field's series, as remote write has them.
+pub fn series_labels(group: &Group, field: &str) -> Vec<u8> {
     let name = Protocol::RemoteWrite.series_name(group, field);
     let mut labels = vec![("__name__", name.as_str())];
     labels.extend(group.tags.iter().map(|(n, v)| (n.as_str(), v.as_str())));

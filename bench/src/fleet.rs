@@ -16,6 +16,9 @@ pub enum Profile {
     Node,
     /// Devices with a few decimal readings at irregular times, about every 5 s
     Iot,
+    /// Pods of services: request counters by path and status and a histogram, 117 series each, every
+    /// 15 s
+    Services,
 }
 
 /// One field and how it moves.
@@ -61,7 +64,7 @@ impl Fleet {
     pub fn new(profile: Profile, hosts: usize, random: &mut Random) -> Self {
         let (interval_ms, jitter_ms) = match profile {
             Profile::TsbsCpu => (10_000, 0),
-            Profile::Node => (15_000, 0),
+            Profile::Node | Profile::Services => (15_000, 0),
             Profile::Iot => (5_000, 2_000),
         };
         let targets = (0..hosts)
@@ -69,6 +72,7 @@ impl Fleet {
                 Profile::TsbsCpu => tsbs_cpu(host, random),
                 Profile::Node => node(host, random),
                 Profile::Iot => iot(host, random),
+                Profile::Services => pod(host, random),
             })
             .collect();
         Self {
@@ -313,6 +317,65 @@ fn iot(device: usize, random: &mut Random) -> Target {
     }
 }
 
+/// A pod with 25 paths, 4 statuses and a histogram of its request times.
+fn pod(number: usize, random: &mut Random) -> Target {
+    /// Upper bounds in seconds, and requests up to there in a step.
+    const BUCKETS: [(&str, f64); 15] = [
+        ("0.001", 40.0),
+        ("0.002", 90.0),
+        ("0.005", 200.0),
+        ("0.01", 420.0),
+        ("0.02", 700.0),
+        ("0.05", 1100.0),
+        ("0.1", 1500.0),
+        ("0.2", 1900.0),
+        ("0.5", 2300.0),
+        ("1", 2700.0),
+        ("2", 3100.0),
+        ("5", 3500.0),
+        ("10", 3900.0),
+        ("30", 4300.0),
+        ("+Inf", 4800.0),
+    ];
+    let base = [
+        (
+            "instance",
+            format!(
+                "10.{}.{}.{}:8080",
+                number / 62_500,
+                number / 250 % 250,
+                number % 250
+            ),
+        ),
+        ("pod", format!("pod-{number}")),
+        ("region", ["eu", "us", "ap", "sa"][number % 4].to_owned()),
+        ("service", format!("service-{}", number / 4 % 30)),
+    ];
+    let with = |more: &[(&'static str, String)]| [base.as_slice(), more].concat();
+    let mut groups = Vec::new();
+    for path in 0..25 {
+        for (status, per_step) in [("200", 90.0), ("204", 20.0), ("404", 4.0), ("503", 1.2)] {
+            let tags = with(&[
+                ("path", format!("/api/{path}")),
+                ("status", status.to_owned()),
+            ]);
+            let fields = [("requests_total", Shape::Counter { per_step })];
+            groups.push(group("http", &tags, &fields, random));
+        }
+    }
+    for (bound, per_step) in BUCKETS {
+        let tags = with(&[("le", bound.to_owned())]);
+        let fields = [("duration_seconds_bucket", Shape::Steady { per_step })];
+        groups.push(group("http_request", &tags, &fields, random));
+    }
+    let fields = [
+        ("duration_seconds_sum", Shape::Seconds { per_step: 300.0 }),
+        ("duration_seconds_count", Shape::Steady { per_step: 4800.0 }),
+    ];
+    groups.push(group("http_request", &with(&[]), &fields, random));
+    Target { groups }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -328,11 +391,17 @@ mod tests {
         let node = one(Profile::Node).series();
         assert!((400..600).contains(&node), "{node}");
         assert_eq!(one(Profile::Iot).series(), 6);
+        assert_eq!(one(Profile::Services).series(), 117);
     }
 
     #[test]
     fn no_two_series_are_the_same() {
-        for profile in [Profile::TsbsCpu, Profile::Node, Profile::Iot] {
+        for profile in [
+            Profile::TsbsCpu,
+            Profile::Node,
+            Profile::Iot,
+            Profile::Services,
+        ] {
             let fleet = Fleet::new(profile, 3, &mut Random::new(1));
             let mut seen = std::collections::HashSet::new();
             for group in fleet.targets.iter().flat_map(|target| &target.groups) {

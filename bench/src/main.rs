@@ -19,6 +19,7 @@ mod encode;
 mod fleet;
 mod load;
 mod process;
+mod queries;
 mod values;
 mod wire;
 
@@ -39,11 +40,14 @@ enum Command {
     Load(load::LoadArgs),
     /// Run millrace, Prometheus and VictoriaMetrics in turn under the same load
     Compare(compare::CompareArgs),
+    /// Ask millrace, Prometheus and VictoriaMetrics the same queries on equal data
+    Queries(queries::QueriesArgs),
 }
 
 fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Load(args) => load::main(&args),
         Command::Compare(args) => compare::main(&args),
+        Command::Queries(args) => queries::main(&args),
     }
 }

@@ -1,6 +1,6 @@
 //! What the system says about a process and a directory.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -26,6 +26,40 @@ fn cpu_of_stat(text: &str) -> Option<f64> {
     let user: f64 = fields.next()?.parse().ok()?;
     let system: f64 = fields.next()?.parse().ok()?;
     Some((user + system) / TICKS_PER_SECOND)
+}
+
+/// CPU time of the threads of a process so far, finer than [`cpu_seconds`].
+#[derive(Debug)]
+pub struct ThreadTimes(HashMap<String, u64>);
+
+impl ThreadTimes {
+    /// As it is now.
+    pub fn of(pid: u32) -> Result<Self> {
+        let dir = format!("/proc/{pid}/task");
+        let mut times = HashMap::new();
+        for thread in fs::read_dir(&dir).with_context(|| dir.clone())? {
+            let thread = thread?;
+            // A thread that has ended meanwhile is not there.
+            let Ok(text) = fs::read_to_string(thread.path().join("schedstat")) else {
+                continue;
+            };
+            let nanos = text.split_ascii_whitespace().next();
+            let nanos = nanos.and_then(|nanos| nanos.parse().ok());
+            let nanos = nanos.with_context(|| format!("{dir}: {text:?}"))?;
+            times.insert(thread.file_name().to_string_lossy().into_owned(), nanos);
+        }
+        Ok(Self(times))
+    }
+
+    /// Seconds of CPU time since then, of the threads that are there now.
+    pub fn seconds_since(&self, pid: u32) -> Result<f64> {
+        let now = Self::of(pid)?;
+        let spent = now.0.iter().map(|(thread, nanos)| {
+            let before = self.0.get(thread).copied().unwrap_or(0);
+            nanos.saturating_sub(before)
+        });
+        Ok(spent.sum::<u64>() as f64 / 1e9)
+    }
 }
 
 /// Most memory that a process ever had resident, in bytes.
@@ -70,6 +104,9 @@ mod tests {
     fn this_process_has_figures() {
         let own = std::process::id();
         assert!(cpu_seconds(own).unwrap() >= 0.0);
+        let before = ThreadTimes::of(own).unwrap();
+        let sum: u64 = (0..20_000_000u64).map(std::hint::black_box).sum();
+        assert!(sum > 0 && before.seconds_since(own).unwrap() > 1e-4);
         assert!(peak_memory_bytes(own).unwrap() > 100_000);
     }
 

@@ -61,6 +61,12 @@ pub enum Shape {
         /// Mean growth.
         per_step: f64,
     },
+    /// Grows by an integer within a twentieth of this mean, so that buckets of a histogram keep their
+    /// order.
+    Steady {
+        /// Mean growth.
+        per_step: f64,
+    },
     /// Grows by hundredths, as CPU seconds do.
     Seconds {
         /// Mean growth.
@@ -85,6 +91,7 @@ impl Source {
                 low + random.unit() * (high - low)
             }
             Shape::Counter { per_step } => (random.unit() * per_step * 10_000.0).floor(),
+            Shape::Steady { per_step } => per_step * 1000.0,
             Shape::Seconds { per_step } => random.unit() * per_step * 10_000.0,
             Shape::Constant => (random.unit() * 16.0).floor() * 1024.0,
         };
@@ -94,7 +101,10 @@ impl Source {
     /// Whether its values are integers.
     pub fn is_integer(&self) -> bool {
         match self.shape {
-            Shape::IntegerWalk { .. } | Shape::Counter { .. } | Shape::Constant => true,
+            Shape::IntegerWalk { .. }
+            | Shape::Counter { .. }
+            | Shape::Steady { .. }
+            | Shape::Constant => true,
             Shape::DecimalWalk { .. } | Shape::Seconds { .. } => false,
         }
     }
@@ -118,6 +128,10 @@ impl Source {
             }
             Shape::Counter { per_step } => {
                 self.state += (random.unit() * 2.0 * per_step).floor();
+                self.state
+            }
+            Shape::Steady { per_step } => {
+                self.state += (per_step * (0.95 + random.unit() * 0.1)).round();
                 self.state
             }
             Shape::Seconds { per_step } => {

@@ -59,6 +59,21 @@ pub fn time_series(out: &mut Vec<u8>, labels: &[u8], value: f64, timestamp_ms: i
     bytes(out, 0x12, &sample[..len]);
 }
 
+/// Appends a `TimeSeries` with several samples, given as timestamp and value, to a `WriteRequest`.
+pub fn time_series_of(out: &mut Vec<u8>, labels: &[u8], samples: &[(i64, f64)]) {
+    let mut content = labels.to_vec();
+    let mut sample = Vec::new();
+    for (timestamp_ms, value) in samples {
+        sample.clear();
+        sample.push(0x09);
+        sample.extend_from_slice(&value.to_le_bytes());
+        sample.push(0x10);
+        varint(&mut sample, *timestamp_ms as u64);
+        bytes(&mut content, 0x12, &sample);
+    }
+    bytes(out, 0x0a, &content);
+}
+
 /// The snappy block format, as remote write wants it.
 pub fn snappy(plain: &[u8]) -> Vec<u8> {
     snap::raw::Encoder::new()
@@ -86,6 +101,10 @@ mod tests {
         out.clear();
         time_series(&mut out, &[], 0.0, 0);
         assert_eq!(out, [0x0a, 2, 0x12, 0]);
+        let (mut one, mut several) = (Vec::new(), Vec::new());
+        time_series(&mut one, &labels(&[("a", "b")]), 1.0, 300);
+        time_series_of(&mut several, &labels(&[("a", "b")]), &[(300, 1.0)]);
+        assert_eq!(one, several);
         // The longest timestamp fits.
         time_series(&mut out, &[], 1.0, -1);
     }

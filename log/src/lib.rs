@@ -6,6 +6,7 @@
 
 mod clock;
 mod error;
+mod examine;
 mod format;
 pub mod fs;
 mod index;
@@ -20,6 +21,7 @@ mod segment;
 
 pub use clock::SystemClock;
 pub use error::{Damage, LogError};
+pub use examine::{Examined, ExaminedSegment, examine};
 pub use log::{Log, LogOptions};
 pub use reader::LogReader;
 pub use record::{LogRecord, Lsn, NewRecord};

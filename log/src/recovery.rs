@@ -18,7 +18,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use self::opened::{OpenSegment, Scanned};
+pub(crate) use self::opened::{OpenSegment, at_end};
+
+use self::opened::Scanned;
 use crate::format::{FrameHeader, Place, SEGMENT_HEADER_BYTES};
 use crate::fs::Fs;
 use crate::index::SegmentIndex;

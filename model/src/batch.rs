@@ -16,8 +16,11 @@
 mod decode;
 mod encode;
 
-pub use decode::{Batch, BatchError, FloatSeries, Section, SectionContent};
-pub use encode::{EncodedSection, FloatSectionWriter, encode_batch, encode_metadata_section};
+pub use decode::{Batch, BatchError, FloatSeries, Section, SectionContent, decode_delete};
+pub use encode::{
+    EncodedSection, FloatSectionWriter, encode_batch, encode_delete, encode_delete_section,
+    encode_metadata_section,
+};
 
 use crate::{Offset, PartitionId, QueueId};
 
@@ -34,6 +37,10 @@ pub const MAX_BODY_BYTES: usize = 64 << 20;
 pub(crate) const FLAG_ORIGINAL_POSITION: u8 = 1;
 pub(crate) const KIND_FLOAT: u8 = 1;
 pub(crate) const KIND_METADATA: u8 = 2;
+/// 3 and 4 are reserved for histograms and states.
+pub(crate) const KIND_DELETES: u8 = 5;
+pub(crate) const OP_DELETE: u8 = 1;
+pub(crate) const OP_REVOKE: u8 = 2;
 
 /// Where a batch stood when it was first queued. Carried by a batch that is queued again (from the
 /// dead letters, by a migration), because last-write-wins is decided by the original position.

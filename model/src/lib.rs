@@ -5,6 +5,7 @@
 //! [`Clock`] is a trait here, and its real implementation lives in `millrace-log`.
 
 pub mod batch;
+mod delete;
 mod ids;
 mod labels;
 mod matcher;
@@ -15,6 +16,7 @@ mod tenant;
 mod time;
 mod varint;
 
+pub use delete::{Delete, DeleteEntry, DeleteId};
 pub use ids::{Offset, PartitionId, QueueId};
 pub use labels::{Labels, LabelsBuilder, LabelsError, LabelsIter, METRIC_NAME};
 pub use matcher::{MatchOp, Matcher, MatcherError};

@@ -20,6 +20,25 @@ pub enum MatchOp {
 }
 
 impl MatchOp {
+    /// Its number in formats on disk and wire.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Equal => 0,
+            Self::NotEqual => 1,
+            Self::Regex => 2,
+            Self::NotRegex => 3,
+        }
+    }
+
+    /// The operator of that number.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        [Self::Equal, Self::NotEqual, Self::Regex, Self::NotRegex]
+            .into_iter()
+            .find(|op| op.code() == code)
+    }
+
     /// The operator as PromQL writes it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -155,6 +174,15 @@ fn last_line(text: &str) -> String {
     let line = text.lines().last().unwrap_or_default();
     line.strip_prefix("error: ").unwrap_or(line).to_owned()
 }
+
+/// Two matchers that were written alike are alike.
+impl PartialEq for Matcher {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.name, self.op, &self.value) == (&other.name, other.op, &other.value)
+    }
+}
+
+impl Eq for Matcher {}
 
 /// As PromQL writes it.
 impl fmt::Display for Matcher {

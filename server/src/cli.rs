@@ -6,8 +6,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::diff::DiffArgs;
+use crate::commands::inspect::InspectArgs;
 use crate::commands::replay::ReplayArgs;
-use crate::commands::tail::{InspectArgs, TailArgs};
+use crate::commands::tail::{RecordArgs, TailArgs};
+use crate::commands::verify::VerifyArgs;
 use crate::config::kind::{Kind, Raw};
 use crate::config::{ConfigError, Layers};
 
@@ -61,6 +63,10 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Compare the stores of two data directories, sample by sample
     Diff(DiffArgs),
+    /// Show what a block, a log or a data directory holds, and how many bytes each part takes
+    Inspect(InspectArgs),
+    /// Read a whole data directory, check every checksum, and name what is damaged
+    Verify(VerifyArgs),
     /// Ask a running server a PromQL question and print the answer as a table
     Query(QueryArgs),
     /// Print the version
@@ -73,7 +79,7 @@ pub enum QueueCommand {
     /// Print records as JSON lines, the newest ones or from some point on
     Tail(TailArgs),
     /// Print one record whole
-    Inspect(InspectArgs),
+    Inspect(RecordArgs),
 }
 
 /// Settings by file and flags.

@@ -33,7 +33,7 @@ use clap::Parser as _;
 use millrace_log::fs::OsFs;
 
 use crate::cli::{Cli, Command, QueueCommand};
-use crate::commands::{diff, replay, tail};
+use crate::commands::{diff, inspect, replay, tail, verify};
 use crate::failure::Failure;
 
 /// The system's allocator keeps what a burst took for ever; jemalloc gives it back, and is quicker
@@ -68,6 +68,8 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             }
         }
         Some(Command::Replay(args)) => replay::run(&configuration(&cli.config)?, &args),
+        Some(Command::Inspect(args)) => inspect::run(&args),
+        Some(Command::Verify(args)) => verify::run(&args),
         Some(Command::Diff(args)) => diff::run(&configuration(&cli.config)?, &args),
         Some(Command::Query(args)) => query::run(&args),
         Some(Command::Version) => print(concat!("millrace ", env!("CARGO_PKG_VERSION"), "\n")),

@@ -6,7 +6,9 @@
 //! batch.
 
 use millrace_model::batch::{Batch, BatchError, FloatSeries, SectionContent};
-use millrace_model::{Labels, MetricMetadata, Sample, SeriesHasher, SeriesId, TenantId};
+use millrace_model::{
+    DeleteEntry, Labels, MetricMetadata, Sample, SeriesHasher, SeriesId, TenantId,
+};
 
 use crate::memtable::{Rows, SeriesRef};
 
@@ -49,6 +51,8 @@ pub(crate) struct Decoded {
     pub(crate) samples: Vec<Sample>,
     pub(crate) fresh: Vec<(SeriesId, Labels)>,
     pub(crate) metadata: Vec<MetricMetadata>,
+    /// They come before the samples, wherever they stand in the batch.
+    pub(crate) deletes: Vec<DeleteEntry>,
 }
 
 impl Decoded {
@@ -61,6 +65,7 @@ impl Decoded {
             match section?.content()? {
                 SectionContent::Float(series) => self.decode_series(series, &batch, rows)?,
                 SectionContent::Metadata(mut entries) => self.metadata.append(&mut entries),
+                SectionContent::Deletes(mut entries) => self.deletes.append(&mut entries),
             }
         }
         self.tenant = Some(batch.tenant().clone());
@@ -73,6 +78,7 @@ impl Decoded {
         self.samples.clear();
         self.fresh.clear();
         self.metadata.clear();
+        self.deletes.clear();
     }
 
     fn decode_series(

@@ -129,6 +129,15 @@ pub enum StoreError {
     /// The queue has not what the shard needs next.
     #[error("queue: {0}")]
     Queue(#[source] ConsumeError),
+    /// Options that contradict one another.
+    #[error("options of the store: {what}")]
+    Options {
+        /// What is wrong.
+        what: String,
+    },
+    /// The store was not started, or is closed.
+    #[error("the store is not running")]
+    NotRunning,
     /// The thread that writes blocks has ended.
     #[error("the thread that writes blocks has ended")]
     SealerGone,

@@ -26,13 +26,16 @@
 
 pub mod block;
 pub mod chunk;
+mod compact;
 mod dead_letters;
 mod decode;
 mod error;
+pub mod examine;
 #[cfg(test)]
 mod golden;
 pub mod index;
 mod label_order;
+mod maintain;
 mod manifest;
 mod memtable;
 mod merge;
@@ -46,9 +49,11 @@ pub mod shard;
 mod store;
 #[cfg(test)]
 mod testing;
+mod tombstone;
 mod wal;
 mod whole;
 
+pub use compact::CompactionOptions;
 pub use dead_letters::{DeadLetter, DeadLetterReader};
 pub use error::StoreError;
 pub use manifest::{Gap, GapCause};
@@ -57,3 +62,4 @@ pub use options::{StoreOptions, WalSync};
 pub use paths::BlockId;
 pub use read::StoreSeries;
 pub use store::Store;
+pub use tombstone::{Tombstone, TombstoneState};

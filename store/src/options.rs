@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::block::BlockOptions;
+use crate::compact::CompactionOptions;
 
 /// When the WAL is synced. Acknowledged samples never depend on it: what the WAL loses is read
 /// again from the queue. It decides how much is read again after a power cut.
@@ -46,6 +47,8 @@ pub struct StoreOptions {
     pub poll_wait: Duration,
     /// Manifest edits are folded into a new generation when they take this many bytes.
     pub manifest_edit_bytes_max: u64,
+    /// How blocks are merged.
+    pub compaction: CompactionOptions,
 }
 
 impl Default for StoreOptions {
@@ -65,6 +68,7 @@ impl Default for StoreOptions {
             poll_bytes: 4 << 20,
             poll_wait: Duration::from_millis(100),
             manifest_edit_bytes_max: 1 << 20,
+            compaction: CompactionOptions::default(),
         }
     }
 }

@@ -35,6 +35,31 @@ pub(crate) const DEAD_LETTER_UNSYNCED: Bug = Bug("store: dead letter not synced"
 pub(crate) const DEAD_LETTER_TWICE: Bug = Bug("store: dead letter written again on replay");
 /// The late samples of a series are left out of its block.
 pub(crate) const SEAL_LOSES_LATE: Bug = Bug("store: late samples lost at the seal");
+/// A delete hides what was applied after it, too.
+pub(crate) const DELETE_HIDES_LATER: Bug = Bug("store: delete hides later samples");
+/// A delete hides all samples of its series, whatever its time.
+pub(crate) const MASK_IGNORES_RANGE: Bug = Bug("store: delete ignores its time range");
+/// A delete does not hide what is in memtables.
+pub(crate) const DELETE_MISSES_MEMTABLE: Bug = Bug("store: delete does not mask the memtable");
+/// A seal forgets the deletes whose WAL it lets go.
+pub(crate) const SEAL_FORGETS_DELETES: Bug = Bug("store: tombstones not in the seal's edit");
+/// A delete is revoked in memory only.
+pub(crate) const REVOKE_NOT_KEPT: Bug = Bug("store: revoke not in the seal's edit");
+/// Of two values of one sample compaction keeps the older one.
+pub(crate) const COMPACTION_OLDER_WINS: Bug = Bug("store: older value wins in compaction");
+/// Compaction removes its inputs before the manifest says so.
+pub(crate) const OBSOLETE_REMOVED_EARLY: Bug =
+    Bug("store: inputs removed before the manifest edit");
+/// Compaction joins blocks that others in between overlap.
+pub(crate) const COMPACTION_INTERLEAVES: Bug = Bug("store: compaction passes over a block between");
+/// Compaction joins blocks from before and behind a delete that can still be revoked.
+pub(crate) const COMPACTION_JOINS_OVER_DELETE: Bug =
+    Bug("store: compaction across a pending delete");
+/// What a delete hides is removed while it can still be revoked.
+pub(crate) const REMOVED_WHILE_PENDING: Bug =
+    Bug("store: deleted samples removed in the undo window");
+/// Retention does not write down the time that it believed.
+pub(crate) const HIGH_WATER_LOST: Bug = Bug("store: high-water mark of the clock not kept");
 /// A bucket before the epoch begins where division that cuts off puts it.
 pub(crate) const ROLLUP_BUCKET_TRUNCATES: Bug = Bug("block: bucket by truncating division");
 /// A rollup counts staleness markers.

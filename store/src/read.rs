@@ -17,8 +17,9 @@ use crate::block::SeriesPlace;
 use crate::error::StoreError;
 use crate::memtable::{Memtable, SeriesRef, SeriesSnapshot};
 use crate::merge::Merger;
-use crate::planted::OLDER_BLOCK_WINS;
-use crate::shard::{LiveBlock, View};
+use crate::planted::{DELETE_MISSES_MEMTABLE, OLDER_BLOCK_WINS};
+use crate::shard::{LiveBlock, TableView, View};
+use crate::tombstone::{Hidden, Masks, Tombstone, TombstoneState};
 
 /// One selected series.
 #[derive(Clone, Debug)]
@@ -31,9 +32,16 @@ pub struct StoreSeries {
 
 /// A place that has samples of the series.
 #[derive(Clone, Debug)]
-enum Source {
+enum Place {
     Block(Arc<LiveBlock>, SeriesPlace),
     Table(Arc<Memtable>, SeriesRef),
+}
+
+/// A place, and what deletes hide there.
+#[derive(Clone, Debug)]
+struct Source {
+    place: Place,
+    hidden: Hidden,
 }
 
 impl StoreSeries {
@@ -75,12 +83,12 @@ impl StoreSeries {
         timestamps: &mut Vec<i64>,
         values: &mut Vec<f64>,
     ) -> Result<(), StoreError> {
-        match source {
-            Source::Block(block, place) => {
+        let from = timestamps.len();
+        match &source.place {
+            Place::Block(block, place) => {
                 block.reader.read(place, self.range, timestamps, values)?;
-                Ok(())
             }
-            Source::Table(table, at) => {
+            Place::Table(table, at) => {
                 let mut snapshot = SeriesSnapshot::default();
                 let range = (self.range.start.0, self.range.end.0);
                 table.rows().snapshot(*at, range, &mut snapshot);
@@ -89,9 +97,11 @@ impl StoreSeries {
                     .map_err(|source| StoreError::Chunk {
                         series: self.labels.to_string(),
                         source,
-                    })
+                    })?;
             }
         }
+        source.hidden.remove(from, timestamps, values);
+        Ok(())
     }
 }
 
@@ -115,18 +125,36 @@ impl View {
             blocks.reverse();
         }
         for block in blocks {
+            let masks = self.masks(tenant, block.entry.sequences.1, range);
             for series in block.reader.select(tenant, matchers, range)? {
-                let source = Source::Block(Arc::clone(block), series.place);
-                places.add(series.id, &series.labels, source);
+                let hidden = masks.of(&series.labels);
+                if hidden.covers(within(series.place.range(), range)) {
+                    continue;
+                }
+                let place = Place::Block(Arc::clone(block), series.place);
+                places.add(series.id, &series.labels, Source { place, hidden });
             }
         }
-        for table in self.tables_in(range) {
+        for of_view in self.tables_in(range) {
+            let table = &of_view.table;
+            let masks = self.table_masks(of_view, tenant, range);
             let ends = (range.start.0, range.end.0);
-            table.select(tenant, matchers, ends, |at, id, labels| {
-                places.add(id, labels, Source::Table(Arc::clone(table), at));
+            table.select(tenant, matchers, ends, |at, id, series, labels| {
+                let hidden = masks.of(labels);
+                if hidden.is_empty() || !hidden.covers(within(series.range(), range)) {
+                    let place = Place::Table(Arc::clone(table), at);
+                    places.add(id, labels, Source { place, hidden });
+                }
             });
         }
         Ok(())
+    }
+
+    fn table_masks(&self, table: &TableView, tenant: &TenantId, range: TimeRange) -> Masks<'_> {
+        if active(DELETE_MISSES_MEMTABLE) {
+            return Masks::default();
+        }
+        self.masks(tenant, table.sequence, range)
     }
 
     fn blocks_in(&self, range: TimeRange) -> impl DoubleEndedIterator<Item = &Arc<LiveBlock>> {
@@ -134,11 +162,19 @@ impl View {
         self.blocks.iter().filter(overlaps)
     }
 
-    fn tables_in(&self, range: TimeRange) -> impl Iterator<Item = &Arc<Memtable>> {
-        self.tables.iter().filter(move |table| {
-            let time = table.rows().time_range();
+    fn tables_in(&self, range: TimeRange) -> impl Iterator<Item = &TableView> {
+        self.tables.iter().filter(move |of_view| {
+            let time = of_view.table.rows().time_range();
             time.is_some_and(|time| time.overlaps(range))
         })
+    }
+}
+
+/// What two ranges that overlap have in common.
+fn within(a: TimeRange, b: TimeRange) -> TimeRange {
+    TimeRange {
+        start: a.start.max(b.start),
+        end: a.end.min(b.end),
     }
 }
 
@@ -190,28 +226,68 @@ impl<'a> LabelSets<'a> {
     }
 
     pub(crate) fn names(&mut self, view: &View) -> Result<(), StoreError> {
+        if self.some_hidden(view) {
+            return self.of_series(view, |labels, texts| {
+                labels.iter().for_each(|(name, _)| add(texts, name));
+            });
+        }
         for block in view.blocks_in(self.range) {
             let names = block.reader.label_names(self.tenant, self.matcher_sets)?;
             self.texts.extend(names);
         }
-        for table in view.tables_in(self.range) {
-            let texts = &mut self.texts;
+        for of_view in view.tables_in(self.range) {
+            let (table, texts) = (&of_view.table, &mut self.texts);
             table.label_names(self.tenant, self.matcher_sets, |text| add(texts, text));
         }
         Ok(())
     }
 
     pub(crate) fn values(&mut self, view: &View, name: &str) -> Result<(), StoreError> {
+        if self.some_hidden(view) {
+            return self.of_series(view, |labels, texts| {
+                labels.get(name).into_iter().for_each(|v| add(texts, v));
+            });
+        }
         for block in view.blocks_in(self.range) {
             let reader = &block.reader;
             self.texts
                 .extend(reader.label_values(self.tenant, name, self.matcher_sets)?);
         }
-        for table in view.tables_in(self.range) {
-            let texts = &mut self.texts;
+        for of_view in view.tables_in(self.range) {
+            let (table, texts) = (&of_view.table, &mut self.texts);
             table.label_values(self.tenant, name, self.matcher_sets, |text| {
                 add(texts, text)
             });
+        }
+        Ok(())
+    }
+
+    /// Whether a delete hides something of what is asked for. The index knows nothing of that.
+    fn some_hidden(&self, view: &View) -> bool {
+        let hides = |t: &Arc<Tombstone>| {
+            t.tenant == *self.tenant && t.state != TombstoneState::Cleaned && t.overlaps(self.range)
+        };
+        view.tombstones.iter().any(hides)
+    }
+
+    /// Collects from the label sets of the series themselves.
+    fn of_series(
+        &mut self,
+        view: &View,
+        collect: impl Fn(&Labels, &mut BTreeSet<String>),
+    ) -> Result<(), StoreError> {
+        let all = [Vec::new()];
+        let sets = if self.matcher_sets.is_empty() {
+            &all[..]
+        } else {
+            self.matcher_sets
+        };
+        for matchers in sets {
+            let mut found = Vec::new();
+            view.select(self.tenant, matchers, self.range, &mut found)?;
+            for series in found {
+                collect(&series.labels, &mut self.texts);
+            }
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! Threads around the shards: one for each shard that polls, applies and syncs, and one for all
-//! that writes blocks.
+//! Threads around the shards: one for each shard that polls, applies and syncs, one for all
+//! that writes blocks, and one for all that merges them ([`crate::maintain`]).
 //!
 //! Invariants:
 //! - A shard's thread is the only one that touches the shard. The sealer gets a [`SealJob`] and
@@ -19,7 +19,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounde
 use millrace_model::Offset;
 use millrace_queue::{ConsumeError, Consumer};
 
+use crate::compact::Pace;
 use crate::error::StoreError;
+use crate::maintain::{self, Commit, Maintainer, Tended};
 use crate::manifest::GapCause;
 use crate::options::StoreOptions;
 use crate::shard::{Retired, SealJob, Sealed, Shard, Shared, StopCode};
@@ -32,6 +34,8 @@ const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const RESUME_PATIENCE: Duration = Duration::from_secs(10);
 /// How often the lag is measured.
 const LAG_EVERY: Duration = Duration::from_millis(250);
+/// A record that the queue has stamped may take this long until it can be polled.
+const QUEUE_TIME_SLACK: Duration = Duration::from_secs(60);
 
 type SealResult = Result<Sealed, StoreError>;
 
@@ -52,6 +56,10 @@ pub(crate) struct Runtime {
     stop: Stop,
     lanes: Vec<JoinHandle<Result<(), StoreError>>>,
     sealer: Option<JoinHandle<()>>,
+    maintainer: Option<JoinHandle<()>>,
+    /// Asks the maintainer; closed, it ends.
+    wishes: Option<Sender<maintain::Request>>,
+    pace: Arc<Pace>,
 }
 
 /// Tells all threads to end, and wakes those that wait: nothing is ever sent, the channel is
@@ -66,11 +74,14 @@ impl Runtime {
     pub(crate) fn start(
         lanes: Vec<(Shard, Box<dyn Consumer>)>,
         options: &StoreOptions,
+        pace: Arc<Pace>,
     ) -> Result<Self, StoreError> {
         let flag = Arc::new(AtomicBool::new(false));
         let (closed, closing) = bounded(0);
         // At most one job for each shard is under way: see `Shard::begin_seal`.
         let (jobs, queue) = unbounded();
+        let (wishes, wished) = unbounded();
+        let mut tended = Vec::new();
         let mut runtime = Self {
             stop: Stop {
                 flag: Arc::clone(&flag),
@@ -78,12 +89,18 @@ impl Runtime {
             },
             lanes: Vec::new(),
             sealer: None,
+            maintainer: None,
+            wishes: Some(wishes),
+            pace: Arc::clone(&pace),
         };
         runtime.sealer = Some(spawn("store-sealer".into(), move || run_sealer(&queue))?);
         for (shard, consumer) in lanes {
             let guard = StopOnPanic(Arc::clone(shard.shared()));
             let name = format!("store-shard-{}", shard.partition());
+            let (commits, to_commit) = unbounded();
+            tended.push(Tended::new(shard.upkeep(), commits));
             let lane = Lane {
+                to_commit,
                 shard,
                 consumer,
                 options: options.clone(),
@@ -99,7 +116,15 @@ impl Runtime {
             };
             runtime.lanes.push(spawn(name, run)?);
         }
+        let maintainer = Maintainer::new(tended, pace, wished, options.compaction.enabled);
+        let run = move || maintainer.run();
+        runtime.maintainer = Some(spawn("store-maintainer".into(), run)?);
         Ok(runtime)
+    }
+
+    /// The way to the thread that merges blocks.
+    pub(crate) fn wishes(&self) -> Option<Sender<maintain::Request>> {
+        self.wishes.clone()
     }
 
     /// Ends all threads. The WALs are synced.
@@ -110,6 +135,8 @@ impl Runtime {
     fn join(&mut self) -> Result<(), StoreError> {
         self.stop.flag.store(true, Ordering::SeqCst);
         self.stop.closed = None;
+        self.wishes = None;
+        self.pace.stop();
         let results: Vec<_> = self
             .lanes
             .drain(..)
@@ -121,7 +148,11 @@ impl Runtime {
             None | Some(Ok(())) => Ok(()),
             Some(Err(_)) => Err(StoreError::Panicked),
         };
-        first_error(results.into_iter().chain([sealer]))
+        let maintainer = match self.maintainer.take().map(JoinHandle::join) {
+            None | Some(Ok(())) => Ok(()),
+            Some(Err(_)) => Err(StoreError::Panicked),
+        };
+        first_error(results.into_iter().chain([sealer, maintainer]))
     }
 }
 
@@ -178,6 +209,8 @@ struct Lane {
     stop: Arc<AtomicBool>,
     closing: Receiver<()>,
     jobs: Sender<Request>,
+    /// Changes to commit between two polls.
+    to_commit: Receiver<Commit>,
     sealing: Option<Receiver<SealResult>>,
     /// When the queue was last asked for its end.
     lag_noted: Option<Instant>,
@@ -245,6 +278,7 @@ impl Lane {
         let mut backoff = BACKOFF_MIN;
         while !self.stop.load(Ordering::SeqCst) {
             self.collect_seal()?;
+            self.commit_changes()?;
             if self.shard.must_wait_for_seal() {
                 self.wait_for_seal()?;
                 continue;
@@ -285,6 +319,17 @@ impl Lane {
         self.drain_seal()
     }
 
+    /// Commits what the maintainer has made ready.
+    fn commit_changes(&mut self) -> Result<(), StoreError> {
+        while let Ok(Commit { change, done }) = self.to_commit.try_recv() {
+            self.shard.commit_change(change)?;
+            if done.send(()).is_err() {
+                tracing::debug!("a change was committed after its maintainer was gone");
+            }
+        }
+        Ok(())
+    }
+
     /// How long a poll may wait: not beyond the WAL's next sync, and not long while a seal runs.
     fn poll_wait(&mut self) -> Result<Duration, StoreError> {
         let sync_in = self.shard.maybe_sync_wal()?;
@@ -309,8 +354,15 @@ impl Lane {
         }
         self.lag_noted = Some(Instant::now());
         let next = self.shard.applied();
+        let asked_at = self.shard.now();
         match self.consumer.end() {
-            Ok(end) => self.shard.shared().set_lag(end.0.saturating_sub(next.0)),
+            Ok(end) => {
+                self.shard.shared().set_lag(end.0.saturating_sub(next.0));
+                if end <= next {
+                    let settled = asked_at.saturating_sub(QUEUE_TIME_SLACK);
+                    self.shard.shared().note_queue_time(settled);
+                }
+            }
             // The next poll will meet it, and say so.
             Err(error) => tracing::debug!(%error, "end of the queue unknown"),
         }

@@ -5,21 +5,25 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam_channel::bounded;
 use millrace_log::fs::{Fs, create_dir_durable};
 use millrace_model::{
-    Clock, Labels, Matcher, MetricMetadata, Offset, PartitionId, TenantId, TimeRange,
+    Clock, DeleteId, Labels, Matcher, MetricMetadata, Offset, PartitionId, TenantId, TimeRange,
 };
 use millrace_queue::{Consumer, Position, QueueIdentity};
 use parking_lot::Mutex;
 use prometheus::Registry;
 
+use crate::compact::Pace;
 use crate::dead_letters::DeadLetterReader;
 use crate::error::{IoContext, StoreError};
+use crate::maintain::{Request, Wish};
 use crate::metrics::StoreMetrics;
 use crate::options::StoreOptions;
 use crate::read::{LabelSets, StoreSeries};
 use crate::runtime::Runtime;
 use crate::shard::{Shard, ShardContext, ShardStatus, Shared, View};
+use crate::tombstone::Tombstone;
 
 /// The store of one queue: a shard for each of its partitions.
 ///
@@ -31,6 +35,7 @@ pub struct Store {
     shared: Vec<Arc<Shared>>,
     dead_letters: Vec<DeadLetterReader>,
     runtime: Mutex<Stage>,
+    pace: Arc<Pace>,
 }
 
 /// The shards belong to the store until their threads take them.
@@ -55,6 +60,9 @@ impl Store {
         identity: &QueueIdentity,
         registry: &Registry,
     ) -> Result<Self, StoreError> {
+        if let Some(what) = options.compaction.check(options.block_window) {
+            return Err(StoreError::Options { what });
+        }
         let context = ShardContext {
             fs,
             clock,
@@ -67,10 +75,11 @@ impl Store {
         let shards = open_shards(&context, dir)?;
         Ok(Self {
             identity: identity.clone(),
-            options,
             shared: shards.iter().map(|s| Arc::clone(s.shared())).collect(),
             dead_letters: shards.iter().map(Shard::dead_letters).collect(),
             runtime: Mutex::new(Stage::Open(shards)),
+            pace: Arc::new(Pace::new(options.compaction.bytes_per_second)),
+            options,
         })
     }
 
@@ -93,7 +102,11 @@ impl Store {
         match std::mem::replace(&mut *stage, Stage::Closed) {
             Stage::Open(shards) => {
                 let lanes = shards.into_iter().zip(consumers).collect();
-                *stage = Stage::Running(Runtime::start(lanes, &self.options)?);
+                *stage = Stage::Running(Runtime::start(
+                    lanes,
+                    &self.options,
+                    Arc::clone(&self.pace),
+                )?);
                 Ok(())
             }
             other => {
@@ -283,6 +296,73 @@ impl Store {
     pub fn dead_letters(&self) -> Vec<(PartitionId, DeadLetterReader)> {
         let partitions = self.shared.iter().map(|s| s.partition);
         partitions.zip(self.dead_letters.iter().cloned()).collect()
+    }
+
+    /// Halts merging of blocks after at most 256 KiB more, until it is resumed.
+    pub fn pause_compaction(&self) {
+        self.pace.set_paused(true);
+    }
+
+    /// Lets merging of blocks go on.
+    pub fn resume_compaction(&self) {
+        self.pace.set_paused(false);
+    }
+
+    /// Whether merging of blocks is halted.
+    #[must_use]
+    pub fn compaction_is_paused(&self) -> bool {
+        self.pace.is_paused()
+    }
+
+    /// Merges all blocks that can be merged, those of open windows too, and waits for it.
+    ///
+    /// # Errors
+    ///
+    /// A store that was not started or is closed; damage in a block; of the file system.
+    pub fn compact(&self) -> Result<(), StoreError> {
+        self.wish(Wish::Compact)
+    }
+
+    /// Removes what deletes hide for good, and waits for it. A delete that can still be revoked is
+    /// left alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`compact`](Self::compact).
+    pub fn clean_tombstones(&self) -> Result<(), StoreError> {
+        self.wish(Wish::Clean)
+    }
+
+    fn wish(&self, wish: Wish) -> Result<(), StoreError> {
+        let wishes = match &*self.runtime.lock() {
+            Stage::Running(runtime) => runtime.wishes(),
+            Stage::Open(_) | Stage::Closed => None,
+        };
+        let (done, fulfilled) = bounded(1);
+        let asked = wishes.map(|wishes| wishes.send(Request { wish, done }));
+        match asked {
+            Some(Ok(())) => fulfilled.recv().unwrap_or(Err(StoreError::NotRunning)),
+            Some(Err(_)) | None => Err(StoreError::NotRunning),
+        }
+    }
+
+    /// The deletes of `tenant` that are known, by their identities, each as the partition that has
+    /// got least far with it knows it.
+    #[must_use]
+    pub fn deletes(&self, tenant: &TenantId) -> Vec<Arc<Tombstone>> {
+        let mut all: BTreeMap<DeleteId, Arc<Tombstone>> = BTreeMap::new();
+        for shared in &self.shared {
+            let view = shared.view();
+            for tombstone in view.tombstones.iter().filter(|t| t.tenant == *tenant) {
+                let known = all
+                    .entry(tombstone.id())
+                    .or_insert_with(|| Arc::clone(tombstone));
+                if tombstone.state.code() < known.state.code() {
+                    *known = Arc::clone(tombstone);
+                }
+            }
+        }
+        all.into_values().collect()
     }
 
     /// Stops the threads and syncs the WALs. Seals nothing: the next open replays the WAL. Reads

@@ -7,19 +7,21 @@ use std::sync::Arc;
 use bytes::Bytes;
 use millrace_log::fs::Fs;
 use millrace_model::batch::{
-    EncodedSection, FloatSectionWriter, encode_batch, encode_metadata_section,
+    EncodedSection, FloatSectionWriter, encode_batch, encode_delete_section,
+    encode_metadata_section,
 };
 use millrace_model::{
-    Labels, ManualClock, MatchOp, Matcher, MetricMetadata, Offset, PartitionId, QueueId, Sample,
-    SeriesHasher, ShardKey, TenantId, TimeRange, TimestampMs,
+    Delete, DeleteEntry, DeleteId, Labels, ManualClock, MatchOp, Matcher, MetricMetadata, Offset,
+    PartitionId, QueueId, Sample, SeriesHasher, ShardKey, TenantId, TimeRange, TimestampMs,
 };
 use millrace_queue::{QueueIdentity, Record};
 use prometheus::Registry;
 
+use crate::compact::CompactJob;
 use crate::error::StoreError;
 use crate::metrics::StoreMetrics;
 use crate::options::{StoreOptions, WalSync};
-use crate::shard::{Shard, ShardContext};
+use crate::shard::{CleanStep, Shard, ShardContext};
 
 /// All samples by tenant, series and timestamp: the oracle.
 pub(crate) type Model = BTreeMap<Key, u64>;
@@ -56,12 +58,39 @@ pub(crate) fn metadata_batch(tenant_name: &str, entries: &[MetricMetadata]) -> B
     encode_batch(&tenant(tenant_name), None, &sections).into()
 }
 
+/// A batch of one delete or revocation.
+pub(crate) fn delete_batch(tenant_name: &str, entry: DeleteEntry) -> Bytes {
+    let sections: Vec<_> = encode_delete_section(&[entry]).into_iter().collect();
+    encode_batch(&tenant(tenant_name), None, &sections).into()
+}
+
+/// The delete of the series `series` (a regular expression) in `[start, end]`, which can be revoked for
+/// `undo_ms` behind the time of its record.
+pub(crate) fn delete(id: u128, series: &str, (start, end): (i64, i64), undo_until: i64) -> Delete {
+    let matcher = Matcher::new("series", MatchOp::Regex, series).unwrap();
+    Delete {
+        id: DeleteId(id),
+        requested_at: TimestampMs(0),
+        undo_until: TimestampMs(undo_until),
+        range: TimeRange::new(start, end),
+        selectors: vec![vec![matcher]],
+    }
+}
+
+/// What a record does to the model.
+#[derive(Clone, Debug)]
+enum Effect {
+    Samples(Vec<(Key, u64)>),
+    Delete(String, Delete),
+    Revoke(DeleteId),
+}
+
 /// A queue that keeps everything: what was appended is durable.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct VecQueue {
     pub(crate) records: Vec<Record>,
-    /// Samples of each record, as the model takes them; none of a dead letter.
-    effects: Vec<Vec<(Key, u64)>>,
+    /// Effect of each record; no samples of a dead letter.
+    effects: Vec<Effect>,
 }
 
 impl VecQueue {
@@ -72,7 +101,26 @@ impl VecQueue {
             .map(|(series, timestamp, bits)| ((tenant.to_owned(), series, timestamp), bits));
         let effects = effects.collect();
         self.push_payload(payload, 0);
-        *self.effects.last_mut().unwrap() = effects;
+        *self.effects.last_mut().unwrap() = Effect::Samples(effects);
+    }
+
+    pub(crate) fn push_delete(&mut self, tenant: &str, delete: Delete) {
+        self.push_payload(delete_batch(tenant, DeleteEntry::Delete(delete.clone())), 0);
+        *self.effects.last_mut().unwrap() = Effect::Delete(tenant.to_owned(), delete);
+    }
+
+    pub(crate) fn push_revoke(&mut self, tenant: &str, id: DeleteId) {
+        let requested_at = TimestampMs(0);
+        self.push_payload(
+            delete_batch(tenant, DeleteEntry::Revoke { id, requested_at }),
+            0,
+        );
+        *self.effects.last_mut().unwrap() = Effect::Revoke(id);
+    }
+
+    /// When the queue will take the next record.
+    pub(crate) fn now(&self) -> i64 {
+        1_000 + self.end().0 as i64
     }
 
     /// Appends anything, leaving `gap` offsets free before it.
@@ -83,7 +131,7 @@ impl VecQueue {
             appended_at: TimestampMs(1_000 + offset.0 as i64),
             payload,
         });
-        self.effects.push(Vec::new());
+        self.effects.push(Effect::Samples(Vec::new()));
     }
 
     pub(crate) fn end(&self) -> Offset {
@@ -99,13 +147,38 @@ impl VecQueue {
     /// The fold of all records below `offset`.
     pub(crate) fn fold(&self, offset: Offset) -> Model {
         let mut model = Model::new();
-        for (record, effects) in self.records.iter().zip(&self.effects) {
-            if record.offset < offset {
-                model.extend(effects.iter().cloned());
+        for (at, (record, effect)) in self.records.iter().zip(&self.effects).enumerate() {
+            if record.offset >= offset {
+                break;
+            }
+            match effect {
+                Effect::Samples(samples) => model.extend(samples.iter().cloned()),
+                Effect::Delete(tenant, delete) => {
+                    if !self.is_revoked(at, delete, offset) {
+                        model.retain(|key, _| !hides(tenant, delete, key));
+                    }
+                }
+                Effect::Revoke(_) => {}
             }
         }
         model
     }
+
+    /// Whether the delete of record `at` was taken back in time by a record below `offset`.
+    fn is_revoked(&self, at: usize, delete: &Delete, offset: Offset) -> bool {
+        let behind = self.records.iter().zip(&self.effects).skip(at + 1);
+        let mut behind = behind.take_while(|(record, _)| record.offset < offset);
+        behind.any(|(record, effect)| {
+            let revokes = matches!(effect, Effect::Revoke(id) if *id == delete.id);
+            revokes && record.appended_at <= delete.undo_until
+        })
+    }
+}
+
+fn hides(tenant: &str, delete: &Delete, (of, series, timestamp): &Key) -> bool {
+    of == tenant
+        && delete.range.contains(TimestampMs(*timestamp))
+        && delete.selects(&labels(series))
 }
 
 pub(crate) fn identity() -> QueueIdentity {
@@ -140,6 +213,37 @@ pub(crate) fn store_dir() -> PathBuf {
 
 pub(crate) fn open(fs: Arc<dyn Fs>, options: StoreOptions) -> Result<Shard, StoreError> {
     Shard::open(context(fs, options), &store_dir(), PartitionId(0))
+}
+
+/// Merges all that can be merged, and brings deletes to their end. Returns how many jobs that took.
+pub(crate) fn upkeep(shard: &mut Shard) -> Result<usize, StoreError> {
+    let upkeep = shard.upkeep();
+    let mut jobs = 0;
+    loop {
+        match upkeep.next_clean(&upkeep.context.fs)? {
+            CleanStep::Rewrite(job) => {
+                run_job(shard, *job)?;
+                jobs += 1;
+            }
+            CleanStep::Note(change) => shard.commit_change(change)?,
+            CleanStep::Done => break,
+        }
+        upkeep.remove_obsolete()?;
+    }
+    while let Some(job) = upkeep.next_merge(&upkeep.context.fs, true) {
+        run_job(shard, job)?;
+        upkeep.remove_obsolete()?;
+        jobs += 1;
+    }
+    Ok(jobs)
+}
+
+/// Runs a job and makes its outputs live.
+pub(crate) fn run_job(shard: &mut Shard, job: CompactJob) -> Result<(), StoreError> {
+    let change = job.run()?.into_change();
+    // It holds its inputs.
+    drop(job);
+    shard.commit_change(change)
 }
 
 /// Everything that the shard holds, as it is read.

@@ -53,7 +53,7 @@ impl Store {
                 found.extend(block.reader.tenants()?);
             }
             for table in &view.tables {
-                found.extend(table.tenants());
+                found.extend(table.table.tenants());
             }
         }
         Ok(found.into_iter().collect())

@@ -5,7 +5,7 @@
 //! off is counted too.
 
 mod round;
-mod server;
+pub mod server;
 mod table;
 
 use std::path::PathBuf;

@@ -82,6 +82,62 @@ impl Server {
         Ok(())
     }
 
+    /// Stops it and starts it again with these arguments beside the usual ones; returns when it is
+    /// ready.
+    pub fn restart(&mut self, more: &[String]) -> Result<()> {
+        self.more = more.to_vec();
+        self.stop()?;
+        self.child = spawn(self.system, &self.binary, &self.more, &self.dir, self.port)?;
+        self.wait_until_ready()
+    }
+
+    /// Stops it, has the system forget what it knows of its files, and starts it again.
+    pub fn restart_cold(&mut self) -> Result<()> {
+        self.stop()?;
+        self.forget_files()?;
+        self.child = spawn(self.system, &self.binary, &self.more, &self.dir, self.port)?;
+        self.wait_until_ready()
+    }
+
+    /// Asks it to end, and waits until it has: VictoriaMetrics writes its newest samples only then.
+    fn stop(&mut self) -> Result<()> {
+        rustix::process::kill_process(
+            rustix::process::Pid::from_child(&self.child),
+            rustix::process::Signal::TERM,
+        )?;
+        let deadline = Instant::now() + START_TIMEOUT;
+        while self.child.try_wait()?.is_none() {
+            if Instant::now() >= deadline {
+                bail!("{} does not end", self.system.name());
+            }
+            std::thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
+    /// Has the system forget the contents of its files, as far as they are on the disk and nobody
+    /// has mapped them.
+    pub fn forget_files(&self) -> Result<()> {
+        let mut left = vec![self.data_dir()];
+        while let Some(dir) = left.pop() {
+            // Directories and files come and go while it runs.
+            let entries = fs::read_dir(&dir).into_iter().flatten();
+            for entry in entries.flatten() {
+                match entry.file_type() {
+                    Ok(kind) if kind.is_dir() => left.push(entry.path()),
+                    Ok(_) => {
+                        if let Ok(file) = File::open(entry.path()) {
+                            file.sync_all()?;
+                            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+                        }
+                    }
+                    Err(_) => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// An error if the process has ended.
     pub fn check_alive(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {

@@ -13,11 +13,11 @@ use crate::segment::SegmentFile;
 use crate::{Damage, LogError, LogOptions, Lsn, paths};
 
 /// A segment with a good header.
-pub(super) struct OpenSegment {
-    pub(super) meta: Arc<SegmentFile>,
-    pub(super) file: Box<dyn FsFile>,
-    pub(super) header: SegmentHeader,
-    pub(super) file_bytes: u64,
+pub(crate) struct OpenSegment {
+    pub(crate) meta: Arc<SegmentFile>,
+    pub(crate) file: Box<dyn FsFile>,
+    pub(crate) header: SegmentHeader,
+    pub(crate) file_bytes: u64,
 }
 
 /// How far a segment's frames are whole.
@@ -30,7 +30,7 @@ pub(super) struct Scanned {
 }
 
 impl OpenSegment {
-    pub(super) fn open(fs: &dyn Fs, dir: &Path, first: Lsn) -> Result<Self, LogError> {
+    pub(crate) fn open(fs: &dyn Fs, dir: &Path, first: Lsn) -> Result<Self, LogError> {
         let path = paths::segment(dir, first);
         let corrupt = |damage| LogError::Corrupt {
             path: path.clone(),
@@ -120,7 +120,7 @@ impl OpenSegment {
         })
     }
 
-    pub(super) fn corrupt(&self, offset: u64, damage: Damage) -> LogError {
+    pub(crate) fn corrupt(&self, offset: u64, damage: Damage) -> LogError {
         LogError::Corrupt {
             path: self.meta.path.clone(),
             offset,
@@ -137,21 +137,34 @@ impl OpenSegment {
         if planted::active(Bug::DAMAGE_CUT) {
             return Ok(());
         }
-        let (need, have) = (self.header.synced_bytes, self.file_bytes);
-        match damage {
-            None if have < need => Err(self.corrupt(have, Damage::CutShort { need, have })),
-            None => Ok(()),
-            Some((offset, damage)) => {
-                let proof = offset < need
-                    || find_proof(&*self.file, self.meta.file_id, offset, have, index.next())
-                        .map_err(LogError::io("read", &self.meta.path))?
-                        .is_some();
-                if proof {
-                    Err(self.corrupt(offset, damage))
-                } else {
-                    Ok(())
-                }
-            }
-        }
+        at_end(self, index.end(), index.next(), damage)
+    }
+}
+
+/// Whether what follows record `next`, at byte `end` of the newest segment, is a tail that was never
+/// acknowledged; an error if it is damage.
+pub(crate) fn at_end(
+    segment: &OpenSegment,
+    end: u64,
+    next: Lsn,
+    damage: Option<(u64, Damage)>,
+) -> Result<(), LogError> {
+    let (need, have) = (segment.header.synced_bytes, segment.file_bytes);
+    debug_assert!(damage.is_none_or(|(offset, _)| offset == end));
+    let Some((offset, damage)) = damage else {
+        return if have < need {
+            Err(segment.corrupt(have, Damage::CutShort { need, have }))
+        } else {
+            Ok(())
+        };
+    };
+    let proof = offset < need
+        || find_proof(&*segment.file, segment.meta.file_id, offset, have, next)
+            .map_err(LogError::io("read", &segment.meta.path))?
+            .is_some();
+    if proof {
+        Err(segment.corrupt(offset, damage))
+    } else {
+        Ok(())
     }
 }

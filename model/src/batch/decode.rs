@@ -1,12 +1,13 @@
 //! Reading batches.
 
 use super::{
-    FLAG_ORIGINAL_POSITION, HEADER_BYTES, KIND_FLOAT, KIND_METADATA, MAGIC, MAX_BODY_BYTES,
-    OriginalPosition, VERSION,
+    FLAG_ORIGINAL_POSITION, HEADER_BYTES, KIND_DELETES, KIND_FLOAT, KIND_METADATA, MAGIC,
+    MAX_BODY_BYTES, OP_DELETE, OP_REVOKE, OriginalPosition, VERSION,
 };
 use crate::{
-    Labels, MetricMetadata, MetricType, Offset, PartitionId, QueueId, Sample, SeriesId, TenantId,
-    TimestampMs, read_varint, unzigzag,
+    Delete, DeleteEntry, DeleteId, Labels, MatchOp, Matcher, MetricMetadata, MetricType, Offset,
+    PartitionId, QueueId, Sample, SeriesId, TenantId, TimeRange, TimestampMs, read_varint,
+    unzigzag,
 };
 
 /// Why bytes are no batch.
@@ -244,6 +245,8 @@ pub enum SectionContent<'a> {
     Float(FloatSeries<'a>),
     /// Metric metadata.
     Metadata(Vec<MetricMetadata>),
+    /// Deletes and revocations, in order.
+    Deletes(Vec<DeleteEntry>),
 }
 
 fn read_section<'a>(body: &'a [u8], pos: &mut usize) -> Result<Section<'a>, BatchError> {
@@ -273,6 +276,7 @@ impl<'a> Section<'a> {
         match self.kind {
             KIND_FLOAT => Ok(SectionContent::Float(FloatSeries::new(self.content)?)),
             KIND_METADATA => Ok(SectionContent::Metadata(read_metadata(self.content)?)),
+            KIND_DELETES => Ok(SectionContent::Deletes(read_deletes(self.content)?)),
             kind => Err(BatchError::Unsupported {
                 what: "value kind",
                 got: u64::from(kind),
@@ -324,6 +328,114 @@ fn read_metadata(content: &[u8]) -> Result<Vec<MetricMetadata>, BatchError> {
         });
     }
     Ok(entries)
+}
+
+fn read_deletes(content: &[u8]) -> Result<Vec<DeleteEntry>, BatchError> {
+    let mut pos = 0;
+    let count = read_count(content, &mut pos, MIN_REVOKE_BYTES, "number of deletes")?;
+    let mut entries = Vec::with_capacity(count);
+    for _ in 0..count {
+        let at = pos;
+        let entry = match take(content, &mut pos, 1, "kind of a delete")?[0] {
+            OP_DELETE => DeleteEntry::Delete(decode_delete(content, &mut pos)?),
+            OP_REVOKE => DeleteEntry::Revoke {
+                id: DeleteId(u128::from_le_bytes(array(take(
+                    content,
+                    &mut pos,
+                    16,
+                    "identity of a delete",
+                )?))),
+                requested_at: read_time(content, &mut pos)?,
+            },
+            _ => {
+                let what = "kind of a delete";
+                return Err(BatchError::Malformed { at, what });
+            }
+        };
+        entries.push(entry);
+    }
+    if pos != content.len() {
+        return Err(BatchError::Malformed {
+            at: pos,
+            what: "bytes behind the deletes",
+        });
+    }
+    Ok(entries)
+}
+
+/// The least that an entry takes: kind, identity, time.
+const MIN_REVOKE_BYTES: usize = 25;
+
+/// Reads a delete as [`encode_delete`](super::encode_delete) writes it, from `pos` on, which is
+/// moved behind it.
+///
+/// # Errors
+///
+/// Bytes that break the format, a selector without matchers, or a pattern that is no regular
+/// expression.
+pub fn decode_delete(bytes: &[u8], pos: &mut usize) -> Result<Delete, BatchError> {
+    let id = take(bytes, pos, 16, "identity of a delete")?;
+    let id = DeleteId(u128::from_le_bytes(array(id)));
+    let (requested_at, undo_until) = (read_time(bytes, pos)?, read_time(bytes, pos)?);
+    let range = TimeRange {
+        start: read_time(bytes, pos)?,
+        end: read_time(bytes, pos)?,
+    };
+    // A set takes its count and one matcher.
+    let sets = read_count(bytes, pos, 4, "number of selectors")?;
+    let mut selectors = Vec::with_capacity(sets);
+    for _ in 0..sets {
+        let at = *pos;
+        let count = read_count(bytes, pos, 3, "number of matchers")?;
+        if count == 0 {
+            // It would stand for everything that the tenant has.
+            let what = "a selector without matchers";
+            return Err(BatchError::Malformed { at, what });
+        }
+        let matchers = (0..count).map(|_| read_matcher(bytes, pos));
+        selectors.push(matchers.collect::<Result<_, _>>()?);
+    }
+    Ok(Delete {
+        id,
+        requested_at,
+        undo_until,
+        range,
+        selectors,
+    })
+}
+
+fn read_matcher(bytes: &[u8], pos: &mut usize) -> Result<Matcher, BatchError> {
+    let at = *pos;
+    let malformed = |what| BatchError::Malformed { at, what };
+    let op = MatchOp::from_code(take(bytes, pos, 1, "matcher")?[0]);
+    let op = op.ok_or_else(|| malformed("operator of a matcher"))?;
+    let mut text = || -> Result<&str, BatchError> {
+        let len = read_len(bytes, pos, "length of a matcher's text")?;
+        let text = take(bytes, pos, len, "matcher's text")?;
+        std::str::from_utf8(text).map_err(|_| malformed("matcher's text"))
+    };
+    let (name, value) = (text()?, text()?);
+    Matcher::new(name, op, value).map_err(|_| malformed("regular expression of a matcher"))
+}
+
+fn read_time(bytes: &[u8], pos: &mut usize) -> Result<TimestampMs, BatchError> {
+    let time = take(bytes, pos, 8, "time of a delete")?;
+    Ok(TimestampMs(i64::from_le_bytes(array(time))))
+}
+
+/// A number of things, each of which takes at least `least` bytes.
+fn read_count(
+    bytes: &[u8],
+    pos: &mut usize,
+    least: usize,
+    what: &'static str,
+) -> Result<usize, BatchError> {
+    let at = *pos;
+    let count = read_len(bytes, pos, what)?;
+    if count > (bytes.len() - *pos) / least {
+        return Err(BatchError::Malformed { at, what });
+    }
+    Ok(count)
 }
 
 /// Walks the series of a float section.

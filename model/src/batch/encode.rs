@@ -1,10 +1,12 @@
 //! Writing batches.
 
 use super::{
-    FLAG_ORIGINAL_POSITION, HEADER_BYTES, KIND_FLOAT, KIND_METADATA, MAGIC, MAX_BODY_BYTES,
-    OriginalPosition, VERSION,
+    FLAG_ORIGINAL_POSITION, HEADER_BYTES, KIND_DELETES, KIND_FLOAT, KIND_METADATA, MAGIC,
+    MAX_BODY_BYTES, OP_DELETE, OP_REVOKE, OriginalPosition, VERSION,
 };
-use crate::{MetricMetadata, Sample, SeriesId, TenantId, write_varint, zigzag};
+use crate::{
+    Delete, DeleteEntry, MetricMetadata, Sample, SeriesId, TenantId, write_varint, zigzag,
+};
 
 /// A finished section: bytes that can be put into any batch of its tenant and partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,6 +160,64 @@ pub fn encode_metadata_section(entries: &[MetricMetadata]) -> Option<EncodedSect
         series: 0,
         samples: 0,
     })
+}
+
+/// A section of deletes and revocations, or `None` for an empty list. A delete concerns series of
+/// any partition, so whoever submits it sends it to all of them.
+#[must_use]
+pub fn encode_delete_section(entries: &[DeleteEntry]) -> Option<EncodedSection> {
+    if entries.is_empty() {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    write_varint(&mut bytes, entries.len() as u64);
+    for entry in entries {
+        encode_delete_entry(&mut bytes, entry);
+    }
+    Some(EncodedSection {
+        kind: KIND_DELETES,
+        bytes,
+        series: 0,
+        samples: 0,
+    })
+}
+
+fn encode_delete_entry(out: &mut Vec<u8>, entry: &DeleteEntry) {
+    match entry {
+        DeleteEntry::Delete(delete) => {
+            out.push(OP_DELETE);
+            encode_delete(out, delete);
+        }
+        DeleteEntry::Revoke { id, requested_at } => {
+            out.push(OP_REVOKE);
+            out.extend_from_slice(&id.0.to_le_bytes());
+            out.extend_from_slice(&requested_at.0.to_le_bytes());
+        }
+    }
+}
+
+/// The bytes of a delete, as they stand in a batch; the manifest of the store has the same.
+pub fn encode_delete(out: &mut Vec<u8>, delete: &Delete) {
+    out.extend_from_slice(&delete.id.0.to_le_bytes());
+    for time in [
+        delete.requested_at,
+        delete.undo_until,
+        delete.range.start,
+        delete.range.end,
+    ] {
+        out.extend_from_slice(&time.0.to_le_bytes());
+    }
+    write_varint(out, delete.selectors.len() as u64);
+    for matchers in &delete.selectors {
+        write_varint(out, matchers.len() as u64);
+        for matcher in matchers {
+            out.push(matcher.op().code());
+            for text in [matcher.name(), matcher.value()] {
+                write_varint(out, text.len() as u64);
+                out.extend_from_slice(text.as_bytes());
+            }
+        }
+    }
 }
 
 /// Puts sections of one tenant and partition into a batch.

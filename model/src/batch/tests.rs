@@ -3,7 +3,10 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Labels, MetricMetadata, MetricType, Sample, SeriesHasher, SeriesId, TenantId};
+use crate::{
+    Delete, DeleteEntry, DeleteId, Labels, MatchOp, Matcher, MetricMetadata, MetricType, Sample,
+    SeriesHasher, SeriesId, TenantId, TimeRange, TimestampMs,
+};
 
 type Entry = (Labels, Vec<(i64, u64)>);
 
@@ -81,7 +84,7 @@ proptest! {
 
     /// Both checksums right around arbitrary content: decoding still neither panics nor loops.
     #[test]
-    fn arbitrary_bodies_are_errors_and_no_panics(body in proptest::collection::vec(any::<u8>(), 0..200), kind in 0u8..4) {
+    fn arbitrary_bodies_are_errors_and_no_panics(body in proptest::collection::vec(any::<u8>(), 0..200), kind in 0u8..7) {
         let mut full = vec![1, b't', kind, 0];
         crate::write_varint(&mut full, body.len() as u64);
         full.extend_from_slice(&body);
@@ -245,4 +248,100 @@ fn a_series_without_samples_is_not_written() {
     let mut writer = FloatSectionWriter::new();
     writer.push(SeriesId(1), &[], &[]);
     assert_eq!(writer.finish(), None);
+}
+
+fn deletes() -> Vec<DeleteEntry> {
+    let delete = Delete {
+        id: DeleteId(0x0102_0304_0506_0708),
+        requested_at: TimestampMs(1_795_233_600_000),
+        undo_until: TimestampMs(1_795_320_000_000),
+        range: TimeRange::new(1_795_230_000_000, 1_795_233_599_999),
+        selectors: vec![
+            vec![
+                Matcher::equal("__name__", "temperature"),
+                Matcher::new("device", MatchOp::Regex, "pump-[0-9]+").unwrap(),
+            ],
+            vec![Matcher::new("site", MatchOp::NotEqual, "north").unwrap()],
+        ],
+    };
+    vec![
+        DeleteEntry::Delete(delete),
+        DeleteEntry::Revoke {
+            id: DeleteId(9),
+            requested_at: TimestampMs(-1),
+        },
+    ]
+}
+
+fn delete_batch() -> Vec<u8> {
+    encode_batch(
+        &"acme".parse().unwrap(),
+        None,
+        &encode_delete_section(&deletes()),
+    )
+}
+
+#[test]
+fn golden_deletes_are_reproduced_and_read() {
+    let stored = include_bytes!("../../testdata/batch-deletes-v1.bin");
+    assert_eq!(delete_batch(), stored, "format changed: take a new kind");
+    let batch = Batch::decode(stored).unwrap();
+    let section = batch.sections().next().unwrap().unwrap();
+    let SectionContent::Deletes(entries) = section.content().unwrap() else {
+        panic!("{section:?}")
+    };
+    assert_eq!(entries, deletes());
+}
+
+#[test]
+fn format_page_shows_the_golden_deletes() {
+    let page = include_str!("../../../docs/formats/batch.md");
+    for (i, line) in delete_batch().chunks(16).enumerate() {
+        let hex: Vec<_> = line.iter().map(|b| format!("{b:02x}")).collect();
+        let line = format!("{:04x}  {}", i * 16, hex.join(" "));
+        assert!(
+            page.contains(&line),
+            "docs/formats/batch.md lacks the line\n{line}"
+        );
+    }
+}
+
+#[test]
+fn a_delete_of_everything_by_mistake_is_refused() {
+    let mut everything = deletes();
+    let DeleteEntry::Delete(delete) = &mut everything[0] else {
+        panic!("{everything:?}")
+    };
+    delete.selectors.push(Vec::new());
+    // A matcher takes three bytes, so an empty set at the very end has no room for its count.
+    delete.selectors.push(vec![Matcher::equal("a", "b")]);
+    let section = encode_delete_section(&everything);
+    let bytes = encode_batch(&"t".parse().unwrap(), None, &section);
+    let batch = Batch::decode(&bytes).unwrap();
+    let error = batch.sections().next().unwrap().unwrap().content();
+    assert!(
+        matches!(
+            error,
+            Err(BatchError::Malformed {
+                what: "a selector without matchers",
+                ..
+            })
+        ),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn a_pattern_that_does_not_compile_is_refused() {
+    let mut bytes = delete_batch();
+    let at = bytes.windows(4).position(|w| w == b"pump").unwrap();
+    bytes[at] = b'(';
+    let body = bytes[HEADER_BYTES..].to_vec();
+    let bytes = reseal(&body);
+    let batch = Batch::decode(&bytes).unwrap();
+    let error = batch.sections().next().unwrap().unwrap().content();
+    assert!(
+        matches!(error, Err(BatchError::Malformed { .. })),
+        "{error:?}"
+    );
 }

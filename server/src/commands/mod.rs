@@ -1,7 +1,9 @@
 //! What the program does beside serving.
 
 pub mod diff;
+pub mod inspect;
 mod progress;
 pub mod records;
 pub mod replay;
 pub mod tail;
+pub mod verify;

@@ -47,7 +47,7 @@ pub struct TailArgs {
 
 /// Which record.
 #[derive(Debug, Args)]
-pub struct InspectArgs {
+pub struct RecordArgs {
     /// A running server; without it, the queue of the configuration is opened
     #[arg(long)]
     pub url: Option<String>,
@@ -109,7 +109,7 @@ pub fn tail(config: &Config, args: &TailArgs) -> Result<(), Failure> {
 /// # Errors
 ///
 /// The queue cannot be opened or read, or has no such record.
-pub fn inspect(config: &Config, args: &InspectArgs) -> Result<(), Failure> {
+pub fn inspect(config: &Config, args: &RecordArgs) -> Result<(), Failure> {
     let opened = records::open(config, args.url.as_deref())?;
     let queue = &*opened.queue;
     let partition = partitions(queue, &[args.partition])?[0];

@@ -16,8 +16,13 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("millrace-query", &["millrace-model"]),
     (
+        "millrace-fleet",
+        &["millrace-model", "millrace-query", "millrace-queue"],
+    ),
+    (
         "millrace",
         &[
+            "millrace-fleet",
             "millrace-ingest",
             "millrace-log",
             "millrace-model",

@@ -17,3 +17,4 @@ mod readme;
 mod replay;
 mod repository;
 mod support;
+mod verify;

@@ -3,19 +3,29 @@
 //! Runs where `prometheus` and `prometheus-node-exporter` (or `node_exporter`) are on the path;
 //! with `CI` set they must be.
 
-use std::collections::BTreeMap;
+mod answers;
+mod corpus;
+mod observed;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::{Client, Millrace, eventually, matrix, now_ms};
+use answers::{TOLERANCE, When, ask, difference};
+use corpus::{Query, Sameness};
+use observed::Metric;
 
 /// How long Prometheus scrapes before the two are compared.
 const OBSERVED: Duration = Duration::from_secs(125);
 
-/// How far a value of ours may be from Prometheus's, relative to it.
-const TOLERANCE: f64 = 1e-9;
+/// Fewest queries that must be compared, with something in their answers.
+const QUERIES: usize = 500;
+
+/// Seconds of data that the generated queries are about.
+const ASKED: i64 = 100;
 
 /// Stopped when dropped.
 pub struct Running(Child);
@@ -120,12 +130,22 @@ fn answers_equal_those_of_the_prometheus_that_feeds_us() {
         &dir.path().join("exporter.log"),
     );
     let config = dir.path().join("prometheus.yml");
+    let jobs = [
+        ("node", format!("127.0.0.1:{exporter_port}")),
+        // They have histograms.
+        ("prometheus", format!("127.0.0.1:{prometheus_port}")),
+        ("millrace", millrace.url.replace("http://", "")),
+    ];
+    let jobs: String = jobs
+        .iter()
+        .map(|(job, target)| {
+            format!("  - job_name: {job}\n    static_configs:\n      - targets: ['{target}']\n")
+        })
+        .collect();
     std::fs::write(
         &config,
         format!(
-            "global:\n  scrape_interval: 1s\n\
-             scrape_configs:\n  - job_name: node\n    static_configs:\n      \
-             - targets: ['127.0.0.1:{exporter_port}']\n\
+            "global:\n  scrape_interval: 1s\nscrape_configs:\n{jobs}\
              remote_write:\n  - url: {}/api/v1/write\n    \
              queue_config:\n      batch_send_deadline: 500ms\n",
             millrace.url
@@ -186,6 +206,187 @@ fn answers_equal_those_of_the_prometheus_that_feeds_us() {
         metadata["data"]["node_cpu_seconds_total"][0]["type"], "counter",
         "{metadata}"
     );
+    generated_queries(&pair, end);
+}
+
+/// Hundreds of queries made out of what was scraped, at fixed moments of which all data are there.
+fn generated_queries(pair: &Pair, end_seconds: i64) {
+    let times = scrape_times(&pair.theirs, end_seconds);
+    let phase = free_phase(&times);
+    // Prometheus before 3.0 counts a sample exactly at the left edge of a window. Outside of
+    // subqueries no sample is there, since all edges are at this phase of a second.
+    let edge = times.iter().any(|t| t.rem_euclid(1000) == 0);
+    let second = |seconds: i64| format!("{seconds}.{phase:03}");
+    let at = second(end_seconds - 2);
+    let instant = When::Instant { at: at.clone() };
+    let range = When::Range {
+        start: second(end_seconds - 42),
+        end: second(end_seconds - 2),
+        step: "4".to_owned(),
+    };
+    let window = format!("{ASKED}s");
+    let metrics = observed::metrics(&pair.theirs, &at, &window, ASKED as usize * 7 / 10);
+    for metric in &metrics {
+        complete(pair, metric, &at);
+    }
+    let mut tally = Tally::default();
+    for query in corpus::corpus(&metrics, &second(end_seconds - 20)) {
+        if edge && query.ours.contains("s:") {
+            tally.skip("a sample was scraped exactly at the edge of a subquery's windows");
+            continue;
+        }
+        for when in [&instant, &range] {
+            tally.compare(pair, &query, when);
+        }
+    }
+    for text in corpus::REFUSED {
+        tally.refused(pair, text, &range);
+    }
+    tally.print(&metrics);
+    assert!(
+        tally.wrong.is_empty(),
+        "{} answers differ",
+        tally.wrong.len()
+    );
+    assert!(tally.queries >= QUERIES, "only {} queries", tally.queries);
+}
+
+/// Waits until millrace has every sample of the metric.
+fn complete(pair: &Pair, metric: &Metric, at: &str) {
+    let name = metric.stored_name();
+    let query = format!("sum(count_over_time({name}[{}s]))", 2 * ASKED);
+    eventually("remote write to catch up", Duration::from_secs(60), || {
+        let [theirs, ours] = [&pair.theirs, &pair.ours]
+            .map(|client| client.query(&query, Some(at))["result"][0]["value"][1].clone());
+        let same = theirs == ours;
+        same.then_some(())
+            .ok_or(format!("{query}: {theirs}, {ours}"))
+    });
+}
+
+/// The moments of all scrapes, in ms.
+fn scrape_times(client: &Client, end_seconds: i64) -> Vec<i64> {
+    let data = client.query("up[10m]", Some(&end_seconds.to_string()));
+    let series = matrix(&data);
+    series.values().flatten().map(|(time, _)| *time).collect()
+}
+
+/// Milliseconds of a second at which nothing was scraped.
+fn free_phase(times: &[i64]) -> i64 {
+    let taken: BTreeSet<i64> = times.iter().map(|t| t.rem_euclid(1000)).collect();
+    (137..1000)
+        .chain(1..137)
+        .find(|phase| !taken.contains(phase))
+        .expect("some hundred scrapes do not fill a thousand milliseconds")
+}
+
+/// What came of the queries.
+#[derive(Default)]
+struct Tally {
+    /// Queries whose instant answers are equal and have a value.
+    queries: usize,
+    /// The same for ranges.
+    ranges: usize,
+    /// Equal, but empty.
+    empty: usize,
+    refused: usize,
+    skipped: BTreeMap<&'static str, usize>,
+    notes: BTreeMap<String, usize>,
+    wrong: Vec<String>,
+}
+
+impl Tally {
+    fn skip(&mut self, reason: &'static str) {
+        *self.skipped.entry(reason).or_default() += 1;
+    }
+
+    fn compare(&mut self, pair: &Pair, query: &Query, when: &When) {
+        let theirs = ask(&pair.theirs, &query.theirs, when);
+        let ours = ask(&pair.ours, &query.ours, when);
+        if let (Some(reason), 400) = (query.newer, theirs.status) {
+            // Asked of ours all the same.
+            if ours.status != 200 {
+                self.wrong(query, when, ours.error());
+            }
+            return self.skip(reason);
+        }
+        if let Some(text) = difference(query, when, &theirs, &ours) {
+            return self.wrong(query, when, &text);
+        }
+        for note in ours.notes() {
+            if !is_sane(&note, &query.ours) {
+                self.wrong(query, when, &note);
+            }
+            let kind = note.split([',', '"']).next().unwrap_or_default();
+            *self.notes.entry(kind.to_owned()).or_default() += 1;
+        }
+        let count = match when {
+            _ if !ours.has_values() => &mut self.empty,
+            When::Instant { .. } => &mut self.queries,
+            When::Range { .. } => &mut self.ranges,
+        };
+        *count += 1;
+    }
+
+    /// Both must refuse it, and for the same kind of reason.
+    fn refused(&mut self, pair: &Pair, text: &str, when: &When) {
+        let query = Query::plain(text, Sameness::Series);
+        let theirs = ask(&pair.theirs, text, when);
+        let ours = ask(&pair.ours, text, when);
+        if let Some(text) = difference(&query, when, &theirs, &ours) {
+            self.wrong(&query, when, &text);
+        } else if ours.status == 200 {
+            self.wrong(&query, when, "not refused");
+        } else {
+            self.refused += 1;
+        }
+    }
+
+    fn wrong(&mut self, query: &Query, when: &When, what: &str) {
+        let text = &query.ours;
+        self.wrong.push(format!("{text} {when:?}: {what}"));
+    }
+
+    fn print(&self, metrics: &[Metric]) {
+        let series: usize = metrics.iter().map(|m| m.series).sum();
+        println!(
+            "generated from {} metrics of {series} series: {} instant and {} range queries equal, \
+             {} equal and empty, {} refused by both",
+            metrics.len(),
+            self.queries,
+            self.ranges,
+            self.empty,
+            self.refused
+        );
+        for (reason, count) in &self.skipped {
+            println!("  not compared, {count}: {reason}");
+        }
+        for (note, count) in &self.notes {
+            println!("  noted by millrace alone, {count}: {note}");
+        }
+        for wrong in &self.wrong {
+            println!("  WRONG {wrong}");
+        }
+    }
+}
+
+/// Prometheus 2.42 has no annotations. Ours must be such as fit the query.
+fn is_sane(note: &str, query: &str) -> bool {
+    let fits = [
+        (
+            "metric might not be a counter",
+            ["rate(", "increase("].as_slice(),
+        ),
+        ("bucket label \"le\" is missing", &["histogram_quantile("]),
+        (
+            "input to histogram_quantile needed to be fixed",
+            &["histogram_quantile("],
+        ),
+        ("sort is ineffective for range queries", &["sort"]),
+    ];
+    fits.iter().any(|(text, functions)| {
+        note.contains(text) && functions.iter().any(|function| query.contains(function))
+    })
 }
 
 /// Waits for the first scrape; its moment in seconds.

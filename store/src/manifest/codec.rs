@@ -1,10 +1,12 @@
 //! The bytes of a manifest. Written by hand, little-endian; the page is `docs/formats/manifest.md`.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use millrace_model::batch::{decode_delete, encode_delete};
 use millrace_model::{
-    MetricMetadata, MetricType, Offset, PartitionId, QueueId, TenantId, TimestampMs, read_varint,
-    write_varint,
+    DeleteId, MetricMetadata, MetricType, Offset, PartitionId, QueueId, TenantId, TimestampMs,
+    read_varint, write_varint,
 };
 use millrace_queue::Fingerprint;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -12,12 +14,15 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::{BlockEntry, Edit, Gap, GapCause, ManifestState};
 use crate::error::StoreError;
 use crate::paths::BlockId;
+use crate::tombstone::{Tombstone, TombstoneState};
 
 pub(super) const MAGIC: [u8; 4] = *b"MRMF";
 pub(super) const VERSION: u8 = 1;
 pub(super) const FILE_HEADER_BYTES: usize = 28;
 pub(super) const FRAME_MAGIC: [u8; 4] = *b"MRME";
 pub(super) const FRAME_HEADER_BYTES: usize = 32;
+/// A block in a frame.
+const BLOCK_BYTES: usize = 90;
 const KIND_SNAPSHOT: u8 = 1;
 const KIND_EDIT: u8 = 2;
 const KIND_GAP: u8 = 3;
@@ -206,6 +211,8 @@ fn snapshot_payload(state: &ManifestState) -> Vec<u8> {
         .flat_map(|(tenant, entries)| entries.values().map(move |entry| (tenant, entry)))
         .collect();
     put_metadata(&mut out, &metadata);
+    put_tombstones(&mut out, state.tombstones.values());
+    out.extend_from_slice(&state.high_water.to_le_bytes());
     write_varint(&mut out, state.gaps.len() as u64);
     state.gaps.iter().for_each(|gap| put_gap(&mut out, gap));
     out
@@ -221,6 +228,12 @@ fn edit_payload(edit: &Edit) -> Vec<u8> {
     edit.added.iter().for_each(|b| put_block(&mut out, b));
     let metadata: Vec<_> = edit.metadata.iter().map(|(t, m)| (t, m)).collect();
     put_metadata(&mut out, &metadata);
+    put_tombstones(&mut out, edit.tombstones.iter());
+    write_varint(&mut out, edit.forgotten.len() as u64);
+    for id in &edit.forgotten {
+        out.extend_from_slice(&id.0.to_le_bytes());
+    }
+    out.extend_from_slice(&edit.high_water.to_le_bytes());
     out
 }
 
@@ -262,6 +275,24 @@ fn put_block(out: &mut Vec<u8>, block: &BlockEntry) {
     out.extend_from_slice(&block.offsets.1.0.to_le_bytes());
     out.extend_from_slice(&block.series.to_le_bytes());
     out.extend_from_slice(&block.samples.to_le_bytes());
+    out.extend_from_slice(&block.sequences.0.to_le_bytes());
+    out.extend_from_slice(&block.sequences.1.to_le_bytes());
+    out.extend_from_slice(&[block.level, block.rewrites]);
+}
+
+fn put_tombstones<'a>(
+    out: &mut Vec<u8>,
+    tombstones: impl ExactSizeIterator<Item = &'a Arc<Tombstone>>,
+) {
+    write_varint(out, tombstones.len() as u64);
+    for tombstone in tombstones {
+        out.push(tombstone.state.code());
+        out.extend_from_slice(&tombstone.offset.0.to_le_bytes());
+        out.extend_from_slice(&tombstone.before.to_le_bytes());
+        write_varint(out, tombstone.tenant.as_str().len() as u64);
+        out.extend_from_slice(tombstone.tenant.as_str().as_bytes());
+        encode_delete(out, &tombstone.delete);
+    }
 }
 
 fn put_metadata(out: &mut Vec<u8>, entries: &[(&TenantId, &MetricMetadata)]) {
@@ -358,11 +389,42 @@ impl<'a> Fields<'a> {
             offsets: (Offset(self.u64()?), Offset(self.u64()?)),
             series: self.u64()?,
             samples: self.u64()?,
+            sequences: (self.u64()?, self.u64()?),
+            level: self.u8()?,
+            rewrites: self.u8()?,
         })
     }
 
+    fn tombstones(&mut self) -> Option<Vec<Arc<Tombstone>>> {
+        // State, offset, tenant, and a delete without selectors.
+        let count = self.count(1 + 16 + 2 + 49)?;
+        let tombstone = |fields: &mut Self| {
+            let state = TombstoneState::from_code(fields.u8()?)?;
+            let (offset, before) = (Offset(fields.u64()?), fields.u64()?);
+            let tenant = fields.text()?.parse().ok()?;
+            let delete = decode_delete(fields.payload, &mut fields.pos).ok()?;
+            Some(Arc::new(Tombstone {
+                tenant,
+                offset,
+                before,
+                state,
+                delete,
+            }))
+        };
+        (0..count).map(|_| tombstone(self)).collect()
+    }
+
+    fn delete_ids(&mut self) -> Option<Vec<DeleteId>> {
+        let count = self.count(16)?;
+        let id = |fields: &mut Self| {
+            let bytes = fields.take(16)?;
+            Some(DeleteId(u128::from_le_bytes(array(bytes))))
+        };
+        (0..count).map(|_| id(self)).collect()
+    }
+
     fn blocks(&mut self) -> Option<Vec<BlockEntry>> {
-        let count = self.count(72)?;
+        let count = self.count(BLOCK_BYTES)?;
         (0..count).map(|_| self.block()).collect()
     }
 
@@ -398,6 +460,8 @@ impl<'a> Fields<'a> {
             next_sequence: 0,
             blocks: std::collections::BTreeMap::new(),
             metadata: std::collections::BTreeMap::new(),
+            tombstones: std::collections::BTreeMap::new(),
+            high_water: i64::MIN,
             gaps: Vec::new(),
         };
         state.apply(Edit {
@@ -408,6 +472,9 @@ impl<'a> Fields<'a> {
             removed: Vec::new(),
             added: self.blocks()?,
             metadata: self.metadata()?,
+            tombstones: self.tombstones()?,
+            forgotten: Vec::new(),
+            high_water: self.i64()?,
         });
         let gaps = self.count(GAP_BYTES)?;
         state.gaps = (0..gaps).map(|_| self.gap()).collect::<Option<_>>()?;
@@ -426,6 +493,9 @@ impl<'a> Fields<'a> {
             removed: (0..removed).map(|_| self.id()).collect::<Option<_>>()?,
             added: self.blocks()?,
             metadata: self.metadata()?,
+            tombstones: self.tombstones()?,
+            forgotten: self.delete_ids()?,
+            high_water: self.i64()?,
         })
     }
 }

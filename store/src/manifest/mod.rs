@@ -21,15 +21,18 @@ use std::sync::Arc;
 
 use millrace_log::fs::{Fs, FsFile, publish, read_all};
 use millrace_log::planted::active;
-use millrace_model::{MetricMetadata, Offset, PartitionId, QueueId, TenantId, TimestampMs};
+use millrace_model::{
+    DeleteId, MetricMetadata, Offset, PartitionId, QueueId, TenantId, TimestampMs,
+};
 use millrace_queue::{Fingerprint, QueueIdentity};
 
 use crate::error::{IoContext, StoreError};
 use crate::paths::{BlockId, ShardDir, parse_manifest};
 use crate::planted::EDIT_UNSYNCED;
+use crate::tombstone::Tombstone;
 
 /// A manifest is read whole; beyond this it is not one. A block takes about 100 bytes in it.
-const MAX_FILE_BYTES: u64 = 1 << 30;
+pub(crate) const MAX_FILE_BYTES: u64 = 1 << 30;
 
 /// Metadata of the metrics of all tenants.
 pub(crate) type MetadataMap = BTreeMap<TenantId, BTreeMap<String, MetricMetadata>>;
@@ -45,10 +48,17 @@ pub(crate) struct BlockEntry {
     /// First and last timestamp, both inside.
     pub(crate) min_time: i64,
     pub(crate) max_time: i64,
-    /// The queue offsets `[start, end)` of the seal that wrote it.
+    /// The queue offsets `[start, end)` whose samples it holds.
     pub(crate) offsets: (Offset, Offset),
     pub(crate) series: u64,
     pub(crate) samples: u64,
+    /// The seals whose samples it holds, first and last. Of two blocks with one sample the one with
+    /// the later seals is right; blocks that overlap in time never have seals that interleave.
+    pub(crate) sequences: (u64, u64),
+    /// 0 as it was sealed; then the number of the window width that it was merged to.
+    pub(crate) level: u8,
+    /// How often its oldest bytes were written again by compaction.
+    pub(crate) rewrites: u8,
 }
 
 /// Why a shard's position was set rather than reached.
@@ -103,6 +113,9 @@ pub(crate) struct ManifestState {
     pub(crate) next_sequence: u64,
     pub(crate) blocks: BTreeMap<BlockId, BlockEntry>,
     pub(crate) metadata: MetadataMap,
+    pub(crate) tombstones: BTreeMap<DeleteId, Arc<Tombstone>>,
+    /// The highest wall-clock time that was believed, in milliseconds since the epoch.
+    pub(crate) high_water: i64,
     /// Oldest first.
     pub(crate) gaps: Vec<Gap>,
 }
@@ -118,6 +131,12 @@ pub(crate) struct Edit {
     pub(crate) added: Vec<BlockEntry>,
     /// New and changed metadata.
     pub(crate) metadata: Vec<(TenantId, MetricMetadata)>,
+    /// New and changed tombstones.
+    pub(crate) tombstones: Vec<Arc<Tombstone>>,
+    /// Tombstones that are there no more: revoked, or long done.
+    pub(crate) forgotten: Vec<DeleteId>,
+    /// As in the state; it never falls.
+    pub(crate) high_water: i64,
 }
 
 impl ManifestState {
@@ -134,7 +153,25 @@ impl ManifestState {
             next_sequence: 1,
             blocks: BTreeMap::new(),
             metadata: BTreeMap::new(),
+            tombstones: BTreeMap::new(),
+            high_water: i64::MIN,
             gaps: Vec::new(),
+        }
+    }
+
+    /// An edit that changes nothing yet.
+    pub(crate) fn edit(&self) -> Edit {
+        Edit {
+            sealed: self.sealed,
+            sealed_last: self.sealed_last,
+            wal_lsn: self.wal_lsn,
+            next_sequence: self.next_sequence,
+            removed: Vec::new(),
+            added: Vec::new(),
+            metadata: Vec::new(),
+            tombstones: Vec::new(),
+            forgotten: Vec::new(),
+            high_water: self.high_water,
         }
     }
 
@@ -162,6 +199,13 @@ impl ManifestState {
             let of_tenant = self.metadata.entry(tenant).or_default();
             of_tenant.insert(entry.metric.clone(), entry);
         }
+        for tombstone in edit.tombstones {
+            self.tombstones.insert(tombstone.id(), tombstone);
+        }
+        for id in edit.forgotten {
+            self.tombstones.remove(&id);
+        }
+        self.high_water = self.high_water.max(edit.high_water);
     }
 }
 
@@ -336,6 +380,20 @@ impl Manifest {
     }
 }
 
+/// Reads a generation: its state, and the bytes of an edit that was torn at its end.
+///
+/// # Errors
+///
+/// Damage, or another version.
+pub(crate) fn decode(
+    path: &std::path::Path,
+    generation: u64,
+    bytes: &[u8],
+) -> Result<(ManifestState, u64), StoreError> {
+    let read = codec::decode_file(path, generation, bytes)?;
+    Ok((read.state, read.torn_bytes))
+}
+
 /// Writes the first frame of a generation: the whole state.
 fn begin(
     fs: &dyn Fs,
@@ -371,7 +429,7 @@ pub(crate) fn stored_queue(
 }
 
 /// The generations on disk, oldest first.
-fn generations(fs: &dyn Fs, dir: &ShardDir) -> Result<Vec<u64>, StoreError> {
+pub(crate) fn generations(fs: &dyn Fs, dir: &ShardDir) -> Result<Vec<u64>, StoreError> {
     let entries = fs.list(dir.root()).context("list", dir.root())?;
     let mut found: Vec<_> = entries
         .iter()

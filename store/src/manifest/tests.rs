@@ -1,9 +1,10 @@
 use std::path::Path;
 
 use millrace_log::fs::sim::SimFs;
-use millrace_model::{MetricType, ShardKey};
+use millrace_model::{Delete, Matcher, MetricType, ShardKey, TimeRange, TimestampMs};
 
 use super::*;
+use crate::tombstone::TombstoneState;
 
 fn identity() -> QueueIdentity {
     QueueIdentity {
@@ -40,6 +41,9 @@ fn block(sequence: u64) -> BlockEntry {
         offsets: (Offset(sequence * 10), Offset(sequence * 10 + 10)),
         series: 3,
         samples: 12,
+        sequences: (sequence, sequence),
+        level: 1,
+        rewrites: 2,
     }
 }
 
@@ -60,7 +64,26 @@ fn edit(sequence: u64) -> Edit {
                 unit: "celsius".into(),
             },
         )],
+        tombstones: vec![tombstone(sequence)],
+        forgotten: Vec::new(),
+        high_water: 1_795_233_600_000,
     }
+}
+
+fn tombstone(sequence: u64) -> Arc<Tombstone> {
+    Arc::new(Tombstone {
+        tenant: "acme".parse().unwrap(),
+        offset: Offset(sequence * 10 + 5),
+        before: sequence + 1,
+        state: TombstoneState::Final,
+        delete: Delete {
+            id: DeleteId(u128::from(sequence)),
+            requested_at: TimestampMs(1_795_233_600_000),
+            undo_until: TimestampMs(1_795_320_000_000),
+            range: TimeRange::new(-1, 1_795_233_600_000),
+            selectors: vec![vec![Matcher::equal("__name__", "m1")]],
+        },
+    })
 }
 
 fn gap() -> Gap {
@@ -255,6 +278,7 @@ fn golden() -> Vec<u8> {
     let last = Edit {
         removed: vec![block(1).id],
         metadata: Vec::new(),
+        forgotten: vec![tombstone(1).id()],
         ..edit(2)
     };
     let (frame, tail) = codec::encode_edit(9, &tail, &last);
@@ -278,6 +302,9 @@ fn golden_file_is_reproduced_and_read() {
         read.state.blocks.keys().copied().collect::<Vec<_>>(),
         [block(2).id]
     );
+    let left: Vec<_> = read.state.tombstones.values().cloned().collect();
+    assert_eq!(left, [tombstone(2)]);
+    assert_eq!(read.state.high_water, 1_795_233_600_000);
 }
 
 /// The page shows the golden file as a hex dump; so the page cannot drift from the code.

@@ -23,7 +23,7 @@ impl Memtable {
         tenant: &TenantId,
         matchers: &[Matcher],
         (start, end): (i64, i64),
-        mut found: impl FnMut(SeriesRef, SeriesId, &Labels),
+        mut found: impl FnMut(SeriesRef, SeriesId, &Series, &Labels),
     ) {
         let Some(at) = self.tenant(tenant) else {
             return;
@@ -35,7 +35,7 @@ impl Memtable {
             for at in passing.by_ref().take(SERIES_PER_LOCK) {
                 let series = rows.series_at(at);
                 if series.may_overlap(start, end) {
-                    found(at, rows.id_at(at), series.labels());
+                    found(at, rows.id_at(at), series, series.labels());
                 }
             }
         }

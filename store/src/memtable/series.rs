@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millrace_model::Labels;
+use millrace_model::{Labels, TimeRange};
 
 use crate::chunk::ChunkWriter;
 
@@ -43,7 +43,7 @@ struct History {
 
 /// A series: at a million of them every byte here is a megabyte.
 #[derive(Debug)]
-pub(super) struct Series {
+pub(crate) struct Series {
     labels: Labels,
     open: ChunkWriter,
     history: Option<Box<History>>,
@@ -139,6 +139,13 @@ impl Series {
         // Nothing is newer than the newest sample, and nothing late is known to be older than the
         // first chunk.
         self.open.last_timestamp() >= start && (self.has_late() || self.first_in_order() <= end)
+    }
+
+    /// First and last timestamp. Looks at all late samples.
+    pub(crate) fn range(&self) -> TimeRange {
+        let late = self.late().iter().map(|s| s.0).min();
+        let first = late.map_or(self.first_in_order(), |t| t.min(self.first_in_order()));
+        TimeRange::new(first, self.open.last_timestamp())
     }
 
     fn first_in_order(&self) -> i64 {

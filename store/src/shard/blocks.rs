@@ -1,9 +1,12 @@
 //! A shard's live blocks: written by a seal, opened by the next start, read by queries.
 
-use millrace_log::fs::Fs;
-use millrace_model::TimeRange;
+use std::collections::BTreeSet;
 
-use super::seal::SealJob;
+use millrace_log::fs::Fs;
+use millrace_model::{DeleteId, TimeRange};
+use parking_lot::Mutex;
+
+use super::seal::{FrozenTable, SealJob};
 use crate::block::{BlockMeta, BlockReader, BlockWriter};
 use crate::error::StoreError;
 use crate::manifest::BlockEntry;
@@ -15,6 +18,8 @@ use crate::paths::{BlockId, ShardDir};
 pub(crate) struct LiveBlock {
     pub(crate) entry: BlockEntry,
     pub(crate) reader: BlockReader,
+    /// Deletes that hide nothing in it.
+    pub(crate) unaffected: Mutex<BTreeSet<DeleteId>>,
 }
 
 impl LiveBlock {
@@ -32,7 +37,11 @@ impl LiveBlock {
                 found,
             });
         }
-        Ok(Self { entry, reader })
+        Ok(Self {
+            entry,
+            reader,
+            unaffected: Mutex::default(),
+        })
     }
 
     /// The time between its first and its last sample.
@@ -45,6 +54,7 @@ impl SealJob {
     /// Writes what the memtable has in one window. `None` if that is nothing.
     pub(super) fn write_block(
         &self,
+        frozen: &FrozenTable,
         id: BlockId,
         window: (i64, i64),
         order: &[SeriesRef],
@@ -55,7 +65,7 @@ impl SealJob {
         let mut snapshot = SeriesSnapshot::default();
         let (mut timestamps, mut values) = (Vec::new(), Vec::new());
         // Nobody writes to it any more.
-        let table = self.table.rows();
+        let table = frozen.table.rows();
         for &at in order {
             timestamps.clear();
             values.clear();
@@ -77,7 +87,7 @@ impl SealJob {
         let summary = writer.finish(BlockMeta {
             partition: self.partition,
             window: TimeRange::new(window.0, window.1),
-            offsets: self.offsets,
+            offsets: frozen.offsets,
             created_at: self.context.clock.now(),
         })?;
         let entry = BlockEntry {
@@ -86,9 +96,12 @@ impl SealJob {
             footer_crc: summary.footer_crc,
             min_time: summary.samples_range.start.0,
             max_time: summary.samples_range.end.0,
-            offsets: self.offsets,
+            offsets: frozen.offsets,
             series: u64::from(summary.series),
             samples: summary.samples,
+            sequences: (frozen.sequence, frozen.sequence),
+            level: 0,
+            rewrites: 0,
         };
         LiveBlock::open(fs, &self.dir, entry).map(Some)
     }

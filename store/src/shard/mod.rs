@@ -11,11 +11,14 @@
 //! - after an error of a write or a sync every call answers [`StoreError::Stopped`].
 
 mod blocks;
+mod change;
+mod deletes;
 mod recovery;
 mod resume;
 mod seal;
 mod state;
 mod stop;
+mod upkeep;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,11 +26,11 @@ use std::time::Duration;
 
 use millrace_log::fs::Fs;
 use millrace_log::planted::active;
-use millrace_model::{Clock, Offset, PartitionId};
+use millrace_model::{Clock, Offset, PartitionId, TimestampMs};
 use millrace_queue::{Fingerprint, QueueIdentity, Record};
 
 use crate::dead_letters::{DeadLetterReader, DeadLetters};
-use crate::decode::Decoded;
+use crate::decode::{Decoded, RecordError};
 use crate::error::StoreError;
 use crate::manifest::{Manifest, MetadataMap};
 use crate::memtable::Memtable;
@@ -37,10 +40,14 @@ use crate::paths::ShardDir;
 use crate::planted::{REDELIVERY_APPLIED, REDELIVERY_OFF_BY_ONE, RELEASE_BEFORE_SEAL};
 use crate::wal::Wal;
 pub(crate) use blocks::LiveBlock;
+pub(crate) use change::{Change, remove_obsolete};
+use deletes::DeleteChanges;
+use seal::FrozenTable;
 pub use seal::{Retired, SealJob, SealReason, Sealed};
 pub use state::{ShardState, ShardStatus};
-pub(crate) use state::{Shared, View};
+pub(crate) use state::{Shared, TableView, View};
 pub use stop::StopCode;
+pub(crate) use upkeep::{CleanStep, Upkeep};
 
 /// What a shard is made with.
 #[derive(Clone, Debug)]
@@ -82,6 +89,14 @@ pub struct Shard {
     dead_letters: DeadLetters,
     /// The memtable that takes samples; the last of the view's.
     active: Arc<Memtable>,
+    /// The active memtable holds samples of records from here on.
+    active_from: Offset,
+    /// Memtables that deletes have closed and that no seal has taken yet, oldest first.
+    closed: Vec<FrozenTable>,
+    /// Their memory.
+    closed_bytes: usize,
+    /// When the first sample of the oldest of them came, in monotonic time.
+    closed_first_at: Option<Duration>,
     /// W: everything below is applied.
     applied: Offset,
     /// Of the record right before W.
@@ -90,9 +105,11 @@ pub struct Shard {
     synced: Offset,
     /// Metadata that the manifest does not have yet.
     unsealed_metadata: MetadataMap,
+    /// Deletes and revocations that the manifest does not have yet.
+    unsealed_deletes: DeleteChanges,
     decoded: Decoded,
     sealing: bool,
-    /// Memory of the memtable that is being sealed.
+    /// Memory of the memtables that are being sealed.
     frozen_bytes: usize,
     /// When the WAL was last synced, in monotonic time.
     synced_at: Duration,
@@ -138,6 +155,11 @@ impl Shard {
             return self.applied;
         }
         self.sealed()
+    }
+
+    /// What time it is.
+    pub(crate) fn now(&self) -> TimestampMs {
+        self.context.clock.now()
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -260,18 +282,33 @@ impl Shard {
 
     /// Applies one record that is in the WAL.
     fn apply_one(&mut self, record: &Record) -> Result<(), StoreError> {
-        let decoded = {
+        match self.decode(record) {
+            Ok(()) => {
+                self.apply_deletes(record);
+                self.apply_decoded();
+            }
+            Err(error) => self.keep_dead_letter(record, &error.to_string())?,
+        }
+        self.shared.note_queue_time(record.appended_at);
+        self.advance(record.offset.advanced(1));
+        Ok(())
+    }
+
+    /// The first phase: nothing is changed by it, but that a memtable may be closed off.
+    fn decode(&mut self, record: &Record) -> Result<(), RecordError> {
+        {
             // Only this thread changes the memtable: what was found under the read lock is still
             // right under the write lock.
             let rows = self.active.rows();
-            self.decoded.decode(&record.payload, &rows)
-        };
-        match decoded {
-            Ok(()) => self.apply_decoded(),
-            Err(error) => self.keep_dead_letter(record, &error.to_string())?,
+            self.decoded.decode(&record.payload, &rows)?;
         }
-        self.advance(record.offset.advanced(1));
-        Ok(())
+        if self.decoded.deletes.is_empty() || !self.delete_needs_boundary() {
+            return Ok(());
+        }
+        self.close_table(record.offset);
+        // What was decoded refers to the memtable that was closed.
+        let rows = self.active.rows();
+        self.decoded.decode(&record.payload, &rows)
     }
 
     fn apply_decoded(&mut self) {
@@ -339,7 +376,7 @@ impl Shard {
     /// Publishes what changes with every poll.
     fn publish(&self) {
         let table = self.active.rows();
-        let bytes = table.heap_bytes() + self.frozen_bytes;
+        let bytes = table.heap_bytes() + self.closed_bytes + self.frozen_bytes;
         let (series, samples) = (table.len() as u64, table.samples());
         drop(table);
         let metrics = &self.shared.metrics;

@@ -20,7 +20,8 @@ use millrace_log::planted::active;
 use millrace_model::PartitionId;
 use millrace_queue::Fingerprint;
 
-use super::{LiveBlock, Shard, ShardContext, Shared, View};
+use super::deletes::DeleteChanges;
+use super::{LiveBlock, Shard, ShardContext, Shared, TableView, View};
 use crate::dead_letters::DeadLetters;
 use crate::decode::Decoded;
 use crate::error::{IoContext, StoreError};
@@ -73,10 +74,13 @@ pub(super) fn open(
     remove_orphans(fs, &dir, &state.blocks.keys().copied().collect())?;
     let blocks = open_blocks(&context, &dir, &manifest)?;
     let table = Arc::new(Memtable::new(context.window_ms()));
-    let view = View {
-        blocks,
-        tables: vec![Arc::clone(&table)],
+    let mut view = View {
+        blocks: Vec::new(),
+        tables: vec![TableView::open(Arc::clone(&table))],
+        tombstones: Arc::default(),
     };
+    view.add_blocks(blocks);
+    view.set_tombstones(state.tombstones.values().cloned().collect());
     let metrics = context.metrics.shard(partition);
     let (sealed, last) = (state.sealed, state.sealed_last);
     let shared = Shared::new(partition, metrics, view, state);
@@ -89,10 +93,15 @@ pub(super) fn open(
         wal,
         dead_letters,
         active: table,
+        active_from: sealed,
+        closed: Vec::new(),
+        closed_bytes: 0,
+        closed_first_at: None,
         applied: sealed,
         last,
         synced: sealed,
         unsealed_metadata: MetadataMap::new(),
+        unsealed_deletes: DeleteChanges::default(),
         decoded: Decoded::default(),
         sealing: false,
         frozen_bytes: 0,

@@ -62,6 +62,7 @@ impl Shard {
         };
         self.manifest.commit_gap(gap, wal_lsn)?;
         (self.applied, self.last, self.synced) = (to.1, None, to.1);
+        self.active_from = gap.to.1;
         self.shared.set_gap(gap);
         self.wal.remove_below(wal_lsn)?;
         tracing::warn!(

@@ -18,6 +18,8 @@ use millrace_log::planted::active;
 use millrace_model::{MetricMetadata, Offset, PartitionId, TenantId, TimestampMs};
 use millrace_queue::Fingerprint;
 
+use super::deletes::DeleteChanges;
+use super::state::TableView;
 use super::{LiveBlock, Shard, ShardContext};
 use crate::error::{IoContext, StoreError};
 use crate::label_order;
@@ -35,6 +37,8 @@ pub enum SealReason {
     Old,
     /// The WAL is too long.
     WalFull,
+    /// Deletes have closed many memtables.
+    Deletes,
 }
 
 /// The long part of a seal. Runs on any thread.
@@ -43,14 +47,25 @@ pub struct SealJob {
     pub(super) context: ShardContext,
     pub(super) dir: ShardDir,
     pub(super) partition: PartitionId,
-    pub(super) table: Arc<Memtable>,
-    pub(super) sequence: u64,
-    pub(super) offsets: (Offset, Offset),
-    /// Of the last record in it.
+    /// Oldest first.
+    pub(super) tables: Vec<FrozenTable>,
+    /// Everything below is in blocks once the job is done.
+    pub(super) sealed: Offset,
+    /// Of the last record in them.
     pub(super) last: Option<Fingerprint>,
     pub(super) wal_lsn: u64,
     pub(super) metadata: Vec<(TenantId, MetricMetadata)>,
+    pub(super) deletes: DeleteChanges,
     pub(super) started: Duration,
+}
+
+/// A memtable that takes no more samples.
+#[derive(Clone, Debug)]
+pub(crate) struct FrozenTable {
+    pub(super) table: Arc<Memtable>,
+    pub(super) sequence: u64,
+    /// It holds samples of the queue's records `[from, to)`.
+    pub(super) offsets: (Offset, Offset),
 }
 
 /// Blocks that are written and durable, and not live yet.
@@ -65,8 +80,11 @@ pub struct Sealed {
 #[derive(Debug)]
 #[must_use = "dropping it takes a while, and may be left to another thread"]
 pub struct Retired {
-    _table: Arc<Memtable>,
+    _tables: Vec<FrozenTable>,
 }
+
+/// Closed memtables, each by a delete, beyond which a seal is due: every one is read on its own.
+const CLOSED_TABLES_MAX: usize = 16;
 
 impl Shard {
     /// Whether the memtable should be sealed now.
@@ -75,13 +93,17 @@ impl Shard {
         if self.sealing || self.applied == self.sealed() {
             return None;
         }
+        if self.closed.len() >= CLOSED_TABLES_MAX {
+            return Some(SealReason::Deletes);
+        }
         let table = self.active.rows();
         // Half of the share: the other half is for what comes while this is sealed.
-        if table.heap_bytes() >= self.context.memtable_bytes() / 2 {
+        if table.heap_bytes() + self.closed_bytes >= self.context.memtable_bytes() / 2 {
             return Some(SealReason::Full);
         }
         let now = self.context.clock.monotonic();
-        let age = table.first_at().map(|first| now.saturating_sub(first));
+        let first = self.closed_first_at.or(table.first_at());
+        let age = first.map(|first| now.saturating_sub(first));
         if age.is_some_and(|age| age >= self.context.options.memtable_max_age) {
             return Some(SealReason::Old);
         }
@@ -94,7 +116,8 @@ impl Shard {
     #[must_use]
     pub fn must_wait_for_seal(&self) -> bool {
         let table = self.active.rows();
-        self.sealing && table.heap_bytes() + self.frozen_bytes >= self.context.memtable_bytes()
+        let bytes = table.heap_bytes() + self.closed_bytes + self.frozen_bytes;
+        self.sealing && bytes >= self.context.memtable_bytes()
     }
 
     /// Freezes the memtable. `None` if nothing was applied since the last seal, or while one runs.
@@ -115,23 +138,21 @@ impl Shard {
 
     /// Swaps the memtables. The WAL is not needed below `wal_lsn` once the job is done.
     pub(super) fn freeze(&mut self, wal_lsn: u64) -> SealJob {
-        let fresh = Arc::new(Memtable::new(self.context.window_ms()));
-        let table = std::mem::replace(&mut self.active, Arc::clone(&fresh));
-        self.shared.change_view(|view| view.tables.push(fresh));
-        self.sealing = true;
-        self.frozen_bytes = table.rows().heap_bytes();
         let mut sealed = self.applied;
         if active(W_BEFORE_DATA) {
             sealed = sealed.advanced(1);
         }
+        self.close_table(sealed);
+        self.sealing = true;
+        self.frozen_bytes = std::mem::take(&mut self.closed_bytes);
+        self.closed_first_at = None;
         let metadata = std::mem::take(&mut self.unsealed_metadata).into_iter();
         SealJob {
             context: self.context.clone(),
             dir: self.dir.clone(),
             partition: self.partition(),
-            table,
-            sequence: self.manifest.state().next_sequence,
-            offsets: (self.sealed(), sealed),
+            tables: std::mem::take(&mut self.closed),
+            sealed,
             last: self.last,
             wal_lsn,
             metadata: metadata
@@ -139,8 +160,33 @@ impl Shard {
                     entries.into_values().map(move |e| (tenant.clone(), e))
                 })
                 .collect(),
+            deletes: std::mem::take(&mut self.unsealed_deletes),
             started: self.context.clock.monotonic(),
         }
+    }
+
+    /// Closes the memtable that takes samples, all of which come from records below `to`, and puts a
+    /// new one in its place.
+    pub(super) fn close_table(&mut self, to: Offset) {
+        let fresh = Arc::new(Memtable::new(self.context.window_ms()));
+        let table = std::mem::replace(&mut self.active, Arc::clone(&fresh));
+        let rows = table.rows();
+        self.closed_bytes += rows.heap_bytes();
+        self.closed_first_at = self.closed_first_at.or(rows.first_at());
+        drop(rows);
+        let from = std::mem::replace(&mut self.active_from, to);
+        let sequence = self.shared.take_sequence();
+        self.shared.change_view(|view| {
+            if let Some(last) = view.tables.last_mut() {
+                last.sequence = sequence;
+            }
+            view.tables.push(TableView::open(fresh));
+        });
+        self.closed.push(FrozenTable {
+            table,
+            sequence,
+            offsets: (from, to),
+        });
     }
 
     /// Makes the blocks of a seal live, and returns what they replace.
@@ -171,22 +217,28 @@ impl Shard {
 
     pub(super) fn commit_seal(&mut self, sealed: Sealed) -> Result<Retired, StoreError> {
         let Sealed { job, blocks } = sealed;
-        let offset = job.offsets.1;
+        let offset = job.sealed;
         if active(WAL_REMOVED_EARLY) {
             self.wal.remove_below(job.wal_lsn)?;
         }
-        self.manifest.commit(Edit {
+        let bytes = blocks.iter().map(|b| b.entry.bytes).sum();
+        let edit = Edit {
             sealed: offset,
             sealed_last: job.last,
             wal_lsn: job.wal_lsn,
-            next_sequence: job.sequence + 1,
-            removed: Vec::new(),
+            next_sequence: self.shared.next_sequence(),
             added: blocks.iter().map(|b| b.entry.clone()).collect(),
             metadata: job.metadata,
-        })?;
+            ..self.manifest.state().edit()
+        };
+        self.manifest.commit(job.deletes.into_edit(edit))?;
         self.shared.change_view(|view| {
-            view.tables.retain(|table| !Arc::ptr_eq(table, &job.table));
-            view.blocks.extend(blocks.into_iter().map(Arc::new));
+            let frozen = |table: &TableView| {
+                let same = |f: &FrozenTable| Arc::ptr_eq(&f.table, &table.table);
+                job.tables.iter().any(same)
+            };
+            view.tables.retain(|table| !frozen(table));
+            view.add_blocks(blocks.into_iter().map(Arc::new));
         });
         self.shared.set_sealed(offset);
         self.sealing = false;
@@ -195,9 +247,12 @@ impl Shard {
         let took = self.context.clock.monotonic().saturating_sub(job.started);
         let metrics = &self.shared.metrics;
         metrics.seals.inc();
+        metrics.sealed_bytes.inc_by(bytes);
         metrics.seal_seconds.observe(took.as_secs_f64());
         self.publish();
-        Ok(Retired { _table: job.table })
+        Ok(Retired {
+            _tables: job.tables,
+        })
     }
 }
 
@@ -209,16 +264,17 @@ impl SealJob {
     /// Of a write or a sync. What was written is an orphan, which the next open removes.
     pub fn run(self) -> Result<Sealed, StoreError> {
         let mut blocks = Vec::new();
-        let windows = self.windows();
-        if !windows.is_empty() {
-            let order = self.series_order();
-            for (ordinal, window) in windows.into_iter().enumerate() {
+        for frozen in &self.tables {
+            let order = frozen.series_order();
+            for (ordinal, window) in self.windows(frozen).into_iter().enumerate() {
                 let id = BlockId {
-                    sequence: self.sequence,
+                    sequence: frozen.sequence,
                     ordinal: u32::try_from(ordinal).expect("blocks of a seal are bounded"),
                 };
-                blocks.extend(self.write_block(id, window, &order)?);
+                blocks.extend(self.write_block(frozen, id, window, &order)?);
             }
+        }
+        if !blocks.is_empty() {
             let dir = self.dir.blocks();
             if !active(BLOCK_DIR_UNSYNCED) {
                 // IMPORTANT: the names before the manifest lists them.
@@ -230,12 +286,14 @@ impl SealJob {
 
     /// The windows of the samples, `[start, end]` each, disjoint and in order of time; at most as
     /// many as one seal may write.
-    fn windows(&self) -> Vec<(i64, i64)> {
-        let table = self.table.rows();
+    fn windows(&self, frozen: &FrozenTable) -> Vec<(i64, i64)> {
+        let table = frozen.table.rows();
         let max = self.context.options.blocks_per_seal_max;
         widen(table.windows(), self.context.window_ms(), max)
     }
+}
 
+impl FrozenTable {
     /// The series as a block wants them: by tenant, then by labels.
     fn series_order(&self) -> Vec<SeriesRef> {
         let rows = self.table.rows();

@@ -6,9 +6,10 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use millrace_model::{Offset, PartitionId, QueueId};
+use millrace_model::{Offset, PartitionId, QueueId, TenantId, TimeRange, TimestampMs};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::blocks::LiveBlock;
@@ -17,16 +18,55 @@ use crate::error::StoreError;
 use crate::manifest::{Gap, ManifestState, MetadataMap};
 use crate::memtable::Memtable;
 use crate::metrics::{ShardMetrics, as_gauge};
+use crate::tombstone::{Masks, Tombstone};
 
 /// Where samples are.
 #[derive(Clone, Debug)]
 pub(crate) struct View {
-    /// In order of their sequence: of two with one sample the later one is right.
+    /// In order of their sequences: of two with one sample the later one is right.
     pub(crate) blocks: Vec<Arc<LiveBlock>>,
-    /// Memtables being sealed, oldest first, and then the one that takes samples. Later than all
-    /// blocks.
-    pub(crate) tables: Vec<Arc<Memtable>>,
+    /// Memtables being sealed or waiting for it, oldest first, and then the one that takes samples.
+    /// Later than all blocks.
+    pub(crate) tables: Vec<TableView>,
+    /// Deletes whose samples are not all removed yet, and those that are; in order of their offsets.
+    pub(crate) tombstones: Arc<[Arc<Tombstone>]>,
 }
+
+impl View {
+    /// Adds blocks, in the order that the view promises.
+    pub(crate) fn add_blocks(&mut self, blocks: impl IntoIterator<Item = Arc<LiveBlock>>) {
+        self.blocks.extend(blocks);
+        self.blocks
+            .sort_by_key(|block| (block.entry.sequences, block.entry.id));
+    }
+
+    /// The tombstones that may hide something of `tenant` in a place with samples of seals up to
+    /// `last`.
+    pub(crate) fn masks(&self, tenant: &TenantId, last: u64, range: TimeRange) -> Masks<'_> {
+        Masks::new(&self.tombstones, tenant, last, range)
+    }
+}
+
+/// A memtable and the number of its seal.
+#[derive(Clone, Debug)]
+pub(crate) struct TableView {
+    pub(crate) table: Arc<Memtable>,
+    /// [`NOT_CLOSED`] of the one that takes samples.
+    pub(crate) sequence: u64,
+}
+
+impl TableView {
+    /// Of the memtable that takes samples.
+    pub(crate) fn open(table: Arc<Memtable>) -> Self {
+        Self {
+            table,
+            sequence: NOT_CLOSED,
+        }
+    }
+}
+
+/// No tombstone hides it: what a delete finds in the memtable that takes samples is closed off first.
+pub(crate) const NOT_CLOSED: u64 = u64::MAX;
 
 /// What a shard is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +121,8 @@ pub struct ShardStatus {
     pub blocks: u64,
     /// Their size, in bytes.
     pub block_bytes: u64,
+    /// Deletes that it knows, those done included.
+    pub tombstones: u64,
     /// How long its last open took.
     pub recovery: Duration,
     /// WAL records that the open replayed.
@@ -111,6 +153,13 @@ pub(crate) struct Shared {
     pub(crate) metadata: RwLock<MetadataMap>,
     progress: Mutex<Progress>,
     changed: Condvar,
+    /// The next number for a seal, or for the files of a compaction.
+    next_sequence: AtomicU64,
+    /// The queue's time, in milliseconds since the epoch: no record that it took before is still to
+    /// be applied.
+    queue_time: AtomicI64,
+    /// Blocks that live no more and that a reader may still hold.
+    obsolete: Mutex<Vec<Arc<LiveBlock>>>,
 }
 
 impl Shared {
@@ -138,6 +187,9 @@ impl Shared {
                 replayed_records: 0,
             }),
             changed: Condvar::new(),
+            next_sequence: AtomicU64::new(manifest.next_sequence),
+            queue_time: AtomicI64::new(i64::MIN),
+            obsolete: Mutex::new(Vec::new()),
         };
         shared.metrics.stopped.set(0);
         shared.set_sealed(sealed);
@@ -158,6 +210,38 @@ impl Shared {
         *guard = Arc::new(view);
         drop(guard);
         self.publish_block_metrics();
+    }
+
+    /// A number that no seal and no compaction of this shard had before.
+    pub(crate) fn take_sequence(&self) -> u64 {
+        self.next_sequence.fetch_add(1, Ordering::SeqCst)
+    }
+
+    /// The number that comes next.
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.next_sequence.load(Ordering::SeqCst)
+    }
+
+    /// Notes that no record which the queue took before `moment` is still to be applied.
+    pub(crate) fn note_queue_time(&self, moment: TimestampMs) {
+        self.queue_time.fetch_max(moment.0, Ordering::SeqCst);
+    }
+
+    pub(crate) fn queue_time(&self) -> TimestampMs {
+        TimestampMs(self.queue_time.load(Ordering::SeqCst))
+    }
+
+    /// Notes blocks that are in no view any more.
+    pub(crate) fn retire_blocks(&self, blocks: Vec<Arc<LiveBlock>>) {
+        self.obsolete.lock().extend(blocks);
+    }
+
+    /// Takes the blocks that live no more and that no reader holds.
+    pub(crate) fn take_obsolete(&self) -> Vec<Arc<LiveBlock>> {
+        let mut obsolete = self.obsolete.lock();
+        // Only this list can give out more of them, and it does not: one is final.
+        let free = obsolete.extract_if(.., |block| Arc::strong_count(block) == 1);
+        free.collect()
     }
 
     fn publish_block_metrics(&self) {
@@ -295,8 +379,8 @@ impl Shared {
     pub(crate) fn status(&self) -> ShardStatus {
         let view = self.view();
         let (mut bytes, mut series, mut samples) = (0, 0, 0);
-        for table in &view.tables {
-            let rows = table.rows();
+        for of_view in &view.tables {
+            let rows = of_view.table.rows();
             bytes += rows.heap_bytes() as u64;
             series += rows.len() as u64;
             samples += rows.samples();
@@ -315,6 +399,7 @@ impl Shared {
             wal_bytes: progress.wal_bytes,
             blocks: view.blocks.len() as u64,
             block_bytes: view.blocks.iter().map(|b| b.entry.bytes).sum(),
+            tombstones: view.tombstones.len() as u64,
             recovery: progress.recovery,
             replayed_records: progress.replayed_records,
             gaps: progress.gaps.clone(),

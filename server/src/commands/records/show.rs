@@ -1,7 +1,7 @@
 //! A record as JSON, for people and scripts.
 
 use millrace_model::batch::{Batch, SectionContent};
-use millrace_model::{Labels, PartitionId, STALE_NAN_BITS, Sample};
+use millrace_model::{DeleteEntry, Labels, PartitionId, STALE_NAN_BITS, Sample};
 use millrace_queue::Record;
 use serde_json::{Map, Value, json};
 
@@ -45,12 +45,16 @@ pub fn record(partition: PartitionId, record: &Record, depth: Depth) -> Value {
     if depth == Depth::Whole {
         let mut series = Vec::new();
         let mut metadata = Vec::new();
-        if let Err(error) = contents(&batch, &mut series, &mut metadata) {
+        let mut deletes = Vec::new();
+        if let Err(error) = contents(&batch, &mut series, &mut metadata, &mut deletes) {
             shown["error"] = error.into();
         }
         shown["data"] = series.into();
         if !metadata.is_empty() {
             shown["metadata"] = metadata.into();
+        }
+        if !deletes.is_empty() {
+            shown["deletes"] = deletes.into();
         }
     }
     shown
@@ -60,6 +64,7 @@ fn contents(
     batch: &Batch<'_>,
     series: &mut Vec<Value>,
     metadata: &mut Vec<Value>,
+    deletes: &mut Vec<Value>,
 ) -> Result<(), String> {
     let text = |error: millrace_model::batch::BatchError| error.to_string();
     let mut samples = Vec::new();
@@ -85,9 +90,33 @@ fn contents(
                     })
                 }));
             }
+            SectionContent::Deletes(entries) => deletes.extend(entries.iter().map(delete)),
         }
     }
     Ok(())
+}
+
+fn delete(entry: &DeleteEntry) -> Value {
+    match entry {
+        DeleteEntry::Delete(delete) => {
+            let selectors = delete.selectors.iter().map(|matchers| {
+                let texts: Vec<String> = matchers.iter().map(ToString::to_string).collect();
+                format!("{{{}}}", texts.join(","))
+            });
+            json!({
+                "delete": delete.id.to_string(),
+                "requested_at": delete.requested_at.0,
+                "undo_until": delete.undo_until.0,
+                "start": delete.range.start.0,
+                "end": delete.range.end.0,
+                "selectors": selectors.collect::<Vec<_>>(),
+            })
+        }
+        DeleteEntry::Revoke { id, requested_at } => json!({
+            "revoke": id.to_string(),
+            "requested_at": requested_at.0,
+        }),
+    }
 }
 
 /// Labels as an object.

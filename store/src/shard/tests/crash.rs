@@ -288,7 +288,7 @@ fn every_crash_recovers_to_a_prefix_of_the_queue() {
     };
     let tally = crash_everywhere(&plan).unwrap_or_else(|failure| panic!("{failure}"));
     println!("store: {tally}");
-    assert!(tally.distinct >= 12_000, "{tally}");
+    assert!(tally.distinct >= 11_000, "{tally}");
     assert!(tally.nested >= 1_000, "{tally}");
 }
 

@@ -1,4 +1,6 @@
+mod compact;
 mod crash;
+mod deletes;
 mod model;
 mod planted;
 mod recovery;

@@ -1,0 +1,252 @@
+//! The thread that merges blocks, brings deletes to their end and lets old data go: for all shards, one
+//! job at a time.
+//!
+//! Invariants:
+//! - It reads what the shards share and writes files of its own. What it makes becomes true by one
+//!   edit, which the shard's own thread commits between two polls of the queue.
+//! - It writes no faster than its [`Pace`], and halts while that is paused.
+//! - What fails is abandoned: another try writes other files. A failure here stops no shard, unless
+//!   the manifest's edit itself fails.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use millrace_log::fs::Fs;
+
+use crate::compact::{CompactJob, Pace, PacedFs};
+use crate::error::StoreError;
+use crate::shard::{Change, CleanStep, Upkeep};
+
+/// How often it is looked whether there is something to do.
+const TICK: Duration = Duration::from_secs(5);
+/// Pause behind a failure; it doubles with each further one.
+const BACKOFF_MIN: Duration = Duration::from_secs(10);
+const BACKOFF_MAX: Duration = Duration::from_secs(600);
+
+/// What a shard's thread is asked to commit.
+#[derive(Debug)]
+pub(crate) struct Commit {
+    pub(crate) change: Change,
+    /// Told when it is durable; closed if the shard has stopped.
+    pub(crate) done: Sender<()>,
+}
+
+/// What the thread is asked to do at once.
+#[derive(Debug)]
+pub(crate) enum Wish {
+    /// Merge all that can be merged.
+    Compact,
+    /// Bring deletes to their end, as far as they have come.
+    Clean,
+}
+
+/// A wish, and where it is told that it came true; closed if it did not.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) wish: Wish,
+    pub(crate) done: Sender<Result<(), StoreError>>,
+}
+
+/// One shard and the way to its thread.
+#[derive(Debug)]
+pub(crate) struct Tended {
+    pub(crate) upkeep: Upkeep,
+    pub(crate) commits: Sender<Commit>,
+    pub(crate) failures: u32,
+    pub(crate) not_before: Option<Instant>,
+}
+
+/// The thread's state.
+#[derive(Debug)]
+pub(crate) struct Maintainer {
+    shards: Vec<Tended>,
+    pace: Arc<Pace>,
+    requests: Receiver<Request>,
+    enabled: bool,
+}
+
+impl Tended {
+    pub(crate) fn new(upkeep: Upkeep, commits: Sender<Commit>) -> Self {
+        Self {
+            upkeep,
+            commits,
+            failures: 0,
+            not_before: None,
+        }
+    }
+
+    /// Commits a change on the shard's own thread.
+    fn commit(&self, change: Change) -> Result<(), StoreError> {
+        let partition = self.upkeep.shared.partition;
+        let stopped = || StoreError::Stopped {
+            partition,
+            reason: "its thread has ended".to_owned(),
+        };
+        let (done, committed) = bounded(1);
+        let sent = self.commits.send(Commit { change, done });
+        sent.map_err(|_| stopped())?;
+        committed.recv().map_err(|_| stopped())
+    }
+
+    fn run(&self, job: CompactJob) -> Result<(), StoreError> {
+        let clock = &self.upkeep.context.clock;
+        let started = clock.monotonic();
+        let compacted = job.run().inspect_err(|_| job.discard())?;
+        let inputs = job.inputs.len();
+        // The inputs are free to go, as far as this thread is concerned.
+        drop(job);
+        let metrics = &self.upkeep.shared.metrics;
+        metrics.compaction_read_bytes.inc_by(compacted.read_bytes);
+        metrics
+            .compaction_written_bytes
+            .inc_by(compacted.written_bytes);
+        tracing::info!(
+            partition = self.upkeep.shared.partition.0,
+            inputs,
+            outputs = compacted.outputs.len(),
+            read_bytes = compacted.read_bytes,
+            written_bytes = compacted.written_bytes,
+            seconds = clock.monotonic().saturating_sub(started).as_secs_f64(),
+            "blocks merged"
+        );
+        self.commit(compacted.into_change())?;
+        metrics.compactions.inc();
+        self.upkeep.remove_obsolete()?;
+        Ok(())
+    }
+
+    /// Whether a job may use that much of the disk.
+    fn has_room_for(&self, fs: &Arc<dyn Fs>, job: &CompactJob) -> Result<bool, StoreError> {
+        let bytes: u64 = job.inputs.iter().map(|b| b.entry.bytes).sum();
+        let root = self.upkeep.dir.root();
+        let space = fs.space(root).map_err(|source| StoreError::Io {
+            what: "measure",
+            path: root.to_owned(),
+            source,
+        })?;
+        let fits = bytes <= space.available_bytes / 4;
+        if !fits {
+            let partition = self.upkeep.shared.partition.0;
+            let available = space.available_bytes;
+            tracing::warn!(partition, bytes, available, "no room to merge blocks");
+        }
+        Ok(fits)
+    }
+}
+
+impl Maintainer {
+    pub(crate) fn new(
+        shards: Vec<Tended>,
+        pace: Arc<Pace>,
+        requests: Receiver<Request>,
+        enabled: bool,
+    ) -> Self {
+        Self {
+            shards,
+            pace,
+            requests,
+            enabled,
+        }
+    }
+
+    /// Until the requests' other end is gone.
+    pub(crate) fn run(mut self) {
+        loop {
+            match self.requests.recv_timeout(TICK) {
+                Ok(request) => {
+                    let done = self.fulfil(&request.wish);
+                    if request.done.send(done).is_err() {
+                        tracing::debug!("nobody waits for the end of a compaction any more");
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => self.tend_all(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn fulfil(&self, wish: &Wish) -> Result<(), StoreError> {
+        for shard in &self.shards {
+            self.clean(shard)?;
+            match wish {
+                Wish::Compact => self.merge(shard, true)?,
+                Wish::Clean => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn tend_all(&mut self) {
+        for at in 0..self.shards.len() {
+            let shard = &self.shards[at];
+            if self.pace.is_stopped() {
+                return;
+            }
+            if shard.not_before.is_some_and(|then| Instant::now() < then) {
+                continue;
+            }
+            let result = self.tend(shard);
+            self.note(at, result);
+        }
+    }
+
+    fn tend(&self, shard: &Tended) -> Result<(), StoreError> {
+        shard.upkeep.remove_obsolete()?;
+        if self.pace.is_paused() {
+            return Ok(());
+        }
+        self.clean(shard)?;
+        if self.enabled {
+            self.merge(shard, false)?;
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, at: usize, result: Result<(), StoreError>) {
+        let stopped = self.pace.is_stopped();
+        let shard = &mut self.shards[at];
+        match result {
+            Ok(()) => (shard.failures, shard.not_before) = (0, None),
+            // Whatever it was doing was cut off.
+            Err(_) if stopped => {}
+            Err(error) => {
+                let wait = BACKOFF_MIN
+                    .saturating_mul(1 << shard.failures.min(16))
+                    .min(BACKOFF_MAX);
+                shard.failures += 1;
+                shard.not_before = Instant::now().checked_add(wait);
+                shard.upkeep.shared.metrics.compaction_failures.inc();
+                let partition = shard.upkeep.shared.partition.0;
+                tracing::error!(partition, %error, ?wait, "upkeep of a shard failed; it is tried again");
+            }
+        }
+    }
+
+    fn clean(&self, shard: &Tended) -> Result<(), StoreError> {
+        let fs = self.fs(shard);
+        loop {
+            match shard.upkeep.next_clean(&fs)? {
+                CleanStep::Rewrite(job) => shard.run(*job)?,
+                CleanStep::Note(change) => shard.commit(change)?,
+                CleanStep::Done => return Ok(()),
+            }
+        }
+    }
+
+    fn merge(&self, shard: &Tended, force: bool) -> Result<(), StoreError> {
+        let fs = self.fs(shard);
+        while let Some(job) = shard.upkeep.next_merge(&fs, force) {
+            if !shard.has_room_for(&fs, &job)? {
+                return Ok(());
+            }
+            shard.run(job)?;
+        }
+        Ok(())
+    }
+
+    fn fs(&self, shard: &Tended) -> Arc<dyn Fs> {
+        let fs = Arc::clone(&shard.upkeep.context.fs);
+        Arc::new(PacedFs::new(fs, Arc::clone(&self.pace)))
+    }
+}
