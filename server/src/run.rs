@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate};
 use tracing::{error, info, warn};
 
 use crate::app::{App, Parts, Stage};
@@ -28,7 +29,7 @@ use crate::http::{Drained, HttpMetrics, Serving, serve};
 use crate::lock::DirLock;
 use crate::pipeline::QueueEnds;
 use crate::source::{StoreFreshness, StoreSource};
-use crate::{banner, logging, options, pipeline, process, records, routes};
+use crate::{banner, companions, logging, options, pipeline, process, records, routes};
 
 /// How often the lag is looked at while it is caught up.
 const CATCH_UP_INTERVAL: Duration = Duration::from_millis(5);
@@ -303,14 +304,24 @@ fn parts_router(
         source,
         clock: app.clock.clone(),
         freshness: Arc::new(StoreFreshness(store.clone())),
+        companions: companions::of_store(store, config, &app.registry),
         options: options::api(config),
         metrics: ApiMetrics::new(&app.registry)?,
     });
     Ok(Router::new()
-        .merge(query.layer(CompressionLayer::new().gzip(true)))
+        .merge(query.layer(compression()))
         .merge(ingest.router())
         .merge(records::router(Arc::new(queue.clone())))
         .fallback(routes::unknown_path))
+}
+
+/// Answers are compressed as the client wishes, but for those that are compressed already.
+fn compression() -> CompressionLayer<impl Predicate> {
+    let chunks = NotForContentType::const_new("application/x-streamed-protobuf");
+    CompressionLayer::new()
+        .gzip(true)
+        .zstd(true)
+        .compress_when(DefaultPredicate::new().and(chunks))
 }
 
 /// Ready only once everything that was acknowledged before the start can be read: a client that was

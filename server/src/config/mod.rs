@@ -15,4 +15,4 @@ pub mod settings;
 
 pub use error::ConfigError;
 pub use load::{Config, Layers, load};
-pub use page::{effective, reference};
+pub use page::{effective, reference, yaml};
