@@ -6,9 +6,11 @@ use std::time::Duration;
 use millrace_model::{TenantId, TimestampMs};
 use millrace_queue::QueueIdentity;
 
+use crate::decode::csv::{self, CsvFormat};
 use crate::decode::json::{self, JsonOptions};
 use crate::decode::line::{self, LineOptions};
-use crate::decode::remote_write;
+use crate::decode::text::{self, TextOptions};
+use crate::decode::{otlp, remote_write, remote_write2, vm_json};
 use crate::encoding::Encoding;
 use crate::memory::Reservation;
 use crate::metadata::{MetadataCache, MetadataFilter, MetadataNews};
@@ -35,14 +37,30 @@ pub(crate) enum Format {
         precision: Precision,
         /// What becomes the database label, if one is configured.
         database: Option<String>,
+        /// Whether one bad line refuses all of them.
+        all_or_nothing: bool,
+        /// Whether refused lines are quoted in the answer.
+        quote: bool,
     },
     RemoteWrite,
+    RemoteWrite2,
+    Otlp {
+        /// Otherwise protobuf.
+        json: bool,
+    },
+    Text(TextOptions),
+    VmJson,
+    Csv(CsvFormat),
 }
 
 /// One request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Input<'a> {
     pub(crate) tenant: &'a TenantId,
+    /// Labels that every series gets, whatever its own say.
+    pub(crate) forced: &'a [(String, String)],
+    /// As many refused items are described.
+    pub(crate) details: usize,
     pub(crate) format: &'a Format,
     pub(crate) encoding: Encoding,
     pub(crate) body: &'a [u8],
@@ -110,6 +128,8 @@ impl Core {
             arrival: input.arrival,
             cache: &self.series,
             max_section_bytes: self.max_section_bytes,
+            forced: input.forced,
+            details: input.details,
         };
         let Scratch {
             decoded,
@@ -122,14 +142,29 @@ impl Core {
             .metadata
             .filter(&self.series, input.tenant, input.monotonic);
         let mut out = Collector::new(context, collect);
+        // The same bytes mean another series where another protocol, mapping or forced label is.
+        let hasher = |own: &[&str]| {
+            let forced = input
+                .forced
+                .iter()
+                .flat_map(|(n, v)| [n.as_str(), v.as_str()]);
+            let scope: Vec<&str> = own.iter().copied().chain(forced).collect();
+            self.series.hasher(input.tenant, &scope)
+        };
         match input.format {
             Format::Json(options) => {
-                let hasher = self.series.hasher(input.tenant, &["json"]);
-                json::decode(body, options, &hasher, &mut decode.json, &mut out)?;
+                json::decode(
+                    body,
+                    options,
+                    &hasher(&["json"]),
+                    &mut decode.json,
+                    &mut out,
+                )?;
             }
             Format::Line {
                 precision,
                 database,
+                ..
             } => {
                 let label = self.options.influx_database_label.as_deref();
                 let database = label.zip(database.as_deref());
@@ -139,18 +174,58 @@ impl Core {
                     string_fields: self.options.influx_string_fields,
                     database,
                 };
-                let scope = ["line", database.map_or("", |(_, name)| name)];
-                let hasher = self.series.hasher(input.tenant, &scope);
+                let hasher = hasher(&["line", database.map_or("", |(_, name)| name)]);
                 line::decode(body, &options, &hasher, &mut decode.line, &mut out)?;
             }
             Format::RemoteWrite => {
-                let hasher = self.series.hasher(input.tenant, &["remote_write"]);
+                let hasher = hasher(&["remote_write"]);
                 let scratch = &mut decode.remote_write;
                 remote_write::decode(body, &hasher, &mut metadata, scratch, &mut out)?;
             }
+            Format::RemoteWrite2 => {
+                let hasher = hasher(&["remote_write_2"]);
+                let scratch = &mut decode.remote_write2;
+                remote_write2::decode(body, &hasher, &mut metadata, scratch, &mut out)?;
+            }
+            Format::Otlp { json } => {
+                let hasher = hasher(&["otlp"]);
+                let options = &self.options.otlp;
+                let scratch = &mut decode.otlp;
+                if *json {
+                    let body = otlp::from_json(body, memory)?;
+                    otlp::decode(&body, options, &hasher, &mut metadata, scratch, &mut out)?;
+                } else {
+                    otlp::decode(body, options, &hasher, &mut metadata, scratch, &mut out)?;
+                }
+            }
+            Format::Text(options) => {
+                let hasher = hasher(&["text"]);
+                let scratch = &mut decode.text;
+                text::decode(body, options, &hasher, &mut metadata, scratch, &mut out)?;
+            }
+            Format::VmJson => vm_json::decode(body, &hasher(&["vm_json"]), &mut out)?,
+            Format::Csv(format) => {
+                csv::decode(body, format, &hasher(&["csv", &format.scope()]), &mut out)?;
+            }
+        }
+        let mut collected = out.finish()?;
+        if let Format::Line {
+            all_or_nothing,
+            quote,
+            ..
+        } = input.format
+            && !collected.report.is_empty()
+        {
+            if *quote {
+                collected.report.quote_lines(body);
+            }
+            if *all_or_nothing {
+                collected.sections.clear();
+                collected.accepted = 0;
+            }
         }
         Ok(Decoded {
-            collected: out.finish()?,
+            collected,
             news: MetadataFilter::into_news(metadata),
             body_bytes: body.len(),
         })

@@ -1,7 +1,7 @@
 //! The push endpoint: from an HTTP request to durable samples in the queue.
 //!
-//! [`Ingest`] takes JSON of devices, Influx line protocol and Prometheus remote write, and answers
-//! 2xx only when everything that it counts as accepted is durable. Formats, limits, statuses and
+//! [`Ingest`] takes JSON of devices, Influx line protocol, Prometheus remote write, OTLP metrics, text
+//! exposition formats, CSV and VictoriaMetrics' JSON lines, and answers 2xx only when everything that it counts as accepted is durable. Formats, limits, statuses and
 //! reason ids are in `docs/ingest.md`.
 //!
 //! The way of a request: its body is read within bounds (`http`), decompressed within bounds
@@ -15,6 +15,8 @@
 //! - Everything that a stranger can make large is bounded before memory is spent on it.
 //! - Per sample of a known series nothing is allocated, locked or parsed besides its numbers.
 
+mod base64;
+mod context;
 mod core;
 mod decode;
 mod encoding;
@@ -35,8 +37,11 @@ mod service;
 #[cfg(test)]
 mod testing;
 
+pub use context::PushContext;
 pub use error::IngestError;
-pub use options::{IngestOptions, Limits, StringFields};
+pub use options::{
+    DeltaTemporality, IngestOptions, Limits, OtlpOptions, StringFields, TranslationStrategy,
+};
 pub use precision::Precision;
 pub use report::{Place, Reason, Rejection, Report};
 pub use service::Ingest;

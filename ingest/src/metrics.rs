@@ -12,15 +12,29 @@ pub(crate) enum Protocol {
     Push,
     InfluxV1,
     InfluxV2,
+    InfluxV3,
     RemoteWrite,
+    RemoteWrite2,
+    Otlp,
+    Text,
+    Pushgateway,
+    VmJson,
+    Csv,
 }
 
 impl Protocol {
-    pub(crate) const ALL: [Self; 4] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Push,
         Self::InfluxV1,
         Self::InfluxV2,
+        Self::InfluxV3,
         Self::RemoteWrite,
+        Self::RemoteWrite2,
+        Self::Otlp,
+        Self::Text,
+        Self::Pushgateway,
+        Self::VmJson,
+        Self::Csv,
     ];
 
     pub(crate) fn as_str(self) -> &'static str {
@@ -28,7 +42,14 @@ impl Protocol {
             Self::Push => "push",
             Self::InfluxV1 => "influx_v1",
             Self::InfluxV2 => "influx_v2",
+            Self::InfluxV3 => "influx_v3",
             Self::RemoteWrite => "remote_write",
+            Self::RemoteWrite2 => "remote_write_2",
+            Self::Otlp => "otlp",
+            Self::Text => "text",
+            Self::Pushgateway => "pushgateway",
+            Self::VmJson => "vm_json",
+            Self::Csv => "csv",
         }
     }
 }

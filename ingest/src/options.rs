@@ -19,6 +19,8 @@ pub struct IngestOptions {
     pub influx_separator: String,
     /// The label that takes the `db` (or `bucket`) of a line protocol request; none by default.
     pub influx_database_label: Option<String>,
+    /// How OTLP metrics become series.
+    pub otlp: OtlpOptions,
     /// Threads that decode; the number of cores by default.
     pub decode_threads: usize,
     /// Requests that may wait for a decode thread; more are answered 503.
@@ -39,6 +41,7 @@ impl Default for IngestOptions {
             influx_string_fields: StringFields::default(),
             influx_separator: "_".to_owned(),
             influx_database_label: None,
+            otlp: OtlpOptions::default(),
             decode_threads: std::thread::available_parallelism().map_or(2, usize::from),
             decode_queue: 256,
             decode_memory_bytes: 256 << 20,
@@ -91,6 +94,71 @@ pub enum StringFields {
     Skip,
     /// It is refused and named; the other fields of its line are stored.
     Reject,
+}
+
+/// How OTLP metrics become series: what Prometheus' `otlp:` block sets, with its defaults.
+#[derive(Clone, Debug, Default)]
+pub struct OtlpOptions {
+    /// How names of metrics and attributes become names of metrics and labels.
+    pub translation: TranslationStrategy,
+    /// Resource attributes that become labels of every series.
+    pub promote_resource_attributes: Vec<String>,
+    /// Whether all resource attributes do, but for those in `ignore_resource_attributes`.
+    pub promote_all_resource_attributes: bool,
+    /// Exceptions from `promote_all_resource_attributes`.
+    pub ignore_resource_attributes: Vec<String>,
+    /// Whether `service.name`, `service.namespace` and `service.instance.id` stay in `target_info`
+    /// beside `job` and `instance`.
+    pub keep_identifying_resource_attributes: bool,
+    /// Whether name, version, schema and attributes of the scope become labels.
+    pub promote_scope_metadata: bool,
+    /// What becomes of sums and histograms with delta temporality.
+    pub delta: DeltaTemporality,
+}
+
+/// How names of OTLP become names of Prometheus; the words are Prometheus'.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TranslationStrategy {
+    /// Other characters than `[A-Za-z0-9_:]` become `_`, unit and type a suffix.
+    #[default]
+    UnderscoreEscapingWithSuffixes,
+    /// Other characters become `_`; no suffixes.
+    UnderscoreEscapingWithoutSuffixes,
+    /// Names stay, unit and type become a suffix.
+    NoUtf8EscapingWithSuffixes,
+    /// Names stay as they are.
+    NoTranslation,
+}
+
+impl TranslationStrategy {
+    /// Whether names may be any UTF-8.
+    #[must_use]
+    pub fn keeps_utf8(self) -> bool {
+        match self {
+            Self::NoUtf8EscapingWithSuffixes | Self::NoTranslation => true,
+            Self::UnderscoreEscapingWithSuffixes | Self::UnderscoreEscapingWithoutSuffixes => false,
+        }
+    }
+
+    /// Whether unit and type become a suffix.
+    #[must_use]
+    pub fn adds_suffixes(self) -> bool {
+        match self {
+            Self::UnderscoreEscapingWithSuffixes | Self::NoUtf8EscapingWithSuffixes => true,
+            Self::UnderscoreEscapingWithoutSuffixes | Self::NoTranslation => false,
+        }
+    }
+}
+
+/// What becomes of data points that say how much was added since the last one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeltaTemporality {
+    /// They are refused and named.
+    #[default]
+    Refuse,
+    /// They are stored as they are, one sample per delta: for `sum_over_time`, not for `rate`. Their
+    /// identity is series and time, so that a delta that is sent again counts once.
+    Store,
 }
 
 /// The timestamps that are taken at one moment, both ends included.

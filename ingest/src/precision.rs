@@ -23,6 +23,8 @@ pub enum Precision {
     Minutes,
     /// Hours.
     Hours,
+    /// Whatever the number's size suggests, as InfluxDB 3 guesses it; whole numbers only.
+    Auto,
 }
 
 impl Precision {
@@ -49,6 +51,38 @@ impl Precision {
         })
     }
 
+    /// The unit that `?precision=` of InfluxDB 3 names.
+    ///
+    /// # Errors
+    ///
+    /// [`IngestError::BadParameter`] for a word that names none.
+    pub fn parse_v3(text: &str) -> Result<Self, IngestError> {
+        Ok(match text {
+            "auto" => Self::Auto,
+            "nanosecond" | "ns" | "n" => Self::Nanos,
+            "microsecond" | "us" | "u" => Self::Micros,
+            "millisecond" | "ms" => Self::Millis,
+            "second" | "s" => Self::Seconds,
+            other => {
+                return Err(IngestError::BadParameter {
+                    name: "precision",
+                    got: excerpt(other.as_bytes()),
+                    expected: "one of auto, nanosecond, microsecond, millisecond, second",
+                });
+            }
+        })
+    }
+
+    /// The unit in which a number of this size is a moment of our time.
+    fn guess(count: i64) -> Self {
+        match count.unsigned_abs() {
+            ..5_000_000_000 => Self::Seconds,
+            5_000_000_000..5_000_000_000_000 => Self::Millis,
+            5_000_000_000_000..5_000_000_000_000_000 => Self::Micros,
+            _ => Self::Nanos,
+        }
+    }
+
     /// `count` of this unit since the epoch; `None` beyond what milliseconds in 64 bits hold.
     #[inline]
     pub(crate) fn to_ms(self, count: i64) -> Option<TimestampMs> {
@@ -59,18 +93,20 @@ impl Precision {
             Self::Seconds => count.checked_mul(1_000)?,
             Self::Minutes => count.checked_mul(60_000)?,
             Self::Hours => count.checked_mul(3_600_000)?,
+            Self::Auto => return Self::guess(count).to_ms(count),
         }))
     }
 
-    fn nanos(self) -> i128 {
-        match self {
+    fn nanos(self) -> Option<i128> {
+        Some(match self {
             Self::Nanos => 1,
             Self::Micros => 1_000,
             Self::Millis => 1_000_000,
             Self::Seconds => 1_000_000_000,
             Self::Minutes => 60_000_000_000,
             Self::Hours => 3_600_000_000_000,
-        }
+            Self::Auto => return None,
+        })
     }
 
     /// The moment of a JSON number with fraction or exponent, computed on its decimal digits, so
@@ -99,11 +135,11 @@ impl Precision {
         let ms = if exponent >= 0 {
             mantissa
                 .checked_mul(power(exponent)?)?
-                .checked_mul(self.nanos())?
+                .checked_mul(self.nanos()?)?
                 .div_euclid(1_000_000)
         } else {
             let divisor = power(exponent.checked_neg()?)?.checked_mul(1_000_000)?;
-            mantissa.checked_mul(self.nanos())?.div_euclid(divisor)
+            mantissa.checked_mul(self.nanos()?)?.div_euclid(divisor)
         };
         i64::try_from(ms).ok().map(TimestampMs)
     }
@@ -146,6 +182,27 @@ mod tests {
         }
         let error = Precision::parse("fortnight").unwrap_err();
         assert!(error.to_string().contains("fortnight"), "{error}");
+    }
+
+    #[test]
+    fn auto_guesses_by_size() {
+        for (count, ms) in [
+            (4_999_999_999, 4_999_999_999_000),
+            (5_000_000_000, 5_000_000_000),
+            (4_999_999_999_999, 4_999_999_999_999),
+            (5_000_000_000_000, 5_000_000_000),
+            (4_999_999_999_999_999, 4_999_999_999_999),
+            (5_000_000_000_000_000, 5_000_000_000),
+            (-1, -1000),
+        ] {
+            assert_eq!(
+                Precision::Auto.to_ms(count).map(|t| t.0),
+                Some(ms),
+                "{count}"
+            );
+        }
+        assert_eq!(Precision::parse_v3("auto").unwrap(), Precision::Auto);
+        assert!(Precision::parse_v3("hour").is_err());
     }
 
     #[test]

@@ -9,7 +9,9 @@ use millrace_queue::QueueIdentity;
 use prometheus::Registry;
 
 use crate::core::{Core, Format, Input};
+use crate::decode::csv::CsvFormat;
 use crate::decode::json::JsonOptions;
+use crate::decode::text::{Dialect, TextOptions};
 use crate::encoding::Encoding;
 use crate::memory::MemoryBudget;
 use crate::metrics::Metrics;
@@ -28,6 +30,37 @@ pub enum ProbeFormat {
     Line,
     /// Remote write 1.0.
     RemoteWrite,
+    /// Remote write 2.0.
+    RemoteWrite2,
+    /// OTLP metrics in protobuf.
+    Otlp,
+    /// OTLP metrics in JSON.
+    OtlpJson,
+    /// Text exposition format 0.0.4.
+    Text,
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+    /// VictoriaMetrics' JSON lines.
+    VmJson,
+    /// CSV: `1:label:site,2:metric:wind,3:metric:rain,4:time:unix_ms`.
+    Csv,
+}
+
+impl ProbeFormat {
+    /// Every format.
+    pub const ALL: [Self; 11] = [
+        Self::Json,
+        Self::JsonLines,
+        Self::Line,
+        Self::RemoteWrite,
+        Self::RemoteWrite2,
+        Self::Otlp,
+        Self::OtlpJson,
+        Self::Text,
+        Self::OpenMetrics,
+        Self::VmJson,
+        Self::Csv,
+    ];
 }
 
 /// How it is compressed.
@@ -93,6 +126,12 @@ impl Probe {
         now: TimestampMs,
     ) -> Result<ProbeOutcome, IngestError> {
         let precision = Precision::Millis;
+        let text = |dialect| {
+            Format::Text(TextOptions {
+                dialect,
+                timestamp: None,
+            })
+        };
         let json = |lines| Format::Json(JsonOptions { precision, lines });
         let format = match format {
             ProbeFormat::Json => json(false),
@@ -100,8 +139,19 @@ impl Probe {
             ProbeFormat::Line => Format::Line {
                 precision,
                 database: None,
+                all_or_nothing: false,
+                quote: true,
             },
             ProbeFormat::RemoteWrite => Format::RemoteWrite,
+            ProbeFormat::RemoteWrite2 => Format::RemoteWrite2,
+            ProbeFormat::Otlp => Format::Otlp { json: false },
+            ProbeFormat::OtlpJson => Format::Otlp { json: true },
+            ProbeFormat::Text => text(Dialect::Prometheus),
+            ProbeFormat::OpenMetrics => text(Dialect::OpenMetrics),
+            ProbeFormat::VmJson => Format::VmJson,
+            ProbeFormat::Csv => Format::Csv(CsvFormat::parse(
+                "1:label:site,2:metric:wind,3:metric:rain,4:time:unix_ms",
+            )?),
         };
         let encoding = match encoding {
             ProbeEncoding::Identity => Encoding::Identity,
@@ -112,6 +162,8 @@ impl Probe {
         };
         let input = Input {
             tenant: &TenantId::anonymous(),
+            forced: &[],
+            details: Report::FULL_DETAILS,
             format: &format,
             encoding,
             body,

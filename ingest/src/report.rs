@@ -8,6 +8,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::series::BadSeries;
+
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $id:literal,)+) => {
         /// Why an item of a request was refused. Its [`id`](Self::id) is part of the interface:
@@ -77,6 +79,24 @@ reasons! {
     NativeHistogram = "native_histogram",
     /// Metric metadata over a limit.
     BadMetadata = "bad_metadata",
+    /// References of a remote write 2.0 series that name no symbols, or come in odd number.
+    BadSymbolReference = "bad_symbol_reference",
+    /// Labels of a remote write 2.0 series that are not sorted by name.
+    UnsortedLabels = "unsorted_labels",
+    /// A series or data point that carries no value.
+    MissingValue = "missing_value",
+    /// An exponential histogram of OTLP; only explicit buckets are stored.
+    ExponentialHistogram = "exponential_histogram",
+    /// A sum or histogram of OTLP with delta temporality, where these are refused.
+    DeltaTemporality = "delta_temporality",
+    /// A histogram of OTLP whose bounds and counts do not belong together.
+    BadHistogram = "bad_histogram",
+    /// A metric or attribute name that has no form under the translation strategy.
+    BadName = "bad_name",
+    /// A line of the text exposition formats that does not parse.
+    MalformedText = "malformed_text",
+    /// A line of CSV that does not fit its column mapping.
+    MalformedCsv = "malformed_csv",
 }
 
 impl Reason {
@@ -111,6 +131,8 @@ pub enum Place {
     Series(u64),
     /// A metadata entry of a remote write request. The first is 0.
     Metadata(u64),
+    /// A data point of an OTLP request, counted over all its resources and metrics. The first is 0.
+    Point(u64),
 }
 
 impl fmt::Display for Place {
@@ -120,6 +142,7 @@ impl fmt::Display for Place {
             Self::Index(n) => write!(f, "index {n}"),
             Self::Series(n) => write!(f, "series {n}"),
             Self::Metadata(n) => write!(f, "metadata {n}"),
+            Self::Point(n) => write!(f, "data point {n}"),
         }
     }
 }
@@ -138,8 +161,39 @@ pub struct Rejection {
     pub field: Option<String>,
     /// Why, for machines.
     pub reason: Reason,
+    /// What it was that was refused, where one value can be named; cut to a readable length.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// The limit that it is beyond, where there is one: bytes, a count or milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<i64>,
     /// Why, for people: with the value and the limit.
     pub message: String,
+    /// The line as it came, cut to a readable length; only where lines can be told apart.
+    #[serde(skip)]
+    pub line: Option<String>,
+}
+
+impl Rejection {
+    /// One at `place`, with nothing said yet about series, field and line.
+    pub(crate) fn new(place: Place, bad: BadSeries) -> Self {
+        Self {
+            place,
+            series: None,
+            field: None,
+            reason: bad.reason,
+            value: bad.value,
+            limit: bad.limit,
+            message: bad.message,
+            line: None,
+        }
+    }
+
+    /// Names the series.
+    pub(crate) fn of_series(mut self, series: Option<String>) -> Self {
+        self.series = series;
+        self
+    }
 }
 
 impl fmt::Display for Rejection {
@@ -156,15 +210,37 @@ impl fmt::Display for Rejection {
 }
 
 /// Counts of what was refused of one request, and the first few in detail.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Report {
+    keep: usize,
     items: u64,
     samples: u64,
     by_reason: [u64; Reason::ALL.len()],
     details: Vec<Rejection>,
 }
 
+impl Default for Report {
+    fn default() -> Self {
+        Self::keeping(Self::DETAILS)
+    }
+}
+
 impl Report {
+    /// As many refused items are described where `?receipt=full` asks for all: a bound on memory.
+    pub const FULL_DETAILS: usize = 10_000;
+
+    /// A report that describes the first `keep` refused items.
+    #[must_use]
+    pub fn keeping(keep: usize) -> Self {
+        Self {
+            keep,
+            items: 0,
+            samples: 0,
+            by_reason: [0; Reason::ALL.len()],
+            details: Vec::new(),
+        }
+    }
+
     /// As many refused items are described in an answer: enough to see what is wrong, and short
     /// enough for a log line of the sender.
     pub const DETAILS: usize = 10;
@@ -176,7 +252,7 @@ impl Report {
         self.samples += samples as u64;
         // An unreadable item counts as one, so that no refusal leaves its reason at zero.
         self.by_reason[reason.index()] += samples.max(1) as u64;
-        if self.details.len() < Self::DETAILS {
+        if self.details.len() < self.keep {
             self.details.push(describe());
         }
     }
@@ -190,6 +266,23 @@ impl Report {
     /// Puts the descriptions in the order of the request.
     pub(crate) fn sort(&mut self) {
         self.details.sort_by_key(|rejection| rejection.place);
+    }
+
+    /// Quotes the line of every described item that stands in one.
+    pub(crate) fn quote_lines(&mut self, body: &[u8]) {
+        let mut lines = (1u64..).zip(body.split(|b| *b == b'\n'));
+        for rejection in &mut self.details {
+            let Place::Line(number) = rejection.place else {
+                continue;
+            };
+            // They are in order, and one line may have several.
+            if let Some((_, line)) = lines.clone().find(|(n, _)| *n == number) {
+                rejection.line = Some(excerpt(line.trim_ascii_end()));
+            }
+            while lines.clone().next().is_some_and(|(n, _)| n < number) {
+                lines.next();
+            }
+        }
     }
 
     /// Number of refused items: lines, JSON items or their fields, series.
@@ -257,12 +350,8 @@ mod tests {
     fn counts_go_on_when_details_end() {
         let mut report = Report::default();
         for line in 1..=25 {
-            report.reject(Reason::TooOld, 2, || Rejection {
-                place: Place::Line(line),
-                series: None,
-                field: None,
-                reason: Reason::TooOld,
-                message: "old".to_owned(),
+            report.reject(Reason::TooOld, 2, || {
+                Rejection::new(Place::Line(line), BadSeries::new(Reason::TooOld, "old"))
             });
         }
         assert_eq!((report.items(), report.samples()), (25, 50));

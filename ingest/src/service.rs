@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use millrace_model::{Clock, TenantId};
+use millrace_model::Clock;
 use millrace_queue::{Appender, PendingAppend, Position, SubmitError};
 use prometheus::Registry;
 
+use crate::context::PushContext;
 use crate::core::{Core, Decoded, Format, Input};
 use crate::encoding::Encoding;
 use crate::memory::{MemoryBudget, Reservation};
@@ -44,7 +45,9 @@ struct Inner {
 /// A request whose body has arrived.
 #[derive(Debug)]
 pub(crate) struct Request {
-    pub(crate) tenant: TenantId,
+    pub(crate) context: PushContext,
+    /// As many refused items are described.
+    pub(crate) details: usize,
     pub(crate) protocol: Protocol,
     pub(crate) format: Format,
     pub(crate) encoding: Encoding,
@@ -59,6 +62,10 @@ pub(crate) struct Answer {
     /// Samples stored.
     pub(crate) accepted: u64,
     pub(crate) report: Report,
+    /// Data points of an OTLP request, refused ones included.
+    pub(crate) points: u64,
+    /// Whether nothing was stored because the client wants all or nothing.
+    pub(crate) nothing_by_choice: bool,
     /// Where the queue stands behind it; `None` if there was nothing to store.
     pub(crate) position: Option<Position>,
 }
@@ -67,6 +74,8 @@ pub(crate) struct Answer {
 struct Submitted {
     accepted: u64,
     report: Report,
+    points: u64,
+    nothing_by_choice: bool,
     pending: Option<PendingAppend>,
     news: MetadataNews,
 }
@@ -152,6 +161,8 @@ impl Ingest {
         let Submitted {
             accepted,
             report,
+            points,
+            nothing_by_choice,
             pending,
             news,
         } = submitted;
@@ -167,6 +178,8 @@ impl Ingest {
         Ok(Answer {
             accepted,
             report,
+            points,
+            nothing_by_choice,
             position,
         })
     }
@@ -189,15 +202,29 @@ impl Inner {
         let Decoded {
             collected, news, ..
         } = result?;
+        let nothing_by_choice = match &request.format {
+            Format::Line { all_or_nothing, .. } => *all_or_nothing && !collected.report.is_empty(),
+            Format::Json(_)
+            | Format::RemoteWrite
+            | Format::RemoteWrite2
+            | Format::Otlp { .. }
+            | Format::Text(_)
+            | Format::VmJson
+            | Format::Csv(_) => false,
+        };
         let pending = if collected.sections.is_empty() {
             None
         } else {
-            let submitted = self.appender.submit(&request.tenant, collected.sections);
+            let submitted = self
+                .appender
+                .submit(&request.context.tenant, collected.sections);
             Some(submitted.map_err(not_submitted)?)
         };
         Ok(Submitted {
             accepted: collected.accepted,
             report: collected.report,
+            points: collected.points,
+            nothing_by_choice,
             pending,
             news,
         })
@@ -205,7 +232,9 @@ impl Inner {
 
     fn decode(&self, request: &Request, scratch: &mut Scratch) -> Result<Decoded, IngestError> {
         let input = Input {
-            tenant: &request.tenant,
+            tenant: &request.context.tenant,
+            forced: &request.context.forced_labels,
+            details: request.details,
             format: &request.format,
             encoding: request.encoding,
             body: &request.body,

@@ -11,8 +11,10 @@
 //!   topic that the configuration means (`topic.rs`).
 //! - Secrets are typed, so that no log line or error prints them (`settings.rs`).
 
+mod bounds;
 mod consumer;
 mod look;
+mod metrics;
 mod producer;
 mod raw;
 mod settings;
@@ -24,10 +26,13 @@ use std::time::Duration;
 
 use millrace_model::{Offset, PartitionId, ShardKey};
 use rdkafka::error::KafkaError as ClientError;
+use rdkafka::types::RDKafkaConfRes;
 
 use crate::traits::{ConsumeError, Consumer, Durability, Producer, QueueIdentity};
 use watch::TopicWatch;
 
+pub use bounds::{KafkaBounds, PartitionBounds};
+pub use metrics::KafkaMetrics;
 pub use settings::{ClientSettings, SettingsError};
 pub use topic::{Shortfall, TopicReport, TopicSpec};
 
@@ -121,6 +126,15 @@ impl KafkaQueue {
         })
     }
 
+    /// Looks at the topic without asking anything of it.
+    ///
+    /// # Errors
+    ///
+    /// The brokers cannot be reached, or the topic is missing.
+    pub fn inspect(options: &KafkaOptions) -> Result<TopicReport, KafkaError> {
+        topic::inspect(options)
+    }
+
     /// Creates the topic as [`open`](Self::open) wants it.
     ///
     /// # Errors
@@ -148,6 +162,18 @@ impl KafkaQueue {
     ///
     /// A client setting that librdkafka refuses.
     pub fn producer(&self) -> Result<Arc<dyn Producer>, KafkaError> {
+        self.producer_with(None)
+    }
+
+    /// The same, which tells `metrics` what librdkafka's statistics say.
+    ///
+    /// # Errors
+    ///
+    /// A client setting that librdkafka refuses.
+    pub fn producer_with(
+        &self,
+        metrics: Option<KafkaMetrics>,
+    ) -> Result<Arc<dyn Producer>, KafkaError> {
         let inner = &self.inner;
         let durability = inner.report.durability();
         let producer = producer::KafkaProducer::start(
@@ -155,6 +181,7 @@ impl KafkaQueue {
             inner.identity.clone(),
             durability,
             Arc::clone(&inner.watch),
+            metrics,
         )?;
         Ok(Arc::new(producer))
     }
@@ -214,6 +241,22 @@ pub enum KafkaError {
         /// Their reason.
         reason: String,
     },
+    /// A setting that librdkafka does not take. Its value may be a secret, so it is not told.
+    #[error("kafka: librdkafka refuses the setting {name:?}: {problem}")]
+    Setting {
+        /// Which setting.
+        name: String,
+        /// What is wrong, without the value.
+        problem: &'static str,
+    },
+    /// The brokers did not answer in time.
+    #[error("kafka: {doing}: no answer within {waited:?}")]
+    NoAnswer {
+        /// What was being done.
+        doing: &'static str,
+        /// How long it was waited.
+        waited: Duration,
+    },
     /// The topic is not there.
     #[error(
         "kafka: topic {topic:?} does not exist; `millrace queue create` makes it as it should be"
@@ -233,6 +276,37 @@ pub enum KafkaError {
     /// A setting that cannot be passed on.
     #[error(transparent)]
     Settings(#[from] SettingsError),
+}
+
+impl KafkaError {
+    /// Whether trying again may help: the brokers are away or busy, rather than set up otherwise.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            Self::Client { source, .. } => !matches!(source, ClientError::ClientCreation(_)),
+            Self::NoAnswer { .. } => true,
+            Self::Setting { .. }
+            | Self::Refused { .. }
+            | Self::NoTopic { .. }
+            | Self::Unfit { .. }
+            | Self::Settings(_) => false,
+        }
+    }
+
+    /// What came of creating a client, without the values of settings, which librdkafka's own
+    /// message repeats.
+    fn creating(doing: &'static str) -> impl FnOnce(ClientError) -> Self {
+        move |source| match source {
+            ClientError::ClientConfig(kind, _, name, _) => Self::Setting {
+                name,
+                problem: match kind {
+                    RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN => "there is none of this name",
+                    _ => "the value is not one that it takes, or this build lacks what it needs",
+                },
+            },
+            source => Self::Client { doing, source },
+        }
+    }
 }
 
 fn list(shortfalls: &[Shortfall]) -> String {

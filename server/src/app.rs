@@ -11,8 +11,10 @@ use parking_lot::Mutex;
 use prometheus::Registry;
 use serde::Serialize;
 
+use crate::config::kind::Roles;
 use crate::http::HttpMetrics;
-use crate::pipeline::QueueEnds;
+use crate::lag::LagWatch;
+use crate::queue::{DurabilityMetrics, Queue};
 
 /// The stages of the process's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -26,6 +28,9 @@ pub enum Stage {
     CatchingUp,
     /// Requests are served.
     Ready,
+    /// The queue cannot be read. It is tried again and again; requests are served with what there
+    /// is.
+    Hindered,
     /// A shard has stopped by an error. Nothing repairs that but a restart.
     Failed,
     /// Requests in flight are answered, then the process ends.
@@ -39,6 +44,7 @@ impl fmt::Display for Stage {
             Self::RecoveringStore => "recovering the store",
             Self::CatchingUp => "catching up with the queue",
             Self::Ready => "ready",
+            Self::Hindered => "cut off from its queue",
             Self::Failed => "out of order",
             Self::Stopping => "stopping",
         })
@@ -54,12 +60,18 @@ struct Standing {
 
 /// The parts of a started server.
 pub struct Parts {
-    /// Push and query.
+    /// What the roles serve.
     pub router: Router,
-    /// The store.
-    pub store: Arc<Store>,
-    /// Where the queue ends.
-    pub ends: QueueEnds,
+    /// The store, where there is one.
+    pub store: Option<Arc<Store>>,
+    /// The queue.
+    pub queue: Arc<dyn Queue>,
+    /// How far the store is behind it.
+    pub lag: LagWatch,
+    /// What its durability is made of, as metrics.
+    pub durability: DurabilityMetrics,
+    /// Which parts run.
+    pub roles: Roles,
 }
 
 /// Shared by the routes and the life cycle.

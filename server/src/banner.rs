@@ -3,20 +3,39 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use crate::config::kind::Roles;
+
 /// A few lines: where to push, where to query, where the data lie. The first line ends with the
 /// server's URL; scripts may rely on that.
 #[must_use]
-pub fn text(address: SocketAddr, data_dir: &Path) -> String {
+pub fn text(address: SocketAddr, roles: Roles, data_dir: Option<&Path>) -> String {
     let url = format!("http://{address}");
-    let data = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());
-    format!(
-        "millrace {version} listens on {url}\n  \
-           push     curl {url}/api/v1/push -d '{{\"device\":\"pump-7\",\"fields\":{{\"temperature\":21.5}}}}'\n  \
-           query    curl '{url}/api/v1/query?query=temperature'\n  \
-           Grafana  a Prometheus data source with the URL {url}\n  \
-           data     {data}\n  \
-           more     {url}/ lists all paths; `millrace demo` pushes a simulated fleet; Ctrl-C stops",
-        version = env!("CARGO_PKG_VERSION"),
-        data = data.display(),
-    )
+    let mut lines = vec![format!(
+        "millrace {} listens on {url}",
+        env!("CARGO_PKG_VERSION")
+    )];
+    if roles != Roles::ALL {
+        lines.push(format!("  roles    {}", roles.names().join(", ")));
+    }
+    if roles.ingest {
+        lines.push(format!(
+            "  push     curl {url}/api/v1/push -d '{{\"device\":\"pump-7\",\"fields\":{{\"temperature\":21.5}}}}'"
+        ));
+    }
+    if roles.query {
+        lines.push(format!(
+            "  query    curl '{url}/api/v1/query?query=temperature'"
+        ));
+        lines.push(format!(
+            "  Grafana  a Prometheus data source with the URL {url}"
+        ));
+    }
+    if let Some(dir) = data_dir {
+        let data = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+        lines.push(format!("  data     {}", data.display()));
+    }
+    lines.push(format!(
+        "  more     {url}/ lists all paths; `millrace demo` pushes a simulated fleet; Ctrl-C stops"
+    ));
+    lines.join("\n")
 }

@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::diff::DiffArgs;
 use crate::commands::inspect::InspectArgs;
+use crate::commands::queue::QueueArgs;
 use crate::commands::replay::ReplayArgs;
-use crate::commands::tail::{RecordArgs, TailArgs};
 use crate::commands::verify::VerifyArgs;
 use crate::config::kind::{Kind, Raw};
 use crate::config::{ConfigError, Layers};
@@ -56,9 +56,8 @@ pub enum Command {
     ///
     /// Backfills the last hour first, so that graphs are not empty.
     Demo(DemoArgs),
-    /// Look at the queue's records
-    #[command(subcommand)]
-    Queue(QueueCommand),
+    /// Look after the queue: create the topic, see the lag, look at records
+    Queue(QueueArgs),
     /// Apply records of the queue again, to a store in a directory of its own
     Replay(ReplayArgs),
     /// Compare the stores of two data directories, sample by sample
@@ -73,15 +72,6 @@ pub enum Command {
     Version,
 }
 
-/// What to do with the queue.
-#[derive(Debug, Subcommand)]
-pub enum QueueCommand {
-    /// Print records as JSON lines, the newest ones or from some point on
-    Tail(TailArgs),
-    /// Print one record whole
-    Inspect(RecordArgs),
-}
-
 /// Settings by file and flags.
 #[derive(Debug, Default, Args)]
 pub struct ConfigArgs {
@@ -94,6 +84,9 @@ pub struct ConfigArgs {
     /// Directory of queue and store; the setting `data_dir`
     #[arg(long, global = true, value_name = "DIR")]
     pub data_dir: Option<String>,
+    /// Parts that this process runs: ingest, store, query or all, comma-separated; the setting `roles`
+    #[arg(long = "role", global = true, value_name = "ROLES")]
+    pub roles: Option<String>,
     /// Any setting, such as ingest.max_age=7d; may be given several times
     #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
@@ -119,6 +112,9 @@ impl ConfigArgs {
         }
         if let Some(dir) = &self.data_dir {
             flags.push(("--data-dir", "data_dir".to_owned(), dir.clone()));
+        }
+        if let Some(roles) = &self.roles {
+            flags.push(("--role", "roles".to_owned(), roles.clone()));
         }
         Ok(Layers {
             file: self.config.clone(),

@@ -44,6 +44,9 @@ pub enum Failure {
         /// What the system says.
         source: io::Error,
     },
+    /// The queue on Kafka is not what the configuration asks for.
+    #[error("{0}")]
+    Refused(String),
     /// The queue or the store does not open.
     #[error("{0}")]
     Data(String),
@@ -68,7 +71,7 @@ impl Failure {
     #[must_use]
     pub fn code(&self) -> u8 {
         match self {
-            Self::Config(_) => 78,
+            Self::Config(_) | Self::Refused(_) => 78,
             Self::Locked { .. } => 75,
             Self::DataDir { .. } => 73,
             Self::Listen { .. } | Self::Client(_) => 69,

@@ -16,12 +16,15 @@ mod config;
 mod demo;
 mod failure;
 mod http;
+mod lag;
 mod lock;
 mod logging;
+mod open;
 mod options;
 mod pipeline;
 mod process;
 mod query;
+mod queue;
 mod records;
 mod routes;
 mod run;
@@ -33,8 +36,8 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use millrace_log::fs::OsFs;
 
-use crate::cli::{Cli, Command, QueueCommand};
-use crate::commands::{diff, inspect, replay, tail, verify};
+use crate::cli::{Cli, Command};
+use crate::commands::{diff, inspect, replay, verify};
 use crate::failure::Failure;
 
 /// The system's allocator keeps what a burst took for ever; jemalloc gives it back, and is quicker
@@ -61,13 +64,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             print(&config::effective(&configuration(&cli.config)?))
         }
         Some(Command::Demo(args)) => demo::run(&args),
-        Some(Command::Queue(command)) => {
-            let config = configuration(&cli.config)?;
-            match command {
-                QueueCommand::Tail(args) => tail::tail(&config, &args),
-                QueueCommand::Inspect(args) => tail::inspect(&config, &args),
-            }
-        }
+        Some(Command::Queue(args)) => commands::queue::run(&args, &configuration(&cli.config)?),
         Some(Command::Replay(args)) => replay::run(&configuration(&cli.config)?, &args),
         Some(Command::Inspect(args)) => inspect::run(&args),
         Some(Command::Verify(args)) => verify::run(&args),

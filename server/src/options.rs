@@ -2,16 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use millrace_ingest::{IngestOptions, Limits, StringFields};
-use millrace_model::ShardKey;
+use millrace_ingest::{
+    DeltaTemporality, IngestOptions, Limits, OtlpOptions, StringFields, TranslationStrategy,
+};
+use millrace_model::{PartitionId, ShardKey};
 use millrace_query::EngineOptions;
 use millrace_query::api::{ApiOptions, CorsOrigin};
 use millrace_queue::{AppenderOptions, EmbeddedOptions};
 use millrace_store::{StoreOptions, WalSync};
 
 use crate::config::Config;
-use crate::config::kind::{StringFieldsSetting, WalSyncSetting};
-use crate::config::settings::SETTINGS;
+use crate::config::kind::{
+    DeltaSetting, StringFieldsSetting, TranslationStrategySetting, WalSyncSetting,
+};
+use crate::config::settings::{Otlp, SETTINGS};
 use crate::http::HttpLimits;
 
 /// Connections.
@@ -53,6 +57,14 @@ pub fn queue(config: &Config, existing: Option<u32>, processors: usize) -> Embed
             .max(queue.max_batch_bytes.as_usize()),
         ..defaults
     }
+}
+
+/// The partitions that this store owns, of so many.
+#[must_use]
+pub fn owned(config: &Config, partitions: u32) -> Vec<PartitionId> {
+    let cluster = &config.cluster;
+    let mine = |partition: &u32| partition % cluster.nodes == cluster.ordinal;
+    (0..partitions).filter(mine).map(PartitionId).collect()
 }
 
 /// The way into the queue.
@@ -109,10 +121,37 @@ pub fn ingest(config: &Config) -> IngestOptions {
         },
         influx_separator: ingest.influx_separator.clone(),
         influx_database_label: ingest.influx_database_label.clone(),
+        otlp: otlp(&config.otlp),
         decode_threads: ingest.decode_threads.or(defaults.decode_threads),
         decode_queue: ingest.decode_queue,
         decode_memory_bytes: ingest.decode_memory_bytes.as_usize(),
         series_cache_bytes: ingest.series_cache_bytes.as_usize(),
+    }
+}
+
+fn otlp(otlp: &Otlp) -> OtlpOptions {
+    OtlpOptions {
+        translation: match otlp.translation_strategy {
+            TranslationStrategySetting::UnderscoreEscapingWithSuffixes => {
+                TranslationStrategy::UnderscoreEscapingWithSuffixes
+            }
+            TranslationStrategySetting::UnderscoreEscapingWithoutSuffixes => {
+                TranslationStrategy::UnderscoreEscapingWithoutSuffixes
+            }
+            TranslationStrategySetting::NoUtf8EscapingWithSuffixes => {
+                TranslationStrategy::NoUtf8EscapingWithSuffixes
+            }
+            TranslationStrategySetting::NoTranslation => TranslationStrategy::NoTranslation,
+        },
+        promote_resource_attributes: otlp.promote_resource_attributes.clone(),
+        promote_all_resource_attributes: otlp.promote_all_resource_attributes,
+        ignore_resource_attributes: otlp.ignore_resource_attributes.clone(),
+        keep_identifying_resource_attributes: otlp.keep_identifying_resource_attributes,
+        promote_scope_metadata: otlp.promote_scope_metadata,
+        delta: match otlp.delta {
+            DeltaSetting::Refuse => DeltaTemporality::Refuse,
+            DeltaSetting::Store => DeltaTemporality::Store,
+        },
     }
 }
 
@@ -194,6 +233,32 @@ mod tests {
             3,
             "refused when the queue is opened"
         );
+    }
+
+    #[test]
+    fn a_node_owns_each_nth_partition() {
+        let owned = |ordinal: u32, nodes: u32| {
+            let flag = |key: &str, value: String| ("--set", key.to_owned(), value);
+            let layers = Layers {
+                flags: vec![
+                    flag("queue.backend", "kafka".to_owned()),
+                    flag("queue.kafka.brokers", "b:1".to_owned()),
+                    flag("roles", "store".to_owned()),
+                    flag("cluster.nodes", nodes.to_string()),
+                    flag("cluster.ordinal", ordinal.to_string()),
+                ],
+                ..Layers::default()
+            };
+            let config = load(&OsFs, &layers).unwrap();
+            let owned = super::owned(&config, 7);
+            owned.into_iter().map(|p| p.0).collect::<Vec<_>>()
+        };
+        if cfg!(feature = "kafka") {
+            assert_eq!(owned(0, 1), [0, 1, 2, 3, 4, 5, 6]);
+            assert_eq!(owned(0, 3), [0, 3, 6]);
+            assert_eq!(owned(1, 3), [1, 4]);
+            assert_eq!(owned(2, 3), [2, 5]);
+        }
     }
 
     /// A default that stands in two places must be the same in both.

@@ -6,28 +6,30 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use millrace_model::{Offset, PartitionId};
-use millrace_queue::Consumer;
+use millrace_model::{Offset, PartitionId, TimestampMs};
 use millrace_store::shard::{ShardState, ShardStatus, StopCode};
 use millrace_store::{Gap, Store};
-use parking_lot::Mutex;
 use prometheus::Registry;
 use serde::Serialize;
 use serde_json::json;
-use tracing::warn;
 
 use crate::app::{App, Parts, Stage};
+use crate::lag::Lag;
 
 #[derive(Serialize)]
 struct Pipeline {
     stage: Stage,
     detail: String,
     queue: Option<String>,
+    roles: Vec<&'static str>,
+    /// Why the queue does not tell where it ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
     partitions: Vec<Partition>,
 }
 
 /// Offsets are those of the queue; each is the next one, so that everything below it is meant.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Partition {
     partition: u32,
     state: &'static str,
@@ -44,13 +46,17 @@ struct Partition {
     /// Where it did not go on reading where it had stopped.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     gaps: Vec<GapStatus>,
-    /// Everything below it is durable in the queue.
-    end_offset: u64,
+    /// Everything below it is durable in the queue. Unknown if the queue does not tell.
+    end_offset: Option<u64>,
     /// Everything below it can be read.
-    applied_offset: u64,
+    applied_offset: Option<u64>,
     /// Everything below it is in blocks.
-    sealed_offset: u64,
-    lag_records: u64,
+    sealed_offset: Option<u64>,
+    lag_records: Option<u64>,
+    /// Records times the samples that a record has had on average since the start.
+    lag_samples_estimate: Option<u64>,
+    /// Age of the oldest record that is not applied.
+    lag_seconds: Option<f64>,
     memtable_bytes: u64,
     memtable_series: u64,
     memtable_samples: u64,
@@ -87,13 +93,12 @@ impl From<Gap> for GapStatus {
 }
 
 impl Partition {
-    fn new(shard: ShardStatus, end: Option<Offset>) -> Self {
-        // Applied and end are read one after the other, so the store may seem ahead for a moment.
-        let end = end.map_or(shard.applied, |end| end.max(shard.applied));
-        let (state, code, reason) = match shard.state {
-            ShardState::Running => ("running", None, None),
-            ShardState::Stopped { code, reason } => ("stopped", Some(code), Some(reason)),
-            ShardState::Closed => ("closed", None, None),
+    fn new(shard: ShardStatus, end: Option<Offset>, lag: Option<Lag>) -> Self {
+        let (state, code, reason) = match (shard.state, shard.unreadable) {
+            (ShardState::Running, None) => ("running", None, None),
+            (ShardState::Running, Some(reason)) => ("unreadable", None, Some(reason)),
+            (ShardState::Stopped { code, reason }, _) => ("stopped", Some(code), Some(reason)),
+            (ShardState::Closed, _) => ("closed", None, None),
         };
         Self {
             partition: shard.partition.0,
@@ -103,10 +108,14 @@ impl Partition {
             resolve: code.map_or_else(Vec::new, |code| code.commands(shard.partition)),
             queue: shard.queue.to_string(),
             gaps: shard.gaps.into_iter().map(GapStatus::from).collect(),
-            end_offset: end.0,
-            applied_offset: shard.applied.0,
-            sealed_offset: shard.sealed.0,
-            lag_records: end.0 - shard.applied.0,
+            // Applied and end are read one after the other, so the store may seem ahead for a
+            // moment.
+            end_offset: end.map(|end| end.0.max(shard.applied.0)),
+            applied_offset: Some(shard.applied.0),
+            sealed_offset: Some(shard.sealed.0),
+            lag_records: lag.map(|lag| lag.records),
+            lag_samples_estimate: lag.and_then(|lag| lag.samples),
+            lag_seconds: lag.and_then(|lag| lag.seconds),
             memtable_bytes: shard.memtable_bytes,
             memtable_series: shard.memtable_series,
             memtable_samples: shard.memtable_samples,
@@ -117,67 +126,121 @@ impl Partition {
             replayed_records: shard.replayed_records,
         }
     }
+
+    /// A partition that is looked at by a process without its store.
+    fn unowned(queue: &str, partition: PartitionId, end: Offset) -> Self {
+        Self {
+            queue: queue.to_owned(),
+            partition: partition.0,
+            state: "elsewhere",
+            end_offset: Some(end.0),
+            ..Self::default()
+        }
+    }
 }
 
 /// Answers the request.
 pub async fn status(State(app): State<Arc<App>>) -> Response {
     let (stage, detail) = app.stage();
+    let (partitions, problem) = {
+        let app = app.clone();
+        // Brokers may take their time.
+        let asked = tokio::task::spawn_blocking(move || {
+            app.parts()
+                .map(|parts| partitions(parts, app.clock.now()))
+                .unwrap_or_default()
+        });
+        asked
+            .await
+            .unwrap_or_else(|error| (Vec::new(), Some(format!("a panic: {error}"))))
+    };
+    let parts = app.parts();
     let data = Pipeline {
         stage,
         detail,
-        queue: app
-            .parts()
-            .map(|parts| parts.store.applied().queue.to_string()),
-        partitions: app.parts().map(partitions).unwrap_or_default(),
+        queue: parts.map(|parts| parts.queue.identity().id.to_string()),
+        roles: parts.map(|parts| parts.roles.names()).unwrap_or_default(),
+        problem,
+        partitions,
     };
     Json(json!({"status": "success", "data": data})).into_response()
 }
 
-fn partitions(parts: &Parts) -> Vec<Partition> {
-    let ends = parts.ends.read();
-    let shards = parts.store.status().into_iter();
-    shards
-        .map(|shard| {
-            let end = ends.get(&shard.partition).copied();
-            Partition::new(shard, end)
-        })
-        .collect()
+/// The partitions, and why the queue does not tell its end, if it does not.
+fn partitions(parts: &Parts, now: TimestampMs) -> (Vec<Partition>, Option<String>) {
+    let (ends, problem) = match parts.queue.bounds(&watched(parts)) {
+        Ok(bounds) => (bounds, None),
+        Err(problem) => (BTreeMap::new(), Some(problem)),
+    };
+    let partitions = match &parts.store {
+        Some(store) => {
+            let shard = |shard: ShardStatus| {
+                let end = ends.get(&shard.partition).map(|bounds| bounds.end);
+                let lag = end.map(|end| parts.lag.look(&shard, end, now));
+                Partition::new(shard, end, lag)
+            };
+            store.status().into_iter().map(shard).collect()
+        }
+        None => {
+            let queue = parts.queue.identity().id.to_string();
+            let ends = ends.into_iter();
+            ends.map(|(partition, bounds)| Partition::unowned(&queue, partition, bounds.end))
+                .collect()
+        }
+    };
+    (partitions, problem)
 }
 
-/// Knows where each partition of the queue ends.
-#[derive(Debug)]
-pub struct QueueEnds(Mutex<Vec<Box<dyn Consumer>>>);
-
-impl QueueEnds {
-    /// One consumer for each partition; they only look.
-    #[must_use]
-    pub fn new(consumers: Vec<Box<dyn Consumer>>) -> Self {
-        Self(Mutex::new(consumers))
+/// The partitions that this process has to do with: those of its store, or all.
+fn watched(parts: &Parts) -> Vec<PartitionId> {
+    match &parts.store {
+        Some(store) => store.owned(),
+        None => (0..parts.queue.identity().partitions)
+            .map(PartitionId)
+            .collect(),
     }
+}
 
-    /// The next offset of each partition. One that the queue does not tell is not there.
-    #[must_use]
-    pub fn read(&self) -> BTreeMap<PartitionId, Offset> {
-        let consumers = self.0.lock();
-        let end = |consumer: &dyn Consumer| match consumer.end() {
-            Ok(end) => Some((consumer.partition(), end)),
-            Err(error) => {
-                warn!(partition = %consumer.partition(), %error, "the queue does not tell its end");
-                None
-            }
-        };
-        consumers
-            .iter()
-            .filter_map(|consumer| end(&**consumer))
-            .collect()
+/// Looks at the lag, for the metrics.
+///
+/// # Errors
+///
+/// In words, why the queue does not tell its end.
+pub fn look(parts: &Parts, now: TimestampMs) -> Result<(), String> {
+    let bounds = parts.queue.bounds(&watched(parts))?;
+    parts.lag.note_bounds(&bounds);
+    let shards = parts.store.as_ref().map(|store| store.status());
+    for shard in shards.into_iter().flatten() {
+        if let Some(bounds) = bounds.get(&shard.partition) {
+            parts.lag.look(&shard, bounds.end, now);
+        }
     }
+    Ok(())
+}
+
+/// The partitions that cannot be read just now, in words.
+#[must_use]
+pub fn unreadable(parts: &Parts) -> Vec<String> {
+    let shards = parts.store.as_ref().map(|store| store.status());
+    let shards = shards.into_iter().flatten();
+    shards
+        .filter_map(|shard| {
+            let reason = shard.unreadable?;
+            Some(format!(
+                "partition {} cannot be read: {reason}",
+                shard.partition
+            ))
+        })
+        .collect()
 }
 
 /// What has failed for good, in words; empty if nothing has.
 #[must_use]
 pub fn failures(parts: &Parts, registry: &Registry) -> Vec<String> {
     let mut failures = queue_failures(registry);
-    failures.extend(stopped(&parts.store));
+    if let Some(store) = &parts.store {
+        failures.extend(stopped(store));
+    }
     failures
 }
 

@@ -18,7 +18,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing::error;
 
 use crate::app::{App, Stage};
+use crate::config::kind::Roles;
 use crate::pipeline;
+use crate::queue::durability;
 
 /// Seconds after which a client should ask again while the server starts or stops.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("2");
@@ -34,6 +36,7 @@ pub fn router(app: &Arc<App>) -> Router {
         .route("/-/quit", post(no_lifecycle).put(no_lifecycle))
         .route("/version", get(version))
         .route("/api/v1/status/pipeline", get(pipeline::status))
+        .route("/api/v1/status/durability", get(durability))
         .method_not_allowed_fallback(wrong_method)
         .fallback(to_parts)
         .with_state(app.clone());
@@ -61,27 +64,40 @@ async fn no_sniffing(mut response: Response) -> Response {
 
 /// Push and query go to the opened parts; until there are such, clients are asked to come again.
 async fn to_parts(State(app): State<Arc<App>>, request: Request) -> Response {
-    let (stage, detail) = app.stage();
-    let parts = match stage {
+    let parts = match app.stage().0 {
         // Whoever was told "stored" by the last process must not be shown less by this one.
         Stage::OpeningQueue | Stage::RecoveringStore | Stage::CatchingUp => None,
-        Stage::Ready | Stage::Failed | Stage::Stopping => app.parts(),
+        Stage::Ready | Stage::Hindered | Stage::Failed | Stage::Stopping => app.parts(),
     };
     match parts {
         Some(parts) => match parts.router.clone().oneshot(request).await {
             Ok(response) => response,
             Err(infallible) => match infallible {},
         },
-        None => unavailable(&format!("the server is {}", with_detail(stage, &detail))),
+        None => not_open_yet(&app),
     }
 }
 
-/// For paths that nobody serves.
-pub async fn unknown_path(uri: Uri) -> Response {
+/// For what needs the opened parts.
+pub fn not_open_yet(app: &App) -> Response {
+    let (stage, detail) = app.stage();
+    unavailable(&format!("the server is {}", with_detail(stage, &detail)))
+}
+
+/// For paths that nobody serves, or not in these roles.
+pub fn unknown_path(roles: Roles, uri: &Uri) -> Response {
+    let elsewhere = if roles == Roles::ALL {
+        String::new()
+    } else {
+        format!("; this process runs only {}", roles.names().join(", "))
+    };
     failure(
         StatusCode::NOT_FOUND,
         "not_found",
-        &format!("no such path: {}; / lists what there is", uri.path()),
+        &format!(
+            "no such path: {}; / lists what there is{elsewhere}",
+            uri.path()
+        ),
     )
 }
 
@@ -173,6 +189,7 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
         Stage::OpeningQueue
         | Stage::RecoveringStore
         | Stage::CatchingUp
+        | Stage::Hindered
         | Stage::Failed
         | Stage::Stopping => (
             StatusCode::SERVICE_UNAVAILABLE,
@@ -207,7 +224,11 @@ const INDEX: &str = concat!(
 
 Push
   POST /api/v1/push            JSON or NDJSON of devices
-  POST /api/v1/write           Prometheus remote write
+  POST /api/v1/write           Prometheus remote write 1.0 and 2.0
+  POST /v1/metrics             OpenTelemetry (OTLP/HTTP), protobuf and JSON
+  POST /api/v1/import/prometheus  text exposition format, OpenMetrics
+  PUT|POST /metrics/job/<job>  the same, as a Pushgateway takes it
+  POST /api/v1/import, /api/v1/import/csv  JSON lines and CSV, as VictoriaMetrics takes them
   POST /write, /api/v2/write   Influx line protocol
 
 Query (the Prometheus HTTP API; Grafana: a Prometheus data source with this server's URL)
@@ -222,6 +243,7 @@ Status
   GET /-/ready                 it takes and answers requests; before, how far it is
   GET /metrics                 figures for Prometheus
   GET /api/v1/status/pipeline  queue and store by partition: written, applied, lag
+  GET /api/v1/status/durability  what an acknowledged push survives, and what that is made of
 "
 );
 

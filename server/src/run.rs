@@ -4,32 +4,27 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use chrono::DateTime;
-use millrace_ingest::Ingest;
 use millrace_log::SystemClock;
 use millrace_log::fs::{Fs, OsFs};
 use millrace_model::{Clock, Offset, PartitionId};
-use millrace_query::Engine;
-use millrace_query::api::{self, Api, ApiMetrics};
-use millrace_queue::{Appender, EmbeddedQueue};
 use millrace_store::Store;
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tower_http::compression::CompressionLayer;
-use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate};
+use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
-use crate::app::{App, Parts, Stage};
+use crate::app::{App, Stage};
 use crate::config::Config;
+use crate::config::kind::QueueBackend;
 use crate::failure::Failure;
 use crate::http::{Drained, HttpMetrics, Serving, serve};
 use crate::lock::DirLock;
-use crate::pipeline::QueueEnds;
-use crate::source::{StoreFreshness, StoreSource};
-use crate::{banner, companions, logging, options, pipeline, process, records, routes};
+use crate::open::{close, open};
+use crate::queue::Queue;
+use crate::{banner, logging, options, pipeline, process, routes};
 
 /// How often the lag is looked at while it is caught up.
 const CATCH_UP_INTERVAL: Duration = Duration::from_millis(5);
@@ -37,14 +32,15 @@ const CATCH_UP_INTERVAL: Duration = Duration::from_millis(5);
 /// How often it is looked for parts that have failed.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Everything that has to be put in order at the end.
-struct Opened {
-    queue: EmbeddedQueue,
-    store: Arc<Store>,
-    appender: Appender,
-    /// Where the queue ended when it was opened.
-    recovered: BTreeMap<PartitionId, Offset>,
-}
+/// How often the lag is measured for the metrics.
+const LAG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a queue may be out of reach before the process is not ready: a leader change is no
+/// reason.
+const CUT_OFF_AFTER: Duration = Duration::from_secs(10);
+
+/// How often it is looked again at what the queue's durability is made of.
+const LOOK_AGAIN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Starts everything and serves until SIGTERM or SIGINT.
 ///
@@ -61,7 +57,11 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     }
     let fs: Arc<dyn Fs> = Arc::new(OsFs);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let lock = DirLock::take(&fs, &config.top.data_dir, &holder(config, &*clock))?;
+    // Without a store and an embedded queue nothing is kept here, so that needs no directory.
+    let keeps_data = config.top.roles.store || config.queue.backend == QueueBackend::Embedded;
+    let lock = keeps_data
+        .then(|| DirLock::take(&fs, &config.top.data_dir, &holder(config, &*clock)))
+        .transpose()?;
     let connections = process::connections_that_fit(config.server.max_connections);
 
     let listen = |source| Failure::Listen {
@@ -82,7 +82,11 @@ pub fn run(config: &Config) -> Result<(), Failure> {
         })?;
     crate::print(&format!(
         "{}\n",
-        banner::text(address, &config.top.data_dir)
+        banner::text(
+            address,
+            config.top.roles,
+            keeps_data.then_some(&*config.top.data_dir)
+        )
     ))?;
 
     let started = clock.now();
@@ -170,8 +174,10 @@ async fn life(
             tokio::select! {
                 () = watch_for_failure(&app) => {}
                 () = retain(&app, &queue) => {}
+                () = look_again(&app, &queue) => {}
+                () = watch_lag(&app) => {}
                 () = async {
-                    catch_up(&app, &store, &recovered).await;
+                    catch_up(&app, store.as_deref(), &recovered).await;
                     std::future::pending::<()>().await;
                 } => {}
             }
@@ -199,135 +205,21 @@ async fn life(
             "requests in flight were cut at the end of the grace"
         );
     }
-    let closing = tokio::task::spawn_blocking(move || close(opened));
+    let closing = tokio::task::spawn_blocking(move || close(&opened));
     joined(closing.await).and_then(|closed| closed)?;
     info!("stopped");
     Ok(())
-}
-
-/// Processors that this process may use.
-fn processors() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn joined<T>(result: Result<T, tokio::task::JoinError>) -> Result<T, Failure> {
     result.map_err(|error| Failure::Shutdown(format!("a task of the server panicked: {error}")))
 }
 
-/// Opens queue and store, starts the shards and hands push and query to the routes. Blocks.
-fn open(app: &App, fs: &Arc<dyn Fs>, config: &Config) -> Result<Opened, Failure> {
-    let data = |error: &dyn std::fmt::Display| Failure::Data(error.to_string());
-    let dir = &config.top.data_dir;
-    let registry = &app.registry;
-    let begun = app.clock.monotonic();
-
-    app.enter(Stage::OpeningQueue, "");
-    let queue_dir = dir.join("queue");
-    let existing =
-        EmbeddedQueue::stored_identity(&**fs, &queue_dir).map_err(|error| data(&error))?;
-    let queue = EmbeddedQueue::open(
-        fs.clone(),
-        app.clock.clone(),
-        &queue_dir,
-        options::queue(
-            config,
-            existing.map(|identity| identity.partitions),
-            processors(),
-        ),
-        registry,
-    )
-    .map_err(|error| data(&error))?;
-
-    app.enter(Stage::RecoveringStore, "");
-    let store_dir = dir.join("store");
-    let store = Store::open(
-        fs.clone(),
-        app.clock.clone(),
-        &store_dir,
-        options::store(config),
-        queue.identity(),
-        registry,
-    )
-    .map_err(|error| data(&error))?;
-    let store = Arc::new(store);
-
-    app.enter(Stage::CatchingUp, "");
-    // Each shard finds out for itself whether it may go on where it stands.
-    let consumers = || -> Vec<_> {
-        let partitions = (0..queue.identity().partitions).map(PartitionId);
-        partitions
-            .map(|partition| queue.reader(partition))
-            .collect()
-    };
-    let ends = QueueEnds::new(consumers());
-    let recovered = ends.read();
-    store.start(consumers()).map_err(|error| data(&error))?;
-
-    let appender = Appender::new(queue.producer(), options::appender(config), registry);
-    let ingest = Ingest::new(
-        options::ingest(config),
-        appender.clone(),
-        app.clock.clone(),
-        registry,
-    );
-    let router =
-        parts_router(app, config, &ingest, &store, &queue).map_err(|error| data(&error))?;
-    app.install(Parts {
-        router,
-        store: store.clone(),
-        ends,
-    });
-    info!(
-        seconds = app.clock.monotonic().saturating_sub(begun).as_secs_f64(),
-        partitions = queue.identity().partitions,
-        queue = %queue.identity().id,
-        "queue and store are open"
-    );
-    Ok(Opened {
-        queue,
-        store,
-        appender,
-        recovered,
-    })
-}
-
-fn parts_router(
-    app: &App,
-    config: &Config,
-    ingest: &Ingest,
-    store: &Arc<Store>,
-    queue: &EmbeddedQueue,
-) -> Result<Router, prometheus::Error> {
-    let source = Arc::new(StoreSource(store.clone()));
-    let query = api::router(Api {
-        engine: Arc::new(Engine::new(source.clone(), options::engine(config))),
-        source,
-        clock: app.clock.clone(),
-        freshness: Arc::new(StoreFreshness(store.clone())),
-        companions: companions::of_store(store, config, &app.registry),
-        options: options::api(config),
-        metrics: ApiMetrics::new(&app.registry)?,
-    });
-    Ok(Router::new()
-        .merge(query.layer(compression()))
-        .merge(ingest.router())
-        .merge(records::router(Arc::new(queue.clone())))
-        .fallback(routes::unknown_path))
-}
-
-/// Answers are compressed as the client wishes, but for those that are compressed already.
-fn compression() -> CompressionLayer<impl Predicate> {
-    let chunks = NotForContentType::const_new("application/x-streamed-protobuf");
-    CompressionLayer::new()
-        .gzip(true)
-        .zstd(true)
-        .compress_when(DefaultPredicate::new().and(chunks))
-}
-
 /// Ready only once everything that was acknowledged before the start can be read: a client that was
 /// told "stored" by the last process shall find it in this one.
-async fn catch_up(app: &App, store: &Store, recovered: &BTreeMap<PartitionId, Offset>) {
+async fn catch_up(app: &App, store: Option<&Store>, recovered: &BTreeMap<PartitionId, Offset>) {
     let behind = || -> u64 {
+        let Some(store) = store else { return 0 };
         let applied = store.applied();
         let left = |(partition, end): (&PartitionId, &Offset)| {
             let applied = applied.next.get(partition).map_or(0, |applied| applied.0);
@@ -348,45 +240,99 @@ async fn catch_up(app: &App, store: &Store, recovered: &BTreeMap<PartitionId, Of
 }
 
 /// A partition or shard that fails stays so until a restart, and the process is not ready any more:
-/// it answers what it still can, and whoever watches it is told.
+/// it answers what it still can, and whoever watches it is told. A queue that cannot be read for a
+/// while makes it not ready for that while.
 async fn watch_for_failure(app: &App) {
     let mut ticks = tokio::time::interval(WATCH_INTERVAL);
+    let mut cut_off_since = None;
     loop {
         ticks.tick().await;
-        let failures = app
-            .parts()
-            .map(|parts| pipeline::failures(parts, &app.registry))
-            .unwrap_or_default();
+        let Some(parts) = app.parts() else { continue };
+        let failures = pipeline::failures(parts, &app.registry);
         if !failures.is_empty() {
             let reason = failures.join("; ");
             error!(%reason, "part of the pipeline has failed; restart millrace once the cause is gone");
             return app.enter(Stage::Failed, reason);
         }
+        let mut hindrances = pipeline::unreadable(parts);
+        hindrances.extend(parts.lag.problem());
+        let now = app.clock.monotonic();
+        let hindered = app.stage().0 == Stage::Hindered;
+        if hindrances.is_empty() {
+            cut_off_since = None;
+            if hindered {
+                info!("the queue can be read again");
+                app.enter(Stage::Ready, "");
+            }
+            continue;
+        }
+        let since = *cut_off_since.get_or_insert(now);
+        let ready = app.stage().0 == Stage::Ready;
+        if hindered || (ready && now.saturating_sub(since) >= CUT_OFF_AFTER) {
+            let reason = hindrances.join("; ");
+            if ready {
+                warn!(%reason, "the queue cannot be read; it is tried again and again");
+            }
+            app.enter(Stage::Hindered, reason);
+        }
     }
 }
 
-/// The way of a sample: nothing is acknowledged any more, then the queue has it, then the store
-/// has synced what it applied.
-fn close(opened: Opened) -> Result<(), Failure> {
-    opened.appender.close();
-    let closed = opened
-        .store
-        .close()
-        .map_err(|error| Failure::Shutdown(error.to_string()));
-    opened.queue.close();
-    closed
+/// Measures the lag for the metrics. Ends only with its task.
+async fn watch_lag(app: &Arc<App>) {
+    let mut ticks = tokio::time::interval(LAG_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let app = app.clone();
+        let looking = tokio::task::spawn_blocking(move || {
+            if let Some(parts) = app.parts() {
+                let looked = pipeline::look(parts, app.clock.now());
+                parts.lag.note_problem(looked.err());
+            }
+        });
+        if let Err(error) = looking.await {
+            error!(%error, "measuring the lag panicked");
+        }
+    }
+}
+
+/// Looks again at what durability is made of: somebody may change a topic while it is used.
+async fn look_again(app: &Arc<App>, queue: &Arc<dyn Queue>) {
+    if !queue.is_remote() {
+        return std::future::pending().await;
+    }
+    let mut ticks = tokio::time::interval(LOOK_AGAIN_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let (app, queue) = (app.clone(), queue.clone());
+        let looking = tokio::task::spawn_blocking(move || {
+            let looked = queue.look_again();
+            if let Some(parts) = app.parts() {
+                parts.durability.note(&queue.durability());
+            }
+            looked
+        });
+        match looking.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "the topic could not be looked at again"),
+            Err(error) => error!(%error, "looking at the topic panicked"),
+        }
+    }
 }
 
 /// How often the queue's retention is enforced where no appends do it.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Lets the queue forget what it may, also while nobody pushes. Ends only with its task.
-async fn retain(app: &App, queue: &EmbeddedQueue) {
+async fn retain(app: &App, queue: &Arc<dyn Queue>) {
     let mut ticks = tokio::time::interval(RETENTION_INTERVAL);
     loop {
         ticks.tick().await;
         let (queue, now) = (queue.clone(), app.clock.now());
-        let removing = tokio::task::spawn_blocking(move || queue.enforce_retention(now));
+        let removing = tokio::task::spawn_blocking(move || queue.retain(now));
         match removing.await {
             Ok(Ok(())) => {}
             // The partition says so itself on `/-/ready`, if it can take no more appends.

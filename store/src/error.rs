@@ -176,7 +176,15 @@ pub enum StoreError {
         /// Our queue.
         ours: QueueId,
     },
-    /// The consumers that were given do not fit the shards.
+    /// A position in a partition that another store owns.
+    #[error("partition {partition} belongs to another store, this one owns {owned:?}", owned = .owned.iter().map(|p| p.0).collect::<Vec<_>>())]
+    NotOwned {
+        /// The partition.
+        partition: PartitionId,
+        /// Those that are owned here.
+        owned: Vec<PartitionId>,
+    },
+    /// The consumers or the partitions that were given do not fit the shards.
     #[error("{what} (partition {partition})")]
     Consumers {
         /// What is wrong.

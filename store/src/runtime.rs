@@ -268,6 +268,7 @@ impl Lane {
     fn wait_for_queue(&self, reason: &str, backoff: &mut Duration) -> bool {
         let partition = self.shard.partition().0;
         tracing::warn!(partition, reason, ?backoff, "queue unavailable");
+        self.shard.shared().set_unreadable(Some(reason));
         let stop = self.pause(*backoff);
         *backoff = (*backoff * 2).min(BACKOFF_MAX);
         stop
@@ -289,7 +290,10 @@ impl Lane {
                 .consumer
                 .poll(self.options.poll_bytes, wait, &mut records)
             {
-                Ok(()) => backoff = BACKOFF_MIN,
+                Ok(()) => {
+                    backoff = BACKOFF_MIN;
+                    self.shard.shared().set_unreadable(None);
+                }
                 Err(ConsumeError::Closed) => {
                     self.drain_seal()?;
                     return Ok(());

@@ -26,13 +26,15 @@ use crate::runtime::Runtime;
 use crate::shard::{Shard, ShardContext, ShardStatus, Shared, View};
 use crate::tombstone::Tombstone;
 
-/// The store of one queue: a shard for each of its partitions.
+/// The store of one queue: a shard for each of its partitions, or for those of them that this store
+/// owns while others own the rest.
 ///
 /// Reads are answered from the moment it is open; [`start`](Self::start) lets it consume.
 #[derive(Debug)]
 pub struct Store {
     identity: QueueIdentity,
     options: StoreOptions,
+    /// In order of their partitions.
     shared: Vec<Arc<Shared>>,
     dead_letters: Vec<DeadLetterReader>,
     runtime: Mutex<Stage>,
@@ -48,7 +50,8 @@ enum Stage {
 }
 
 impl Store {
-    /// Opens the shards under `dir`, each on a thread of its own, and recovers them.
+    /// Opens the shards of all partitions under `dir`, each on a thread of its own, and recovers
+    /// them.
     ///
     /// # Errors
     ///
@@ -61,19 +64,43 @@ impl Store {
         identity: &QueueIdentity,
         registry: &Registry,
     ) -> Result<Self, StoreError> {
+        let all: Vec<_> = (0..identity.partitions).map(PartitionId).collect();
+        Self::open_partitions(fs, clock, dir, options, identity, &all, registry)
+    }
+
+    /// Opens the shards of the partitions `owned` alone, in any order, each named once. What `dir`
+    /// holds of other partitions is left as it is. Together they get the memory of the options.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open); and [`StoreError::Consumers`] for a partition that the queue has
+    /// not, or that is named twice.
+    pub fn open_partitions(
+        fs: Arc<dyn Fs>,
+        clock: Arc<dyn Clock>,
+        dir: &Path,
+        options: StoreOptions,
+        identity: &QueueIdentity,
+        owned: &[PartitionId],
+        registry: &Registry,
+    ) -> Result<Self, StoreError> {
+        let owned = check_owned(owned, identity)?;
         if let Some(what) = options.compaction.check(options.block_window) {
             return Err(StoreError::Options { what });
         }
         let context = ShardContext {
             fs,
             clock,
-            options: options.clone(),
+            options: StoreOptions {
+                memtable_bytes: share_of_all(options.memtable_bytes, &owned, identity),
+                ..options.clone()
+            },
             identity: identity.clone(),
             metrics: StoreMetrics::register(registry)?,
         };
         // Before the shards would create it, all at the same time.
         create_dir_durable(&*context.fs, dir).context("create", dir)?;
-        let shards = open_shards(&context, dir)?;
+        let shards = open_shards(&context, dir, &owned)?;
         Ok(Self {
             identity: identity.clone(),
             shared: shards.iter().map(|s| Arc::clone(s.shared())).collect(),
@@ -82,6 +109,25 @@ impl Store {
             pace: Arc::new(Pace::new(options.compaction.bytes_per_second)),
             options,
         })
+    }
+
+    /// The partitions that this store owns, in their order.
+    #[must_use]
+    pub fn owned(&self) -> Vec<PartitionId> {
+        self.shared.iter().map(|s| s.partition).collect()
+    }
+
+    /// The queue that it is fed from.
+    #[must_use]
+    pub fn identity(&self) -> &QueueIdentity {
+        &self.identity
+    }
+
+    fn shard(&self, partition: PartitionId) -> Option<&Arc<Shared>> {
+        let at = self
+            .shared
+            .binary_search_by_key(&partition, |s| s.partition);
+        at.ok().map(|at| &self.shared[at])
     }
 
     /// Where the consumers of [`start`](Self::start) must begin.
@@ -129,9 +175,9 @@ impl Store {
         let mut by_partition = BTreeMap::new();
         for consumer in consumers {
             let partition = consumer.partition();
-            if partition.index() >= self.shared.len() {
+            if self.shard(partition).is_none() {
                 return refuse(
-                    "a consumer of a partition that the queue has not",
+                    "a consumer of a partition that the store does not own",
                     partition,
                 );
             }
@@ -282,7 +328,7 @@ impl Store {
         merged.into_values().collect()
     }
 
-    /// Up to where the queue is applied, in all partitions.
+    /// Up to where the queue is applied, in all partitions that are owned.
     #[must_use]
     pub fn applied(&self) -> Position {
         let mut position = Position::new(self.identity.id);
@@ -299,8 +345,9 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// A position of another queue; [`StoreError::WaitTimeout`]; [`StoreError::Stopped`] if one of
-    /// the partitions will not get there.
+    /// A position of another queue; [`StoreError::NotOwned`] for a partition of another store;
+    /// [`StoreError::WaitTimeout`]; [`StoreError::Stopped`] if one of the partitions will not get
+    /// there.
     pub fn wait_applied(&self, position: &Position, timeout: Duration) -> Result<(), StoreError> {
         let foreign = |partition| StoreError::ForeignPosition {
             given: position.queue,
@@ -310,10 +357,18 @@ impl Store {
         if position.queue != self.identity.id {
             return Err(foreign(None));
         }
+        let not_here = |partition: &PartitionId| {
+            if partition.0 >= self.identity.partitions {
+                return foreign(Some(*partition));
+            }
+            StoreError::NotOwned {
+                partition: *partition,
+                owned: self.owned(),
+            }
+        };
         let deadline = std::time::Instant::now() + timeout;
         for (partition, wanted) in &position.next {
-            let shared = self.shared.get(partition.index());
-            let shared = shared.ok_or_else(|| foreign(Some(*partition)))?;
+            let shared = self.shard(*partition).ok_or_else(|| not_here(partition))?;
             let left = deadline.saturating_duration_since(std::time::Instant::now());
             shared.wait_applied(position.queue, *wanted, left)?;
         }
@@ -429,8 +484,36 @@ pub(crate) fn first_error(
     errors.into_iter().next().map_or(Ok(()), Err)
 }
 
-fn open_shards(context: &ShardContext, dir: &Path) -> Result<Vec<Shard>, StoreError> {
-    let partitions = (0..context.identity.partitions).map(PartitionId);
+/// The partitions in their order, if the queue has them and each is named once.
+fn check_owned(
+    owned: &[PartitionId],
+    identity: &QueueIdentity,
+) -> Result<Vec<PartitionId>, StoreError> {
+    let refuse = |what, partition| Err(StoreError::Consumers { what, partition });
+    let mut sorted = owned.to_vec();
+    sorted.sort_unstable();
+    if let Some(beyond) = sorted.last().filter(|p| p.0 >= identity.partitions) {
+        return refuse("to own a partition that the queue has not", *beyond);
+    }
+    if let Some(twice) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+        return refuse("to own a partition twice", twice[0]);
+    }
+    Ok(sorted)
+}
+
+/// A shard takes its share of the memory as if there were one for each partition of the queue; where
+/// others own some of them, the shares are made larger so that all of the memory is used.
+fn share_of_all(bytes: u64, owned: &[PartitionId], identity: &QueueIdentity) -> u64 {
+    let owned = u64::try_from(owned.len()).unwrap_or(u64::MAX).max(1);
+    (bytes / owned).saturating_mul(u64::from(identity.partitions))
+}
+
+fn open_shards(
+    context: &ShardContext,
+    dir: &Path,
+    owned: &[PartitionId],
+) -> Result<Vec<Shard>, StoreError> {
+    let partitions = owned.iter().copied();
     std::thread::scope(|scope| {
         let threads: Vec<_> = partitions
             .map(|partition| scope.spawn(move || Shard::open(context.clone(), dir, partition)))

@@ -401,3 +401,95 @@ fn consumers_must_fit_the_shards() {
     store.close().unwrap();
     store.close().unwrap();
 }
+
+#[test]
+fn a_store_of_some_partitions_applies_and_tells_those_alone() {
+    let fs: Arc<dyn Fs> = Arc::new(SimFs::new());
+    let dir = Path::new("data");
+    let queue = queue_on(Arc::clone(&fs), dir, 5);
+    let open = |name: &str, owned: &[u32], fs: Arc<dyn Fs>| {
+        let owned: Vec<_> = owned.iter().copied().map(PartitionId).collect();
+        Store::open_partitions(
+            fs,
+            Arc::new(SystemClock),
+            &dir.join(name),
+            StoreOptions::default(),
+            queue.identity(),
+            &owned,
+            &Registry::new(),
+        )
+    };
+    let even = open("even", &[4, 0, 2], Arc::clone(&fs)).unwrap();
+    let odd = open("odd", &[1, 3], Arc::clone(&fs)).unwrap();
+    let resume: Vec<_> = even.resume_offsets().iter().map(|(p, _)| p.0).collect();
+    assert_eq!(resume, [0, 2, 4]);
+    assert_eq!(odd.owned(), [PartitionId(1), PartitionId(3)]);
+    start(&even, &queue);
+    start(&odd, &queue);
+    let mut ends = Vec::new();
+    for partition in 0..5u32 {
+        let rows = [(format!("s{partition}"), 5, 1)];
+        ends.push((
+            partition,
+            append(&queue, partition, vec![batch("t", &rows)]),
+        ));
+    }
+    let part = |of: &[u32]| -> Vec<_> {
+        let ends = ends.iter().filter(|(p, _)| of.contains(p));
+        ends.copied().collect()
+    };
+    let wait =
+        |store: &Store, of: &[u32]| store.wait_applied(&position(&queue, &part(of)), PATIENCE);
+    wait(&even, &[0, 2, 4]).unwrap();
+    wait(&odd, &[1, 3]).unwrap();
+    assert_eq!(even.applied(), position(&queue, &part(&[0, 2, 4])));
+    let names = |store: &Store| -> Vec<_> { read(store).into_keys().map(|(s, _)| s).collect() };
+    assert_eq!(names(&even), ["s0", "s2", "s4"]);
+    assert_eq!(names(&odd), ["s1", "s3"]);
+    let partitions: Vec<_> = even.status().iter().map(|s| s.partition.0).collect();
+    assert_eq!(partitions, [0, 2, 4]);
+    assert!(
+        even.status()
+            .iter()
+            .all(|s| s.applied_samples == 1 && s.applied_appended_at.is_some())
+    );
+
+    let error = wait(&even, &[0, 3]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "partition 3 belongs to another store, this one owns [0, 2, 4]"
+    );
+    let error = even
+        .wait_applied(&position(&queue, &[(5, Offset(1))]), PATIENCE)
+        .unwrap_err();
+    assert!(
+        matches!(error, StoreError::ForeignPosition { .. }),
+        "{error}"
+    );
+    even.close().unwrap();
+    odd.close().unwrap();
+    queue.close();
+
+    for (owned, expect) in [
+        (&[1, 1][..], "to own a partition twice (partition 1)"),
+        (
+            &[0, 5],
+            "to own a partition that the queue has not (partition 5)",
+        ),
+    ] {
+        let error = open("none", owned, Arc::clone(&fs)).unwrap_err();
+        assert_eq!(error.to_string(), expect);
+    }
+}
+
+#[test]
+fn the_memory_is_shared_by_the_partitions_that_are_owned() {
+    let identity = QueueIdentity {
+        id: millrace_model::QueueId(1),
+        partitions: 8,
+        shard_key: ShardKey::default(),
+    };
+    let owned: Vec<_> = (0..2).map(PartitionId).collect();
+    // Each shard then takes an eighth of it: half of the memory.
+    assert_eq!(share_of_all(1000, &owned, &identity), 4000);
+}

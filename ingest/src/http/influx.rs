@@ -56,3 +56,54 @@ pub(super) async fn health() -> Response {
     add_headers(&mut response);
     response
 }
+
+/// `GET|POST /query`: what clients of InfluxDB 1 say before they write. Any database is taken, so
+/// there is nothing to create; data are read by PromQL.
+pub(super) async fn query(uri: Uri, body: String) -> Response {
+    let asked = [uri.query().unwrap_or_default(), &body]
+        .iter()
+        .find_map(|form| {
+            let form = format!("/?{form}").parse::<Uri>().ok()?;
+            let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&form).ok()?;
+            let (_, statements) = pairs.into_iter().find(|(name, _)| name == "q")?;
+            Some(statements)
+        });
+    let (status, body) = match answers(asked.as_deref().unwrap_or_default()) {
+        Ok(results) => (StatusCode::OK, serde_json::json!({ "results": results })),
+        Err(error) => (
+            StatusCode::BAD_REQUEST,
+            serde_json::json!({ "error": error }),
+        ),
+    };
+    let mut response = (status, axum::Json(body)).into_response();
+    add_headers(&mut response);
+    response
+}
+
+fn answers(statements: &str) -> Result<Vec<serde_json::Value>, String> {
+    let statements = statements.split(';').map(str::trim);
+    let statements: Vec<&str> = statements.filter(|s| !s.is_empty()).collect();
+    if statements.is_empty() {
+        return Err("missing required parameter \"q\"".to_owned());
+    }
+    let answer = |(id, statement): (usize, &&str)| {
+        let words: Vec<String> = statement
+            .split_whitespace()
+            .map(str::to_ascii_uppercase)
+            .collect();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        match words.as_slice() {
+            ["CREATE", "DATABASE", _, ..] => Ok(serde_json::json!({ "statement_id": id })),
+            ["SHOW", "DATABASES"] => Ok(serde_json::json!({
+                "statement_id": id,
+                "series": [{ "name": "databases", "columns": ["name"], "values": [["millrace"]] }],
+            })),
+            _ => Err(format!(
+                "only CREATE DATABASE and SHOW DATABASES are known here, not {:?}; \
+                 data are read by PromQL at /api/v1/query",
+                crate::report::excerpt(statement.as_bytes())
+            )),
+        }
+    };
+    statements.iter().enumerate().map(answer).collect()
+}

@@ -2,6 +2,7 @@
 //! out.
 
 use crate::IngestError;
+use crate::decode::text::Dialect;
 use crate::report::excerpt;
 
 /// Whether the body is said to be NDJSON.
@@ -37,7 +38,8 @@ pub(super) fn line(header: Option<&[u8]>) -> Result<(), IngestError> {
 
 /// Remote write 1.0.
 pub(super) fn remote_write(header: Option<&[u8]>) -> Result<(), IngestError> {
-    let expected = "application/x-protobuf with a prometheus.WriteRequest (remote write 1.0)";
+    let expected = "application/x-protobuf with a prometheus.WriteRequest (remote write 1.0) \
+                    or an io.prometheus.write.v2.Request (2.0)";
     let Some(media) = MediaType::parse(header) else {
         return Ok(());
     };
@@ -46,11 +48,70 @@ pub(super) fn remote_write(header: Option<&[u8]>) -> Result<(), IngestError> {
     }
     match media.parameter("proto").as_deref() {
         None | Some("prometheus.writerequest") => Ok(()),
-        Some("io.prometheus.write.v2.request") => Err(media.refused(
-            "remote write 2.0 is not spoken here; let the sender use 1.0 \
-             (protobuf_message: prometheus.WriteRequest)",
-        )),
         Some(_) => Err(media.refused(expected)),
+    }
+}
+
+/// Whether the body is said to be of remote write 2.0.
+pub(super) fn is_remote_write_2(header: Option<&[u8]>) -> bool {
+    MediaType::parse(header).is_some_and(|media| {
+        media.name == "application/x-protobuf"
+            && media.parameter("proto").as_deref() == Some("io.prometheus.write.v2.request")
+    })
+}
+
+/// OTLP: whether it is JSON.
+pub(super) fn otlp(header: Option<&[u8]>) -> Result<bool, IngestError> {
+    let Some(media) = MediaType::parse(header) else {
+        return Ok(false);
+    };
+    match media.name.as_str() {
+        "application/x-protobuf" | "application/protobuf" => Ok(false),
+        "application/json" if media.is_utf8() => Ok(true),
+        _ => Err(media.refused("application/x-protobuf or application/json")),
+    }
+}
+
+/// Whether the body, and so the answer, is JSON.
+pub(super) fn is_json(header: Option<&[u8]>) -> bool {
+    MediaType::parse(header).is_some_and(|media| media.name == "application/json")
+}
+
+/// Text exposition formats.
+pub(super) fn text(header: Option<&[u8]>) -> Result<Dialect, IngestError> {
+    let Some(media) = MediaType::parse(header) else {
+        return Ok(Dialect::Prometheus);
+    };
+    if !media.is_utf8() {
+        return Err(media.refused("text in UTF-8"));
+    }
+    match media.name.as_str() {
+        "application/openmetrics-text" => Ok(Dialect::OpenMetrics),
+        "text/plain" | "application/x-www-form-urlencoded" | "application/octet-stream" => {
+            Ok(Dialect::Prometheus)
+        }
+        _ => Err(media.refused(
+            "text/plain (text format 0.0.4) or application/openmetrics-text; \
+             the protobuf format is not taken",
+        )),
+    }
+}
+
+/// CSV.
+pub(super) fn csv(header: Option<&[u8]>) -> Result<(), IngestError> {
+    let Some(media) = MediaType::parse(header) else {
+        return Ok(());
+    };
+    if !media.is_utf8() {
+        return Err(media.refused("text in UTF-8"));
+    }
+    match media.name.as_str() {
+        "text/csv"
+        | "application/csv"
+        | "text/plain"
+        | "application/x-www-form-urlencoded"
+        | "application/octet-stream" => Ok(()),
+        _ => Err(media.refused("text/csv or text/plain")),
     }
 }
 
@@ -135,12 +196,27 @@ mod tests {
         ] {
             assert!(check(header).is_ok(), "{header}");
         }
-        let error = check("application/x-protobuf;proto=io.prometheus.write.v2.Request");
-        let text = error.unwrap_err().to_string();
-        assert!(
-            text.contains("remote write 2.0 is not spoken here"),
-            "{text}"
-        );
+        for (header, is) in [
+            (
+                "application/x-protobuf;proto=io.prometheus.write.v2.Request",
+                true,
+            ),
+            (
+                "Application/X-Protobuf; proto=\"io.prometheus.write.v2.Request\"",
+                true,
+            ),
+            (
+                "application/x-protobuf;proto=prometheus.WriteRequest",
+                false,
+            ),
+            ("application/x-protobuf", false),
+            (
+                "application/json;proto=io.prometheus.write.v2.Request",
+                false,
+            ),
+        ] {
+            assert_eq!(is_remote_write_2(Some(header.as_bytes())), is, "{header}");
+        }
         assert!(check("application/x-protobuf;proto=other").is_err());
         assert!(check("application/json").is_err());
     }

@@ -3,65 +3,94 @@
 mod body;
 mod influx;
 mod media;
+mod otlp;
+mod params;
+mod pushgateway;
 mod respond;
 
 use axum::Router;
-use axum::extract::{Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use millrace_model::TenantId;
 
+use crate::context::PushContext;
 use crate::core::Format;
+use crate::decode::csv::CsvFormat;
 use crate::decode::json::JsonOptions;
+use crate::decode::text::TextOptions;
 use crate::encoding::Encoding;
 use crate::metrics::Protocol;
+use crate::report::Report;
 use crate::service::{Answer, Request as IngestRequest};
 use crate::{Ingest, IngestError, Precision};
+use params::Params;
+use respond::Shape;
 
 impl Ingest {
     /// The routes of all protocols.
     pub fn router(&self) -> Router {
         let only_post = || async { respond::method_not_allowed("POST") };
         let only_get = || async { respond::method_not_allowed("GET,HEAD") };
-        Router::new()
-            .route("/api/v1/push", post(push).fallback(only_post))
-            .route("/api/v1/write", post(remote_write).fallback(only_post))
-            .route("/write", post(influx_v1).fallback(only_post))
-            .route("/api/v2/write", post(influx_v2).fallback(only_post))
+        let only_query = || async { respond::method_not_allowed("GET,HEAD,POST") };
+        let writes = [
+            ("/api/v1/push", Protocol::Push),
+            ("/api/v1/write", Protocol::RemoteWrite),
+            ("/write", Protocol::InfluxV1),
+            ("/api/v2/write", Protocol::InfluxV2),
+            ("/api/v3/write_lp", Protocol::InfluxV3),
+            ("/v1/metrics", Protocol::Otlp),
+            ("/api/v1/otlp/v1/metrics", Protocol::Otlp),
+            ("/otlp/v1/metrics", Protocol::Otlp),
+            ("/opentelemetry/v1/metrics", Protocol::Otlp),
+            ("/api/v1/import/prometheus", Protocol::Text),
+            ("/api/v1/import/csv", Protocol::Csv),
+            ("/api/v1/import", Protocol::VmJson),
+        ];
+        let mut router = Router::new();
+        for (path, protocol) in writes {
+            let write = async move |State(ingest): State<Ingest>, request: Request| {
+                handle(ingest, protocol, request).await
+            };
+            router = router.route(path, post(write).fallback(only_post));
+        }
+        for path in pushgateway::ROUTES {
+            router = router.route(path, any(pushgateway::handle));
+        }
+        router
             .route("/ping", get(influx::ping).fallback(only_get))
             .route("/health", get(influx::health).fallback(only_get))
+            .route(
+                "/query",
+                get(influx::query).post(influx::query).fallback(only_query),
+            )
             .with_state(self.clone())
     }
 }
 
-async fn push(State(ingest): State<Ingest>, request: Request) -> Response {
-    handle(ingest, Protocol::Push, request).await
-}
-
-async fn remote_write(State(ingest): State<Ingest>, request: Request) -> Response {
-    handle(ingest, Protocol::RemoteWrite, request).await
-}
-
-async fn influx_v1(State(ingest): State<Ingest>, request: Request) -> Response {
-    handle(ingest, Protocol::InfluxV1, request).await
-}
-
-async fn influx_v2(State(ingest): State<Ingest>, request: Request) -> Response {
-    handle(ingest, Protocol::InfluxV2, request).await
-}
-
 async fn handle(ingest: Ingest, protocol: Protocol, request: Request) -> Response {
+    handle_labelled(ingest, protocol, request, Vec::new()).await
+}
+
+/// Handles a request whose path says labels that every series of it gets.
+async fn handle_labelled(
+    ingest: Ingest,
+    protocol: Protocol,
+    request: Request,
+    labels: Vec<(String, String)>,
+) -> Response {
     let in_flight = InFlight::begin(&ingest);
-    // Everybody is one tenant until there are tokens.
-    let outcome = accept(&ingest, TenantId::anonymous(), protocol, request).await;
+    let (parts, body) = request.into_parts();
+    let shape = Shape::of(protocol, &parts);
+    let outcome = accept(&ingest, &shape, &parts, body, labels).await;
     if let Err(error) = &outcome {
         ingest.metrics().count_refused(error.reason());
-        tracing::debug!(protocol = protocol.as_str(), %error, "refused a request");
+        let protocol = shape.protocol.as_str();
+        tracing::debug!(protocol, %error, "refused a request");
     }
-    let response = respond::respond(&ingest, protocol, outcome);
-    let metrics = ingest.metrics().of(protocol);
+    let response = respond::respond(&ingest, &shape, outcome);
+    let metrics = ingest.metrics().of(shape.protocol);
     metrics.count_request(response.status());
     drop(in_flight);
     response
@@ -70,13 +99,31 @@ async fn handle(ingest: Ingest, protocol: Protocol, request: Request) -> Respons
 /// Everything that can be refused without the body is refused before it is read.
 async fn accept(
     ingest: &Ingest,
-    tenant: TenantId,
-    protocol: Protocol,
-    request: Request,
+    shape: &Shape,
+    parts: &Parts,
+    body: axum::body::Body,
+    labels: Vec<(String, String)>,
 ) -> Result<Answer, IngestError> {
-    let (parts, body) = request.into_parts();
-    let format = format(ingest, protocol, &parts)?;
-    let encoding = encoding(protocol, &parts)?;
+    let protocol = shape.protocol;
+    let params = Params::of(&parts.uri)?;
+    let format = format(ingest, shape, parts, &params)?;
+    let encoding = encoding(protocol, parts)?;
+    let context = parts.extensions.get::<PushContext>();
+    let mut context = context.cloned().unwrap_or_default();
+    context.add_labels(labels);
+    match protocol {
+        Protocol::Text | Protocol::Csv | Protocol::VmJson => {
+            context.add_labels(params.extra_labels()?);
+        }
+        Protocol::Push
+        | Protocol::InfluxV1
+        | Protocol::InfluxV2
+        | Protocol::InfluxV3
+        | Protocol::RemoteWrite
+        | Protocol::RemoteWrite2
+        | Protocol::Otlp
+        | Protocol::Pushgateway => {}
+    }
     let limit = ingest.options().limits.body_bytes;
     let mut memory = ingest.reserve_memory();
     let body = body::read(body, &parts.headers, limit, &mut memory).await?;
@@ -84,7 +131,12 @@ async fn accept(
     metrics.body_bytes.inc_by(body.len() as u64);
     ingest
         .ingest(IngestRequest {
-            tenant,
+            context,
+            details: if shape.full_receipt {
+                Report::FULL_DETAILS
+            } else {
+                Report::DETAILS
+            },
             protocol,
             format,
             encoding,
@@ -94,32 +146,63 @@ async fn accept(
         .await
 }
 
-fn format(ingest: &Ingest, protocol: Protocol, parts: &Parts) -> Result<Format, IngestError> {
+fn format(
+    ingest: &Ingest,
+    shape: &Shape,
+    parts: &Parts,
+    params: &Params,
+) -> Result<Format, IngestError> {
     let content_type = parts
         .headers
         .get(CONTENT_TYPE)
         .map(|value| value.as_bytes());
-    let params = Params::of(parts)?;
-    match protocol {
+    let database = |names: &[&str]| {
+        let label = ingest.options().influx_database_label.as_ref();
+        label
+            .and_then(|_| names.iter().find_map(|name| params.get(name)))
+            .map(str::to_owned)
+    };
+    match shape.protocol {
         Protocol::Push => Ok(Format::Json(JsonOptions {
             lines: media::json(content_type)?,
-            precision: params.precision(Precision::Millis)?,
+            precision: params.precision(Precision::Millis, Precision::parse)?,
         })),
         Protocol::InfluxV1 | Protocol::InfluxV2 => {
             media::line(content_type)?;
             Ok(Format::Line {
-                precision: params.precision(Precision::Nanos)?,
-                database: ingest
-                    .options()
-                    .influx_database_label
-                    .as_ref()
-                    .and_then(|_| params.get("bucket").or_else(|| params.get("db")))
-                    .map(str::to_owned),
+                precision: params.precision(Precision::Nanos, Precision::parse)?,
+                database: database(&["bucket", "db"]),
+                all_or_nothing: false,
+                quote: false,
+            })
+        }
+        Protocol::InfluxV3 => {
+            media::line(content_type)?;
+            Ok(Format::Line {
+                precision: params.precision(Precision::Auto, Precision::parse_v3)?,
+                database: database(&["db"]),
+                all_or_nothing: !params.flag("accept_partial", true)?,
+                quote: true,
             })
         }
         Protocol::RemoteWrite => {
             media::remote_write(content_type)?;
             Ok(Format::RemoteWrite)
+        }
+        Protocol::RemoteWrite2 => Ok(Format::RemoteWrite2),
+        Protocol::Otlp => otlp::format(content_type),
+        Protocol::Text | Protocol::Pushgateway => Ok(Format::Text(TextOptions {
+            dialect: media::text(content_type)?,
+            timestamp: params.timestamp()?,
+        })),
+        Protocol::VmJson => {
+            media::json(content_type)?;
+            Ok(Format::VmJson)
+        }
+        Protocol::Csv => {
+            media::csv(content_type)?;
+            let format = params.get("format").unwrap_or_default();
+            Ok(Format::Csv(CsvFormat::parse(format)?))
         }
     }
 }
@@ -129,37 +212,17 @@ fn encoding(protocol: Protocol, parts: &Parts) -> Result<Encoding, IngestError> 
     let stated = Encoding::parse(header.map(|value| value.as_bytes()))?;
     Ok(stated.unwrap_or(match protocol {
         // Old senders leave the header out, and there is no other encoding in the specification.
-        Protocol::RemoteWrite => Encoding::Snappy,
-        Protocol::Push | Protocol::InfluxV1 | Protocol::InfluxV2 => Encoding::Identity,
+        Protocol::RemoteWrite | Protocol::RemoteWrite2 => Encoding::Snappy,
+        Protocol::Push
+        | Protocol::InfluxV1
+        | Protocol::InfluxV2
+        | Protocol::InfluxV3
+        | Protocol::Otlp
+        | Protocol::Text
+        | Protocol::Pushgateway
+        | Protocol::VmJson
+        | Protocol::Csv => Encoding::Identity,
     }))
-}
-
-/// The query string. Parameters that are not known (`org`, `rp`, `u` …) are ignored.
-struct Params(Vec<(String, String)>);
-
-impl Params {
-    fn of(parts: &Parts) -> Result<Self, IngestError> {
-        let query = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
-        let Query(pairs) = query.map_err(|_| IngestError::BadParameter {
-            name: "query string",
-            got: crate::report::excerpt(parts.uri.query().unwrap_or_default().as_bytes()),
-            expected: "name=value pairs, percent-encoded",
-        })?;
-        Ok(Self(pairs))
-    }
-
-    /// The first value under `name`.
-    fn get(&self, name: &str) -> Option<&str> {
-        let found = self.0.iter().find(|(n, _)| n == name);
-        found.map(|(_, value)| value.as_str())
-    }
-
-    fn precision(&self, default: Precision) -> Result<Precision, IngestError> {
-        match self.get("precision") {
-            None | Some("") => Ok(default),
-            Some(text) => Precision::parse(text),
-        }
-    }
 }
 
 /// Counts a request as being in hand, however its future ends.

@@ -1,33 +1,84 @@
 //! Answers, in the shape that the clients of each protocol read.
 
 use axum::Json;
+use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::influx;
+use super::params::Params;
+use super::{influx, media, otlp};
 use crate::metrics::Protocol;
-use crate::report::Report;
+use crate::report::{Place, Rejection, Report};
 use crate::service::Answer;
 use crate::{Ingest, IngestError};
 
 const POSITION: HeaderName = HeaderName::from_static("millrace-position");
 const DURABILITY: HeaderName = HeaderName::from_static("millrace-durability");
+/// What remote write 2.0 counts: samples, histograms, exemplars.
+const WRITTEN: [HeaderName; 3] = [
+    HeaderName::from_static("x-prometheus-remote-write-samples-written"),
+    HeaderName::from_static("x-prometheus-remote-write-histograms-written"),
+    HeaderName::from_static("x-prometheus-remote-write-exemplars-written"),
+];
 const INFLUX_ERROR: HeaderName = HeaderName::from_static("x-influxdb-error");
 
-/// The answer to a request of `protocol`.
+/// How a request's answer is to look.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    pub(super) protocol: Protocol,
+    /// Whether the answer is a receipt of everything that was refused.
+    pub(super) full_receipt: bool,
+    /// Whether an OTLP request is JSON.
+    json: bool,
+}
+
+impl Shape {
+    pub(super) fn of(protocol: Protocol, parts: &Parts) -> Self {
+        let content_type = parts.headers.get(header::CONTENT_TYPE);
+        let content_type = content_type.map(|value| value.as_bytes());
+        let second = protocol == Protocol::RemoteWrite && media::is_remote_write_2(content_type);
+        let params = Params::of(&parts.uri);
+        Self {
+            protocol: if second {
+                Protocol::RemoteWrite2
+            } else {
+                protocol
+            },
+            full_receipt: params.is_ok_and(|params| params.get("receipt") == Some("full")),
+            json: media::is_json(content_type),
+        }
+    }
+}
+
+/// The answer to a request.
 pub(super) fn respond(
     ingest: &Ingest,
-    protocol: Protocol,
+    shape: &Shape,
     outcome: Result<Answer, IngestError>,
 ) -> Response {
+    let written = outcome.as_ref().map_or(0, |answer| answer.accepted);
     let mut response = match outcome {
-        Ok(answer) => answered(ingest, protocol, &answer),
-        Err(error) => refused(ingest, protocol, &error),
+        Ok(answer) => answered(ingest, shape, &answer),
+        Err(error) => refused(ingest, shape, &error),
     };
-    match protocol {
-        Protocol::InfluxV1 | Protocol::InfluxV2 => influx::add_headers(&mut response),
-        Protocol::Push | Protocol::RemoteWrite => {}
+    match shape.protocol {
+        Protocol::InfluxV1 | Protocol::InfluxV2 | Protocol::InfluxV3 => {
+            influx::add_headers(&mut response);
+        }
+        // Without them a sender takes it that 2.0 is not spoken here.
+        Protocol::RemoteWrite2 => {
+            for (name, count) in WRITTEN.into_iter().zip([written, 0, 0]) {
+                response.headers_mut().insert(name, count.into());
+            }
+        }
+        Protocol::Push
+        | Protocol::RemoteWrite
+        | Protocol::Otlp
+        | Protocol::Text
+        | Protocol::Pushgateway
+        | Protocol::VmJson
+        | Protocol::Csv => {}
     }
     // Bodies may quote what a stranger sent.
     let nosniff = HeaderValue::from_static("nosniff");
@@ -47,12 +98,15 @@ pub(super) fn method_not_allowed(allow: &'static str) -> Response {
         .into_response()
 }
 
-fn answered(ingest: &Ingest, protocol: Protocol, answer: &Answer) -> Response {
+fn answered(ingest: &Ingest, shape: &Shape, answer: &Answer) -> Response {
     let mut response = if answer.report.is_empty() {
-        all_good(protocol, answer)
+        all_good(shape, answer)
     } else {
-        partly_good(protocol, answer)
+        partly_good(shape, answer)
     };
+    if shape.full_receipt {
+        response = (response.status(), Json(receipt(answer))).into_response();
+    }
     if let Some(position) = &answer.position {
         let position = HeaderValue::try_from(position.to_string());
         let headers = response.headers_mut();
@@ -62,24 +116,49 @@ fn answered(ingest: &Ingest, protocol: Protocol, answer: &Answer) -> Response {
     response
 }
 
-fn all_good(protocol: Protocol, answer: &Answer) -> Response {
-    match protocol {
+/// Everything that was refused, in one form for all protocols.
+fn receipt(answer: &Answer) -> Value {
+    let Answer {
+        accepted, report, ..
+    } = answer;
+    let reasons = report
+        .by_reason()
+        .map(|(reason, n)| (reason.id().to_owned(), n.into()));
+    json!({
+        "accepted": accepted,
+        "rejected": report.items(),
+        "rejected_samples": report.samples(),
+        "reasons": Value::Object(reasons.collect()),
+        "rejections": report.details(),
+        "truncated": report.items() > report.details().len() as u64,
+    })
+}
+
+fn all_good(shape: &Shape, answer: &Answer) -> Response {
+    match shape.protocol {
         Protocol::Push => {
             Json(json!({ "accepted": answer.accepted, "rejected": 0 })).into_response()
         }
-        Protocol::InfluxV1 | Protocol::InfluxV2 | Protocol::RemoteWrite => {
-            StatusCode::NO_CONTENT.into_response()
-        }
+        Protocol::Otlp => otlp::exported(shape.json, 0, ""),
+        Protocol::Pushgateway => StatusCode::OK.into_response(),
+        Protocol::InfluxV1
+        | Protocol::InfluxV2
+        | Protocol::InfluxV3
+        | Protocol::RemoteWrite
+        | Protocol::RemoteWrite2
+        | Protocol::Text
+        | Protocol::VmJson
+        | Protocol::Csv => StatusCode::NO_CONTENT.into_response(),
     }
 }
 
-fn partly_good(protocol: Protocol, answer: &Answer) -> Response {
+fn partly_good(shape: &Shape, answer: &Answer) -> Response {
     let Answer {
         accepted, report, ..
     } = answer;
     let status = StatusCode::BAD_REQUEST;
-    match protocol {
-        Protocol::Push => {
+    match shape.protocol {
+        Protocol::Push | Protocol::Text | Protocol::VmJson | Protocol::Csv => {
             let body = json!({
                 "accepted": accepted,
                 "rejected": report.items(),
@@ -102,7 +181,16 @@ fn partly_good(protocol: Protocol, answer: &Answer) -> Response {
             let text = format!("{}: {}", summary(*accepted, report), lines(report));
             (status, Json(json!({ "code": "invalid", "message": text }))).into_response()
         }
-        Protocol::RemoteWrite => {
+        Protocol::InfluxV3 => (status, Json(influx_v3(answer))).into_response(),
+        Protocol::Otlp => {
+            let text = format!("{}: {}", summary(*accepted, report), lines(report));
+            if report.items() >= answer.points {
+                otlp::status(shape.json, status, &text)
+            } else {
+                otlp::exported(shape.json, report.items(), &text)
+            }
+        }
+        Protocol::RemoteWrite | Protocol::RemoteWrite2 | Protocol::Pushgateway => {
             // Prometheus logs the first line, so it has to tell what matters.
             let (summary, details) = (summary(*accepted, report), report.details());
             let first = details.first().map(ToString::to_string).unwrap_or_default();
@@ -113,6 +201,34 @@ fn partly_good(protocol: Protocol, answer: &Answer) -> Response {
             (status, text).into_response()
         }
     }
+}
+
+/// As InfluxDB 3 tells it.
+fn influx_v3(answer: &Answer) -> Value {
+    let Answer {
+        accepted, report, ..
+    } = answer;
+    let line = |rejection: &Rejection| {
+        let Place::Line(number) = rejection.place else {
+            return Value::Null;
+        };
+        json!({
+            "original_line": rejection.line,
+            "line_number": number,
+            "error_message": format!("{} ({})", rejection.message, rejection.reason),
+        })
+    };
+    let lines: Vec<Value> = report.details().iter().map(line).collect();
+    if answer.nothing_by_choice {
+        let first = lines.into_iter().next();
+        return json!({ "error": "parsing failed for write_lp endpoint", "data": first });
+    }
+    json!({
+        "error": "partial write of line protocol occurred",
+        "data": lines,
+        "accepted": accepted,
+        "rejected": report.items(),
+    })
 }
 
 fn summary(accepted: u64, report: &Report) -> String {
@@ -132,16 +248,24 @@ fn lines(report: &Report) -> String {
     text
 }
 
-fn refused(ingest: &Ingest, protocol: Protocol, error: &IngestError) -> Response {
+fn refused(ingest: &Ingest, shape: &Shape, error: &IngestError) -> Response {
     let (status, text) = (error.status(), error.to_string());
-    let mut response = match protocol {
-        Protocol::Push => {
-            let body = json!({ "accepted": 0, "error": text, "reason": error.reason() });
-            (status, Json(body)).into_response()
-        }
+    let plain = || {
+        let body = json!({ "accepted": 0, "error": text, "reason": error.reason() });
+        (status, Json(body)).into_response()
+    };
+    let mut response = match shape.protocol {
+        _ if shape.full_receipt => plain(),
+        Protocol::Push | Protocol::Text | Protocol::VmJson | Protocol::Csv => plain(),
         Protocol::InfluxV1 => influx_v1(status, &text),
         Protocol::InfluxV2 => (status, Json(influx_v2(error, &text))).into_response(),
-        Protocol::RemoteWrite => (status, format!("{text}\n")).into_response(),
+        Protocol::InfluxV3 => {
+            (status, Json(json!({ "error": text, "data": null }))).into_response()
+        }
+        Protocol::Otlp => otlp::status(shape.json, status, &text),
+        Protocol::RemoteWrite | Protocol::RemoteWrite2 | Protocol::Pushgateway => {
+            (status, format!("{text}\n")).into_response()
+        }
     };
     if status == StatusCode::SERVICE_UNAVAILABLE {
         let seconds = HeaderValue::from(ingest.retry_after_seconds());

@@ -10,6 +10,10 @@ use crate::report::{Reason, excerpt};
 pub(crate) struct BadSeries {
     pub(crate) reason: Reason,
     pub(crate) message: String,
+    /// What it was, where one value can be named.
+    pub(crate) value: Option<String>,
+    /// What it is beyond.
+    pub(crate) limit: Option<i64>,
 }
 
 impl BadSeries {
@@ -17,7 +21,21 @@ impl BadSeries {
         Self {
             reason,
             message: message.into(),
+            value: None,
+            limit: None,
         }
+    }
+
+    /// Names the value.
+    pub(crate) fn value(mut self, value: &[u8]) -> Self {
+        self.value = Some(excerpt(value));
+        self
+    }
+
+    /// Names the limit.
+    pub(crate) fn limit(mut self, limit: usize) -> Self {
+        self.limit = Some(i64::try_from(limit).unwrap_or(i64::MAX));
+        self
     }
 }
 
@@ -28,6 +46,7 @@ pub(crate) fn text<'a>(bytes: &'a [u8], what: &str) -> Result<&'a str, BadSeries
             Reason::InvalidUtf8,
             format!("{what} {:?} is not UTF-8", excerpt(bytes)),
         )
+        .value(bytes)
     })
 }
 
@@ -36,16 +55,23 @@ pub(crate) fn text<'a>(bytes: &'a [u8], what: &str) -> Result<&'a str, BadSeries
 pub(crate) struct SeriesBuilder<'a> {
     labels: &'a mut LabelsBuilder,
     limits: &'a Limits,
+    forced: &'a [(String, String)],
     metric: String,
     bytes: usize,
 }
 
 impl<'a> SeriesBuilder<'a> {
-    pub(crate) fn new(labels: &'a mut LabelsBuilder, limits: &'a Limits) -> Self {
+    /// `forced` labels stand in every series, whatever the body says under their names.
+    pub(crate) fn new(
+        labels: &'a mut LabelsBuilder,
+        limits: &'a Limits,
+        forced: &'a [(String, String)],
+    ) -> Self {
         labels.clear();
         Self {
             labels,
             limits,
+            forced,
             metric: String::new(),
             bytes: 0,
         }
@@ -53,6 +79,13 @@ impl<'a> SeriesBuilder<'a> {
 
     /// Adds a label; `__name__` is the metric's name.
     pub(crate) fn label(&mut self, name: &str, value: &str) -> Result<(), BadSeries> {
+        if self.forced.iter().any(|(forced, _)| forced == name) {
+            return Ok(());
+        }
+        self.add(name, value)
+    }
+
+    fn add(&mut self, name: &str, value: &str) -> Result<(), BadSeries> {
         let limits = self.limits;
         self.check_name("label name", name)?;
         if name == METRIC_NAME {
@@ -68,7 +101,9 @@ impl<'a> SeriesBuilder<'a> {
                     value.len(),
                     limits.label_value_bytes
                 ),
-            ));
+            )
+            .value(value.as_bytes())
+            .limit(limits.label_value_bytes));
         }
         if self.labels.len() == limits.labels {
             return Err(BadSeries::new(
@@ -78,7 +113,9 @@ impl<'a> SeriesBuilder<'a> {
                     limits.labels,
                     excerpt(name.as_bytes())
                 ),
-            ));
+            )
+            .value(name.as_bytes())
+            .limit(limits.labels));
         }
         self.bytes += name.len() + value.len();
         if self.bytes > limits.labels_bytes {
@@ -89,7 +126,9 @@ impl<'a> SeriesBuilder<'a> {
                     limits.labels_bytes,
                     excerpt(name.as_bytes())
                 ),
-            ));
+            )
+            .value(name.as_bytes())
+            .limit(limits.labels_bytes));
         }
         self.labels.push(name, value);
         Ok(())
@@ -107,7 +146,9 @@ impl<'a> SeriesBuilder<'a> {
                 name.len(),
                 self.limits.label_name_bytes
             ),
-        ))
+        )
+        .value(name.as_bytes())
+        .limit(self.limits.label_name_bytes))
     }
 
     /// The metric's name as far as it is known.
@@ -123,13 +164,20 @@ impl<'a> SeriesBuilder<'a> {
                 "the series has no metric name",
             ));
         }
+        for (name, value) in self.forced {
+            self.add(name, value)?;
+        }
         self.labels.build().map_err(|error| {
             let reason = match &error {
                 LabelsError::EmptyName { .. } => Reason::EmptyLabelName,
                 LabelsError::Duplicate { .. } => Reason::DuplicateLabel,
                 LabelsError::Malformed => Reason::InvalidUtf8,
             };
-            BadSeries::new(reason, excerpt(error.to_string().as_bytes()))
+            let bad = BadSeries::new(reason, excerpt(error.to_string().as_bytes()));
+            match &error {
+                LabelsError::Duplicate { name, .. } => bad.value(name.as_bytes()),
+                LabelsError::EmptyName { .. } | LabelsError::Malformed => bad,
+            }
         })
     }
 }
@@ -140,7 +188,7 @@ mod tests {
 
     fn build(pairs: &[(&str, &str)], limits: &Limits) -> Result<Labels, BadSeries> {
         let mut labels = LabelsBuilder::new();
-        let mut builder = SeriesBuilder::new(&mut labels, limits);
+        let mut builder = SeriesBuilder::new(&mut labels, limits, &[]);
         for (name, value) in pairs {
             builder.label(name, value)?;
         }

@@ -14,6 +14,7 @@ use millrace_model::{Labels, PartitionId, SeriesId, TenantId};
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use prometheus::IntGauge;
 
+use super::builder::BadSeries;
 use super::hasher::{Key, KeyHasher, random_seed};
 use crate::report::Reason;
 
@@ -32,6 +33,8 @@ pub(crate) enum Known<'a> {
         reason: Reason,
         metric: &'a str,
         message: &'a str,
+        value: Option<&'a str>,
+        limit: Option<i64>,
     },
 }
 
@@ -44,9 +47,8 @@ pub(crate) enum Fresh {
         labels: Labels,
     },
     Refused {
-        reason: Reason,
+        bad: BadSeries,
         metric: String,
-        message: String,
     },
 }
 
@@ -55,9 +57,9 @@ impl Fresh {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Good { labels, .. } => labels.canonical().len(),
-            Self::Refused {
-                metric, message, ..
-            } => metric.len() + message.len(),
+            Self::Refused { bad, metric } => {
+                metric.len() + bad.message.len() + bad.value.as_ref().map_or(0, String::len)
+            }
         }
     }
 
@@ -72,14 +74,12 @@ impl Fresh {
                 partition: *partition,
                 labels: labels.canonical(),
             },
-            Self::Refused {
-                reason,
+            Self::Refused { bad, metric } => Known::Refused {
+                reason: bad.reason,
                 metric,
-                message,
-            } => Known::Refused {
-                reason: *reason,
-                metric,
-                message,
+                message: &bad.message,
+                value: bad.value.as_deref(),
+                limit: bad.limit,
             },
         }
     }
@@ -318,15 +318,24 @@ impl Generation {
                 reason,
                 metric,
                 message,
+                value,
+                limit,
             } => {
-                let metric_len = u32::try_from(metric.len()).expect("metric names are bounded");
-                let head = [reason.index() as u8];
+                let len = |text: &str| {
+                    let len = u32::try_from(text.len()).expect("names and excerpts are bounded");
+                    len.to_le_bytes()
+                };
+                let flags = u8::from(value.is_some()) | u8::from(limit.is_some()) << 1;
+                let value = value.unwrap_or_default();
                 Slot {
                     id: SeriesId(0),
                     at: self.arena.push(&[
-                        &head,
-                        &metric_len.to_le_bytes(),
+                        &[reason.index() as u8, flags],
+                        &limit.unwrap_or_default().to_le_bytes(),
+                        &len(metric),
+                        &len(value),
                         metric.as_bytes(),
+                        value.as_bytes(),
                         message.as_bytes(),
                     ]),
                     partition: Slot::REFUSED,
@@ -355,14 +364,20 @@ impl Generation {
 }
 
 fn read_refusal(bytes: &[u8]) -> Known<'_> {
-    let (head, rest) = bytes.split_at(5);
-    let metric_len = u32::from_le_bytes(head[1..].try_into().expect("four bytes")) as usize;
-    let (metric, message) = rest.split_at(metric_len);
+    const IN: &str = "it went in so";
+    let (&[reason, flags], rest) = bytes.split_first_chunk().expect(IN);
+    let (&limit, rest) = rest.split_first_chunk().expect(IN);
+    let (&metric_len, rest) = rest.split_first_chunk().expect(IN);
+    let (&value_len, rest) = rest.split_first_chunk().expect(IN);
+    let (metric, rest) = rest.split_at(u32::from_le_bytes(metric_len) as usize);
+    let (value, message) = rest.split_at(u32::from_le_bytes(value_len) as usize);
     let text = |bytes| std::str::from_utf8(bytes).expect("it went in as a string");
     Known::Refused {
-        reason: Reason::ALL[usize::from(head[0])],
+        reason: Reason::ALL[usize::from(reason)],
         metric: text(metric),
         message: text(message),
+        value: (flags & 1 != 0).then(|| text(value)),
+        limit: (flags & 2 != 0).then(|| i64::from_le_bytes(limit)),
     }
 }
 
@@ -440,9 +455,10 @@ mod tests {
     fn what_went_in_comes_out() {
         let cache = cache(64 << 20);
         let refused = Fresh::Refused {
-            reason: Reason::TooManyLabels,
+            bad: BadSeries::new(Reason::TooManyLabels, "far too many")
+                .value(b"x")
+                .limit(3),
             metric: "m".to_owned(),
-            message: "far too many".to_owned(),
         };
         insert(&cache, (0..10_000).map(|n| (key(n), good(n))));
         insert(&cache, [(key(10_000), refused.clone())]);

@@ -34,6 +34,10 @@ pub(crate) struct Context<'a> {
     pub(crate) cache: &'a SeriesCache,
     /// Longest section that the queue takes.
     pub(crate) max_section_bytes: usize,
+    /// Labels that every series gets, whatever its own say.
+    pub(crate) forced: &'a [(String, String)],
+    /// As many refused items are described.
+    pub(crate) details: usize,
 }
 
 /// The buffers of a collector.
@@ -81,6 +85,7 @@ pub(crate) struct Collector<'a> {
     hits: u64,
     misses: u64,
     samples: usize,
+    points: u64,
     new_label_bytes: usize,
 }
 
@@ -92,6 +97,8 @@ pub(crate) struct Collected {
     /// Samples in them.
     pub(crate) accepted: u64,
     pub(crate) report: Report,
+    /// Data points of OTLP, refused ones included.
+    pub(crate) points: u64,
     pub(crate) ignored_exemplars: u64,
     pub(crate) ignored_string_fields: u64,
     pub(crate) cache_hits: u64,
@@ -133,7 +140,7 @@ impl<'a> Collector<'a> {
                 sections: Vec::new(),
                 metadata: Vec::new(),
                 accepted: 0,
-                report: Report::default(),
+                report: Report::keeping(context.details),
                 refused_last: None,
                 ignored_exemplars: 0,
                 ignored_string_fields: 0,
@@ -141,6 +148,7 @@ impl<'a> Collector<'a> {
             hits: 0,
             misses: 0,
             samples: 0,
+            points: 0,
             new_label_bytes: 0,
         }
     }
@@ -241,6 +249,17 @@ impl<'a> Collector<'a> {
         &mut self.out.report
     }
 
+    /// Counts a data point of OTLP, and gives it its place.
+    pub(crate) fn next_point(&mut self) -> Place {
+        self.points += 1;
+        Place::Point(self.points - 1)
+    }
+
+    /// Data points so far.
+    pub(crate) fn points(&self) -> u64 {
+        self.points
+    }
+
     pub(crate) fn ignore_exemplars(&mut self, count: u64) {
         self.out.ignored_exemplars += count;
     }
@@ -296,6 +315,7 @@ impl<'a> Collector<'a> {
             sections: self.out.sections,
             accepted: self.out.accepted,
             report: self.out.report,
+            points: self.points,
             ignored_exemplars: self.out.ignored_exemplars,
             ignored_string_fields: self.out.ignored_string_fields,
             cache_hits: self.hits,
@@ -340,7 +360,7 @@ fn make_series(
     labels: &mut LabelsBuilder,
     build: impl FnOnce(&mut SeriesBuilder<'_>) -> Result<(), BadSeries>,
 ) -> Fresh {
-    let mut builder = SeriesBuilder::new(labels, context.limits);
+    let mut builder = SeriesBuilder::new(labels, context.limits, context.forced);
     let result = build(&mut builder).and_then(|()| builder.finish());
     match result {
         Ok(labels) => Fresh::Good {
@@ -353,16 +373,15 @@ fn make_series(
             labels,
         },
         Err(bad) => Fresh::Refused {
-            reason: bad.reason,
             metric: builder.metric().unwrap_or_default().to_owned(),
-            message: bad.message,
+            bad,
         },
     }
 }
 
 #[cold]
 fn out_of_window(timestamp: TimestampMs, window: TimeWindow) -> BadSeries {
-    if timestamp.0 < window.oldest {
+    let mut bad = if timestamp.0 < window.oldest {
         BadSeries::new(
             Reason::TooOld,
             format!(
@@ -379,7 +398,13 @@ fn out_of_window(timestamp: TimestampMs, window: TimeWindow) -> BadSeries {
                 window.newest
             ),
         )
-    }
+    };
+    bad.limit = Some(if bad.reason == Reason::TooOld {
+        window.oldest
+    } else {
+        window.newest
+    });
+    bad.value(timestamp.to_string().as_bytes())
 }
 
 /// The part of a collector that known series are written to.
@@ -427,10 +452,16 @@ impl Output<'_> {
                 reason,
                 metric,
                 message,
+                value,
+                limit,
             } => {
                 self.runs.push(key as u64);
                 // Bad tags refuse every field of their line; that is one thing to tell, not ten.
-                if self.refused_last == Some((place, reason)) {
+                // A data point counts once, whatever is wrong with the series that it makes.
+                let told = self.refused_last.is_some_and(|(last, why)| {
+                    last == place && (why == reason || matches!(place, Place::Point(_)))
+                });
+                if told {
                     return self.report.add_samples(reason, samples.len());
                 }
                 self.refused_last = Some((place, reason));
@@ -439,7 +470,10 @@ impl Output<'_> {
                     series: (!metric.is_empty()).then(|| metric.to_owned()),
                     field: None,
                     reason,
+                    value: value.map(str::to_owned),
+                    limit,
                     message: message.to_owned(),
+                    line: None,
                 });
             }
         }
@@ -477,12 +511,9 @@ impl Output<'_> {
             let count = samples.iter().filter(outside).count();
             if let Some(first) = samples.iter().find(outside) {
                 let window = self.window;
-                self.report.reject(reason, count, || Rejection {
-                    place,
-                    series: Some(describe(labels)),
-                    field: None,
-                    reason,
-                    message: out_of_window(first.timestamp, window).message,
+                self.report.reject(reason, count, || {
+                    Rejection::new(place, out_of_window(first.timestamp, window))
+                        .of_series(Some(describe(labels)))
                 });
             }
         }

@@ -189,9 +189,19 @@ async fn requests_that_are_refused_as_a_whole() {
                 "content-type",
                 "application/x-protobuf;proto=io.prometheus.write.v2.Request",
             )],
+            &b"\x01\x00\x00"[..],
+            400,
+            "not a remote write 2.0 request: bad field number 0 at byte 0",
+        ),
+        refused(
+            REMOTE_WRITE,
+            &[(
+                "content-type",
+                "application/x-protobuf;proto=io.prometheus.write.v3.Request",
+            )],
             "",
             415,
-            "remote write 2.0 is not spoken here",
+            "io.prometheus.write.v2.Request",
         ),
         refused(REMOTE_WRITE, &[JSON], "", 415, "application/x-protobuf"),
         refused(
@@ -439,6 +449,7 @@ async fn push_stores_the_good_items_and_names_the_bad_ones() {
                 },
                 {
                     "line": 3, "series": "device \"b\"", "reason": "too_old",
+                    "value": "1", "limit": oldest,
                     "message": format!(
                         "timestamp 1 ms is too old, the oldest taken now is {oldest} ms \
                          (ingest.max_age)"

@@ -13,10 +13,11 @@ use rdkafka::ClientContext;
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext, PurgeConfig};
+use rdkafka::statistics::Statistics;
 use tracing::{error, warn};
 
 use super::watch::TopicWatch;
-use super::{KafkaError, KafkaOptions, settings};
+use super::{KafkaError, KafkaMetrics, KafkaOptions, settings};
 use crate::traits::{AppendDone, AppendError, Durability, Producer, QueueIdentity};
 
 /// How long the poll thread waits for events: bounds how late it notices that it should stop.
@@ -31,6 +32,7 @@ pub(super) struct KafkaProducer {
     options: KafkaOptions,
     identity: QueueIdentity,
     durability: Durability,
+    metrics: Option<KafkaMetrics>,
     budget: Arc<Budget>,
     current: RwLock<Generation>,
     closed: AtomicBool,
@@ -195,6 +197,7 @@ struct InFlight {
 
 struct Context {
     budget: Arc<Budget>,
+    metrics: Option<KafkaMetrics>,
     tips: Arc<Tips>,
     fatal: AtomicBool,
     /// Appends that were delivered without being told where.
@@ -210,6 +213,12 @@ impl ClientContext for Context {
             warn!(%error, reason, "kafka producer");
         }
         self.tips.watch.suspect();
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        if let Some(metrics) = &self.metrics {
+            metrics.note(&statistics);
+        }
     }
 }
 
@@ -249,19 +258,18 @@ impl Generation {
         options: &KafkaOptions,
         budget: Arc<Budget>,
         tips: Arc<Tips>,
+        metrics: Option<KafkaMetrics>,
     ) -> Result<Self, KafkaError> {
         let context = Context {
             budget,
+            metrics,
             tips,
             fatal: AtomicBool::new(false),
             unresolved: Mutex::new(Vec::new()),
         };
         let producer: BaseProducer<Context> = settings::producer(options)
             .create_with_context(context)
-            .map_err(|source| KafkaError::Client {
-                doing: "creating a producer",
-                source,
-            })?;
+            .map_err(KafkaError::creating("creating a producer"))?;
         let producer = Arc::new(producer);
         let stop = Arc::new(AtomicBool::new(false));
         let thread = {
@@ -330,6 +338,7 @@ impl KafkaProducer {
         identity: QueueIdentity,
         durability: Durability,
         watch: Arc<TopicWatch>,
+        metrics: Option<KafkaMetrics>,
     ) -> Result<Self, KafkaError> {
         let budget = Arc::new(Budget::default());
         let next = (0..identity.partitions).map(|_| AtomicU64::new(0));
@@ -337,13 +346,19 @@ impl KafkaProducer {
             watch,
             next: next.collect(),
         });
-        let first = Generation::start(&options, Arc::clone(&budget), Arc::clone(&tips))?;
+        let first = Generation::start(
+            &options,
+            Arc::clone(&budget),
+            Arc::clone(&tips),
+            metrics.clone(),
+        )?;
         let current = RwLock::new(first);
         let closed = AtomicBool::new(false);
         Ok(Self {
             options,
             identity,
             durability,
+            metrics,
             budget,
             current,
             closed,
@@ -362,7 +377,7 @@ impl KafkaProducer {
         let mut current = self.current.write();
         if current.producer.context().fatal.load(Ordering::SeqCst) {
             let (budget, tips) = (Arc::clone(&self.budget), Arc::clone(&self.tips));
-            let next = Generation::start(&self.options, budget, tips)?;
+            let next = Generation::start(&self.options, budget, tips, self.metrics.clone())?;
             let mut dead = std::mem::replace(&mut *current, next);
             // A dead producer delivers nothing more, so there is nothing to be patient for.
             dead.end(Duration::ZERO);

@@ -68,7 +68,8 @@ impl ClientSettings {
             // A stalled broker is noticed by its socket, not after the default minute.
             .set("socket.timeout.ms", "10000")
             .set("socket.keepalive.enable", "true")
-            .set("statistics.interval.ms", "5000");
+            // Only the producer's are looked at.
+            .set("statistics.interval.ms", "0");
         config
     }
 }
@@ -104,6 +105,7 @@ pub(super) fn producer(options: &KafkaOptions) -> ClientConfig {
             "message.max.bytes",
             (options.max_batch_bytes + 4096).to_string(),
         )
+        .set("statistics.interval.ms", "5000")
         // Batches are joined before they come here; waiting would only add latency.
         .set("linger.ms", "1");
     config

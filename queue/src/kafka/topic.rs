@@ -27,6 +27,21 @@ pub struct TopicSpec {
     pub retention: Duration,
 }
 
+impl TopicSpec {
+    /// How many replicas must have a record before it is acknowledged.
+    #[must_use]
+    pub fn min_insync_replicas(&self) -> u32 {
+        if self.replication >= 3 { 2 } else { 1 }
+    }
+
+    /// After how many records a broker syncs its disk; `None` leaves it to the cluster. A single
+    /// copy is only as good as the disk below it, so there it is each one.
+    #[must_use]
+    pub fn flush_messages(&self) -> Option<u64> {
+        (self.replication == 1).then_some(1)
+    }
+}
+
 /// A topic as it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicReport {
@@ -127,6 +142,64 @@ impl TopicReport {
         short
     }
 
+    /// Where the topic is not as `spec` would create it under these options.
+    #[must_use]
+    pub fn differences(&self, spec: &TopicSpec, options: &KafkaOptions) -> Vec<Shortfall> {
+        let mut found = Vec::new();
+        let mut compare = |setting, found_value: String, wanted: String| {
+            if found_value != wanted {
+                found.push(shortfall(setting, found_value, wanted));
+            }
+        };
+        compare(
+            "partition count",
+            self.partitions.to_string(),
+            spec.partitions.to_string(),
+        );
+        compare(
+            "replication",
+            self.replication.to_string(),
+            spec.replication.to_string(),
+        );
+        compare(
+            "min.insync.replicas",
+            self.min_insync_replicas.to_string(),
+            spec.min_insync_replicas().to_string(),
+        );
+        compare(
+            "retention.ms",
+            self.retention_ms.to_string(),
+            spec.retention.as_millis().to_string(),
+        );
+        compare(
+            "cleanup.policy",
+            self.cleanup_policy.clone(),
+            "delete".to_owned(),
+        );
+        compare(
+            "unclean.leader.election.enable",
+            self.unclean_leader_election.to_string(),
+            false.to_string(),
+        );
+        if let Some(flush) = spec.flush_messages() {
+            compare(
+                "flush.messages",
+                self.flush_messages.to_string(),
+                flush.to_string(),
+            );
+        }
+        let needed = options.max_batch_bytes + RECORD_OVERHEAD_BYTES;
+        if self.max_message_bytes < needed {
+            let needed = format!("at least {needed}");
+            found.push(shortfall(
+                "max.message.bytes",
+                self.max_message_bytes,
+                needed,
+            ));
+        }
+        found
+    }
+
     pub(super) fn check(&self, options: &KafkaOptions) -> Result<(), KafkaError> {
         let mut shortfalls = Vec::new();
         if let Some(wanted) = options
@@ -163,10 +236,7 @@ impl TopicReport {
 fn admin(options: &KafkaOptions) -> Result<AdminClient<DefaultClientContext>, KafkaError> {
     settings::admin(options)
         .create()
-        .map_err(|source| KafkaError::Client {
-            doing: "creating an admin client",
-            source,
-        })
+        .map_err(KafkaError::creating("creating an admin client"))
 }
 
 pub(super) fn inspect(options: &KafkaOptions) -> Result<TopicReport, KafkaError> {
@@ -219,17 +289,15 @@ pub(super) fn inspect(options: &KafkaOptions) -> Result<TopicReport, KafkaError>
         text.parse().map_err(|_| unreadable(name, text))
     };
     let doing = "reading the topic's id (brokers before Kafka 3.1 have none)";
+    let no_answer = |doing| KafkaError::NoAnswer {
+        doing,
+        waited: TIMEOUT,
+    };
     let topic_id =
-        raw::topic_id(client, &options.topic, TIMEOUT).ok_or_else(|| KafkaError::Refused {
-            doing,
-            reason: "no answer".to_owned(),
-        })?;
+        raw::topic_id(client, &options.topic, TIMEOUT).ok_or_else(|| no_answer(doing))?;
     let cluster_id = client
         .fetch_cluster_id(TIMEOUT)
-        .ok_or_else(|| KafkaError::Refused {
-            doing: "reading the cluster's id",
-            reason: "no answer".to_owned(),
-        })?;
+        .ok_or_else(|| no_answer("reading the cluster's id"))?;
     let unsigned = |name: &'static str| -> Result<u64, KafkaError> {
         let value = number(name)?;
         u64::try_from(value).map_err(|_| unreadable(name, &value.to_string()))
@@ -253,13 +321,8 @@ pub(super) fn create(options: &KafkaOptions, spec: &TopicSpec) -> Result<(), Kaf
     let admin = admin(options)?;
     let retention_ms = spec.retention.as_millis().to_string();
     let max_bytes = (options.max_batch_bytes + (100 << 10)).to_string();
-    let min_insync = if spec.replication >= 3 { "2" } else { "1" };
-    // A single copy is only as good as the disk below it, so let the broker flush each record.
-    let flush = if spec.replication == 1 {
-        Some(("flush.messages", "1"))
-    } else {
-        None
-    };
+    let min_insync = spec.min_insync_replicas().to_string();
+    let flush = spec.flush_messages().map(|count| count.to_string());
     let doing = "creating the topic";
     let too_many = |reason: &str| KafkaError::Refused {
         doing,
@@ -273,12 +336,12 @@ pub(super) fn create(options: &KafkaOptions, spec: &TopicSpec) -> Result<(), Kaf
         TopicReplication::Fixed(replication),
     )
     .set("cleanup.policy", "delete")
-    .set("min.insync.replicas", min_insync)
+    .set("min.insync.replicas", &min_insync)
     .set("unclean.leader.election.enable", "false")
     .set("retention.ms", &retention_ms)
     .set("max.message.bytes", &max_bytes);
-    if let Some((name, value)) = flush {
-        topic = topic.set(name, value);
+    if let Some(count) = &flush {
+        topic = topic.set("flush.messages", count);
     }
     let admin_options = AdminOptions::new()
         .request_timeout(Some(TIMEOUT))

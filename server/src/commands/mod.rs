@@ -3,6 +3,7 @@
 pub mod diff;
 pub mod inspect;
 mod progress;
+pub mod queue;
 pub mod records;
 pub mod replay;
 pub mod tail;

@@ -43,7 +43,8 @@ impl fmt::Display for Raw {
 pub trait Kind: Sized {
     /// What the reference page calls it.
     const NAME: &'static str;
-    /// Whether the value must never be printed.
+    /// Whether the value as it was written must never be printed, not even in an error.
+    /// [`to_toml`](Self::to_toml) of such a type shows nothing secret.
     const SECRET: bool = false;
 
     /// Takes a value as it was written.
@@ -110,6 +111,21 @@ macro_rules! whole_number {
     )*};
 }
 whole_number!(u32, usize);
+
+impl Kind for Option<PathBuf> {
+    const NAME: &'static str = "path or \"none\"";
+
+    fn read(raw: &Raw) -> Result<Self, String> {
+        match raw {
+            Raw::Text(text) if text == "none" => Ok(None),
+            raw => PathBuf::read(raw).map(Some),
+        }
+    }
+
+    fn to_toml(&self) -> String {
+        self.as_ref().map_or_else(|| quoted("none"), Kind::to_toml)
+    }
+}
 
 impl Kind for SocketAddr {
     const NAME: &'static str = "address:port";
@@ -519,6 +535,37 @@ words! {
         Reject = "reject",
     }
 }
+
+words! {
+    /// How names of OTLP become names of Prometheus; its words.
+    TranslationStrategySetting = "the name of a translation strategy" {
+        /// Other characters become `_`, unit and type a suffix.
+        UnderscoreEscapingWithSuffixes = "UnderscoreEscapingWithSuffixes",
+        /// Other characters become `_`.
+        UnderscoreEscapingWithoutSuffixes = "UnderscoreEscapingWithoutSuffixes",
+        /// Unit and type become a suffix.
+        NoUtf8EscapingWithSuffixes = "NoUTF8EscapingWithSuffixes",
+        /// Names stay as they are.
+        NoTranslation = "NoTranslation",
+    }
+}
+
+words! {
+    /// What becomes of delta temporality in OTLP.
+    DeltaSetting = "\"refuse\" or \"store\"" {
+        /// Refused by name.
+        Refuse = "refuse",
+        /// Stored as it is.
+        Store = "store",
+    }
+}
+mod fleet;
+mod kafka;
+mod secret;
+
+pub use fleet::Roles;
+pub use kafka::{DurabilitySetting, QueueBackend, SecurityProtocol};
+pub use secret::{Properties, Secret};
 
 #[cfg(test)]
 mod tests;

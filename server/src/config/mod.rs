@@ -7,6 +7,7 @@
 
 mod error;
 mod file;
+mod fleet_rules;
 pub mod kind;
 mod load;
 mod page;
@@ -16,3 +17,4 @@ pub mod settings;
 pub use error::ConfigError;
 pub use load::{Config, Layers, load};
 pub use page::{effective, reference, yaml};
+pub(crate) use rules::broken;

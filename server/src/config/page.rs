@@ -12,11 +12,7 @@ pub fn effective(config: &Config) -> String {
         .iter()
         .map(|setting| {
             let (section, name) = setting.split();
-            let value = if setting.secret {
-                "\"***\"".to_owned()
-            } else {
-                (setting.show)(config.parsed())
-            };
+            let value = (setting.show)(config.parsed());
             (
                 section,
                 format!("{name} = {value}"),
@@ -97,11 +93,7 @@ pub fn reference() -> String {
             );
             current = Some(section);
         }
-        let default = if setting.secret {
-            String::new()
-        } else {
-            (setting.show)(&defaults)
-        };
+        let default = (setting.show)(&defaults);
         let kind = setting.kind.replace('|', "\\|");
         let doc = setting.doc.trim();
         push(
@@ -127,7 +119,7 @@ winning,
 1. the default below,
 2. a TOML file: `millrace --config millrace.toml` (or `MILLRACE_CONFIG`),
 3. the environment: `ingest.max_age` is `MILLRACE_INGEST_MAX_AGE`,
-4. flags: `--listen`, `--data-dir`, and `--set key=value` for any setting.
+4. flags: `--listen`, `--data-dir`, `--role`, and `--set key=value` for any setting.
 
 `millrace config` prints the effective configuration, each value with where it came from; its
 output is a config file. A key that does not exist and a value that does not fit stop the start
@@ -145,4 +137,8 @@ partitions = 8
 
 Durations have a unit: `500ms`, `30s`, `10m`, `1h30m`, `30d`. Sizes too: `64KiB`, `64MiB`,
 `1GiB`, `500kB`; a bare number is bytes. `none`, where it is allowed, switches a bound off.
+
+Secrets are never printed, neither by `millrace config` nor in logs, errors or metrics. They come from
+a file (the setting beside, `..._file`), the environment or the config file, and not from a flag, which
+every user of the machine can see.
 ";

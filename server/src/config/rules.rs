@@ -6,6 +6,7 @@ use millrace_query::api::CorsOrigin;
 use millrace_queue::MAX_PARTITIONS;
 
 use super::error::ConfigError;
+use super::fleet_rules;
 use super::kind::Bytes;
 use super::load::Config;
 use super::settings::find;
@@ -115,6 +116,7 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
             )
         },
     )?;
+    fleet_rules::check(config)?;
     positive(config)
 }
 
@@ -176,7 +178,8 @@ fn positive(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn broken(config: &Config, key: &'static str, reason: String) -> ConfigError {
+/// The error of a setting that breaks a rule, with its value as it may be shown.
+pub(crate) fn broken(config: &Config, key: &'static str, reason: String) -> ConfigError {
     let setting = find(key).expect("rules name settings that there are");
     ConfigError::Rule {
         key,

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::kind::{
-    AutoCount, Bytes, Kind, LogFilter, LogFormat, Raw, StringFieldsSetting, WalSyncSetting,
+    AutoCount, Bytes, DeltaSetting, DurabilitySetting, Kind, LogFilter, LogFormat, Properties,
+    QueueBackend, Raw, Roles, Secret, SecurityProtocol, StringFieldsSetting,
+    TranslationStrategySetting, WalSyncSetting,
 };
 
 /// One row of the table.
@@ -18,11 +20,11 @@ pub struct Setting {
     pub doc: &'static str,
     /// What the reference page calls its type.
     pub kind: &'static str,
-    /// Whether its value is never printed.
+    /// Whether its value as it was written is never printed.
     pub secret: bool,
     /// Takes a value as it was written.
     pub set: fn(&mut Parsed, &Raw) -> Result<(), String>,
-    /// The value as TOML.
+    /// The value as TOML, without what is secret.
     pub show: fn(&Parsed) -> String,
 }
 
@@ -116,8 +118,11 @@ settings! {
     top: Top [""] {
         /// Address and port of the HTTP server. Port 0 takes a free one and says which.
         listen: SocketAddr = "127.0.0.1:9009";
-        /// Directory of queue and store. One process at a time holds it.
+        /// Directory of queue and store. One process at a time holds it; one without a store and an
+        /// embedded queue has none.
         data_dir: PathBuf = "./data";
+        /// The parts that this process runs: `ingest`, `store`, `query`, any of them, or `all`.
+        roles: Roles = "all";
     }
 
     /// Connections and the life of the process.
@@ -167,6 +172,27 @@ settings! {
         influx_database_label: Option<String> = "none";
     }
 
+    /// How OTLP metrics become series: what Prometheus' `otlp:` block sets.
+    otlp: Otlp ["ingest.otlp."] {
+        /// Names of metrics and attributes: `UnderscoreEscapingWithSuffixes`,
+        /// `UnderscoreEscapingWithoutSuffixes`, `NoUTF8EscapingWithSuffixes` or `NoTranslation`.
+        translation_strategy: TranslationStrategySetting = "UnderscoreEscapingWithSuffixes";
+        /// Resource attributes that become labels of every series.
+        promote_resource_attributes: Vec<String> = "";
+        /// Whether all of them do, but for `ignore_resource_attributes`.
+        promote_all_resource_attributes: bool = "false";
+        /// Exceptions from `promote_all_resource_attributes`.
+        ignore_resource_attributes: Vec<String> = "";
+        /// Whether `service.name`, `service.namespace` and `service.instance.id` stay in
+        /// `target_info` beside `job` and `instance`.
+        keep_identifying_resource_attributes: bool = "false";
+        /// Whether name, version, schema and attributes of the scope become labels `otel_scope_…`.
+        promote_scope_metadata: bool = "false";
+        /// What becomes of delta temporality: `refuse` names it in the answer, `store` keeps each
+        /// delta as a sample, for `sum_over_time`.
+        delta: DeltaSetting = "refuse";
+    }
+
     /// Bounds of one request. A value equal to its limit passes.
     limits: Limits ["ingest.limits."] {
         /// The body as it is sent.
@@ -187,14 +213,18 @@ settings! {
         labels_bytes: Bytes = "16KiB";
     }
 
-    /// The embedded queue.
+    /// The queue between ingest and store. `segment_bytes` and the retention are the embedded one's;
+    /// a topic of Kafka has its own.
     queue: Queue ["queue."] {
-        /// Number of partitions, and of shards of the store. Fixed when the data directory is
-        /// created: `auto` stands for one per processor then, at most 8, and for what there is
-        /// later.
+        /// `embedded` is inside this process, on its disk; `kafka` is a topic of Apache Kafka, which
+        /// lets the parts run in different processes.
+        backend: QueueBackend = "embedded";
+        /// Number of partitions, and of shards of the store. Fixed when the queue is created: `auto`
+        /// stands for one per processor then, at most 8, and for what there is later. For Kafka,
+        /// what the topic has; another number is refused.
         partitions: AutoCount = "auto";
         /// A series goes to the partition of the first of these labels that it has; of all its
-        /// labels if it has none. Fixed when the data directory is created.
+        /// labels if it has none. Fixed when the queue is created, and the same in all processes.
         shard_key: Vec<String> = "instance,host,hostname,device,device_id";
         /// Length at which a log file is closed and the next one begun.
         segment_bytes: Bytes = "64MiB";
@@ -210,6 +240,69 @@ settings! {
         /// How long an append waits for others to join it. While one append is in flight the next
         /// one gathers anyway.
         linger: Duration = "0s";
+    }
+
+    /// The queue on Apache Kafka ([kafka.md](kafka.md)).
+    kafka: Kafka ["queue.kafka."] {
+        /// Brokers to begin with: `host:port`, several for the case that one is away.
+        brokers: Vec<String> = "";
+        /// The topic. `millrace queue create` makes it as it should be.
+        topic: String = "millrace";
+        /// The consumer group under which the stores commit how far they are, for Kafka's own tools.
+        group: String = "millrace";
+        /// The least that an acknowledged append must survive: `replicated`, `disk` or `process`. A
+        /// topic that gives less is refused at the start.
+        minimum_durability: DurabilitySetting = "replicated";
+        /// An append that nobody has acknowledged after this time is answered 503.
+        delivery_timeout: Duration = "30s";
+        /// Bytes of batches that may be on their way to the brokers.
+        max_in_flight_bytes: Bytes = "64MiB";
+        /// Longest record. The topic's `max.message.bytes` must leave room for it.
+        max_batch_bytes: Bytes = "900kB";
+        /// How the brokers are spoken to.
+        security_protocol: SecurityProtocol = "plaintext";
+        /// TLS: the certificates (PEM) of those who may vouch for the brokers. `none` takes the
+        /// system's.
+        tls_ca_file: Option<PathBuf> = "none";
+        /// TLS: our own certificate (PEM), where the brokers ask for one.
+        tls_certificate_file: Option<PathBuf> = "none";
+        /// TLS: the key of our certificate (PEM).
+        tls_key_file: Option<PathBuf> = "none";
+        /// TLS: the file with the password of that key.
+        tls_key_password_file: Option<PathBuf> = "none";
+        /// TLS: the password of that key.
+        tls_key_password: Secret = "none";
+        /// SASL: `PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512` or `OAUTHBEARER`.
+        sasl_mechanism: String = "PLAIN";
+        /// SASL: the user.
+        sasl_username: Option<String> = "none";
+        /// SASL: the file with the password. Its last line end is not part of it.
+        sasl_password_file: Option<PathBuf> = "none";
+        /// SASL: the password.
+        sasl_password: Secret = "none";
+        /// Further settings of librdkafka, `name=value` each. What exactly-once hangs on cannot be
+        /// changed, and secrets belong into `properties_file`.
+        properties: Properties = "";
+        /// A file of further settings of librdkafka, `name=value` in each line, which may be secrets.
+        properties_file: Option<PathBuf> = "none";
+    }
+
+    /// Where this process stands among others like it.
+    cluster: Cluster ["cluster."] {
+        /// This store is node `ordinal` of `nodes`, counted from 0: it owns the partitions `p` with
+        /// `p % nodes == ordinal`. Several stores of one ordinal are replicas of one another.
+        ordinal: u32 = "0";
+        /// Number of nodes that share the partitions.
+        nodes: u32 = "1";
+        /// This replica's name for people. `none` takes host and port.
+        replica: Option<String> = "none";
+    }
+
+    /// How queries find stores in other processes.
+    fleet: Fleet ["fleet."] {
+        /// Addresses of stores, `host:port` each, for a query process whose own store has not all
+        /// partitions.
+        stores: Vec<String> = "";
     }
 
     /// The store.

@@ -10,6 +10,8 @@ mod api;
 mod bad_input;
 mod configuration;
 mod dependencies;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod kill;
 mod lifecycle;
 mod prometheus;

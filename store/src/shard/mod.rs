@@ -276,6 +276,9 @@ impl Shard {
             self.apply_one(record)?;
         }
         self.last = records.last().map(|last| Fingerprint::of(last));
+        if let Some(last) = records.last() {
+            self.shared.set_appended_at(last.appended_at);
+        }
         self.publish();
         Ok(())
     }

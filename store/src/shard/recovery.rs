@@ -144,6 +144,7 @@ impl Shard {
                 }
                 self.apply_one(&record)?;
                 self.last = Some(Fingerprint::of(&record));
+                self.shared.set_appended_at(record.appended_at);
                 replayed += 1;
                 if self.seal_due().is_some() {
                     // Everything up to this record, and no more, is in the memtable.

@@ -109,6 +109,15 @@ pub struct ShardStatus {
     pub sealed: Offset,
     /// Records in the queue that are not applied yet, when it was last asked.
     pub lag_records: u64,
+    /// When the queue took the record that was applied last; unknown before the first one since
+    /// the open.
+    pub applied_appended_at: Option<TimestampMs>,
+    /// Batches applied since the open.
+    pub applied_batches: u64,
+    /// Samples applied since the open.
+    pub applied_samples: u64,
+    /// Why the queue cannot be read just now. The shard tries again.
+    pub unreadable: Option<String>,
     /// Memory of its memtables, in bytes.
     pub memtable_bytes: u64,
     /// Series in its memtables.
@@ -139,6 +148,8 @@ struct Progress {
     applied: Offset,
     sealed: Offset,
     lag_records: u64,
+    appended_at: Option<TimestampMs>,
+    unreadable: Option<String>,
     wal_bytes: u64,
     recovery: Duration,
     replayed_records: u64,
@@ -182,6 +193,8 @@ impl Shared {
                 applied: sealed,
                 sealed,
                 lag_records: 0,
+                appended_at: None,
+                unreadable: None,
                 wal_bytes: 0,
                 recovery: Duration::ZERO,
                 replayed_records: 0,
@@ -275,6 +288,19 @@ impl Shared {
         self.progress.lock().applied = applied;
         self.changed.notify_all();
         self.metrics.applied_offset.set(as_gauge(applied.0));
+    }
+
+    /// Notes when the queue took what was applied last.
+    pub(crate) fn set_appended_at(&self, appended_at: TimestampMs) {
+        self.progress.lock().appended_at = Some(appended_at);
+    }
+
+    /// Notes why the queue cannot be read, or that it can.
+    pub(crate) fn set_unreadable(&self, reason: Option<&str>) {
+        let mut progress = self.progress.lock();
+        if progress.unreadable.as_deref() != reason {
+            progress.unreadable = reason.map(str::to_owned);
+        }
     }
 
     pub(crate) fn set_sealed(&self, sealed: Offset) {
@@ -393,6 +419,10 @@ impl Shared {
             applied: progress.applied,
             sealed: progress.sealed,
             lag_records: progress.lag_records,
+            applied_appended_at: progress.appended_at,
+            applied_batches: self.metrics.batches.get(),
+            applied_samples: self.metrics.samples.get(),
+            unreadable: progress.unreadable.clone(),
             memtable_bytes: bytes,
             memtable_series: series,
             memtable_samples: samples,

@@ -393,17 +393,14 @@ impl<'b> Decoder<'_, '_, 'b> {
                     excerpt(raw)
                 ),
             )
+            .value(raw)
         })
     }
 
     #[cold]
     fn refuse(&mut self, bad: BadSeries, samples: usize, place: Place, device: Option<String>) {
-        self.out.report().reject(bad.reason, samples, || Rejection {
-            place,
-            series: device.map(|device| format!("device {device:?}")),
-            field: None,
-            reason: bad.reason,
-            message: bad.message,
+        self.out.report().reject(bad.reason, samples, || {
+            Rejection::new(place, bad).of_series(device.map(|device| format!("device {device:?}")))
         });
     }
 }
@@ -422,7 +419,10 @@ fn refuse_field(
         series: None,
         field: Some(excerpt(name.raw)),
         reason,
+        value: None,
+        limit: None,
         message,
+        line: None,
     });
     Ok(())
 }

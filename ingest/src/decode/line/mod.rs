@@ -126,17 +126,14 @@ fn refuse_line(
     out: &mut Collector<'_>,
 ) {
     let line = body[start..next].trim_ascii_end();
-    out.report().reject(error.reason, 0, || Rejection {
-        place,
-        series: None,
-        field: None,
-        reason: error.reason,
-        message: format!(
+    out.report().reject(error.reason, 0, || {
+        let message = format!(
             "{} (byte {} of the line: {:?})",
             error.what,
             error.at - start + 1,
             excerpt(line)
-        ),
+        );
+        Rejection::new(place, BadSeries::new(error.reason, message).value(line))
     });
 }
 
@@ -206,12 +203,8 @@ impl Item<'_> {
     ) -> Result<(), IngestError> {
         let samples = fields.iter().filter(|f| f.value.is_some()).count();
         out.count_samples(samples)?;
-        out.report().reject(bad.reason, samples, || Rejection {
-            place: self.place,
-            series: Some(excerpt(self.point.key.of(self.body))),
-            field: None,
-            reason: bad.reason,
-            message: bad.message,
+        out.report().reject(bad.reason, samples, || {
+            Rejection::new(self.place, bad).of_series(Some(excerpt(self.point.key.of(self.body))))
         });
         Ok(())
     }
@@ -223,7 +216,10 @@ impl Item<'_> {
             series: Some(excerpt(self.point.key.of(self.body))),
             field: Some(excerpt(field.name.of(self.body))),
             reason: Reason::StringField,
+            value: None,
+            limit: None,
             message: "string fields are not stored".to_owned(),
+            line: None,
         });
     }
 }
@@ -273,7 +269,8 @@ fn tag_parts(tag: &[u8]) -> Result<(Cow<'_, str>, Cow<'_, str>), BadSeries> {
         return Err(BadSeries::new(
             Reason::EmptyTagValue,
             format!("tag {:?} has no value", shown()),
-        ));
+        )
+        .value(tag));
     }
     if split_unescaped(value, b'=').1.is_some() {
         return Err(malformed(&format!(

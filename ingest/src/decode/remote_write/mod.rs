@@ -10,16 +10,14 @@
 //! A series' key is the hash of its label messages as they stand in the body, which every encoder
 //! writes in one run; where something stands between them, they are gathered first.
 
-mod protobuf;
-
-use millrace_model::{MetricMetadata, MetricType, Sample, TimestampMs};
+use millrace_model::{MetricType, Sample, TimestampMs};
 
 use crate::IngestError;
+use crate::decode::family::{self, Family};
+use crate::decode::protobuf::{Fields, Malformed, Value};
 use crate::metadata::MetadataFilter;
-use crate::options::Limits;
 use crate::report::{Place, Reason, Rejection};
 use crate::series::{BadSeries, Collector, Entry, KeyHasher, SeriesBuilder, text};
-use protobuf::{Fields, Malformed, Value};
 
 /// Buffers kept from request to request.
 #[derive(Debug, Default)]
@@ -365,13 +363,9 @@ fn refuse_histograms(
             }
             Ok(())
         });
-        Rejection {
-            place,
-            series: metric.filter(|_| found.is_ok()),
-            field: None,
-            reason: Reason::NativeHistogram,
-            message: "native histograms are not stored; send classic ones".to_owned(),
-        }
+        let message = "native histograms are not stored; send classic ones";
+        Rejection::new(place, BadSeries::new(Reason::NativeHistogram, message))
+            .of_series(metric.filter(|_| found.is_ok()))
     };
     out.report()
         .reject(Reason::NativeHistogram, count, describe);
@@ -407,56 +401,14 @@ fn add_metadata(
             _ => {}
         }
     }
-    let limits = out.context().limits;
-    let checked = check_metadata([metric, help, unit], limits);
-    match checked {
-        Ok([metric, help, unit]) if filter.is_news(metric.as_bytes(), &body[start..end]) => {
-            out.add_metadata(MetricMetadata {
-                metric: metric.to_owned(),
-                metric_type,
-                help: help.to_owned(),
-                unit: unit.to_owned(),
-            });
-        }
-        Ok(_) => {}
-        Err(bad) => out.report().reject(bad.reason, 0, || Rejection {
-            place,
-            series: (!metric.is_empty()).then(|| crate::report::excerpt(metric)),
-            field: None,
-            reason: bad.reason,
-            message: bad.message,
-        }),
-    }
+    let family = Family {
+        metric,
+        metric_type,
+        help,
+        unit,
+    };
+    family::add(&family, &body[start..end], place, filter, out);
     Ok(())
-}
-
-fn check_metadata<'a>(
-    [metric, help, unit]: [&'a [u8]; 3],
-    limits: &Limits,
-) -> Result<[&'a str; 3], BadSeries> {
-    if metric.is_empty() {
-        return Err(BadSeries::new(
-            Reason::BadMetadata,
-            "metadata without a metric name",
-        ));
-    }
-    for (what, got, limit) in [
-        ("metric name", metric.len(), limits.label_name_bytes),
-        ("help", help.len(), limits.label_value_bytes),
-        ("unit", unit.len(), limits.label_name_bytes),
-    ] {
-        if got > limit {
-            return Err(BadSeries::new(
-                Reason::BadMetadata,
-                format!("{what} of the metadata has {got} bytes, the limit is {limit}"),
-            ));
-        }
-    }
-    Ok([
-        text(metric, "metric name")?,
-        text(help, "help")?,
-        text(unit, "unit")?,
-    ])
 }
 
 #[cfg(test)]

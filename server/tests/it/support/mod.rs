@@ -1,6 +1,8 @@
 //! What all tests need: the binary under test, a client, and the wire formats.
 
 mod client;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 mod process;
 pub mod remote_write;
 mod rng;

@@ -67,13 +67,9 @@ pub fn rows() -> Vec<Row> {
     let says = ["2 samples stored, 1 item refused", "series 1"];
     t.row("one bad series among good ones", mixed, 400, &says);
     t.stores("sum(bad_rw)", 2.0);
-    let v2 = of_type("application/x-protobuf;proto=io.prometheus.write.v2.Request");
-    t.row(
-        "remote write 2.0",
-        v2,
-        415,
-        &["remote write 2.0 is not spoken here"],
-    );
+    let v3 = of_type("application/x-protobuf;proto=io.prometheus.write.v3.Request");
+    let says = ["io.prometheus.write.v2.Request"];
+    t.row("a message that is neither 1.0 nor 2.0", v3, 415, &says);
     let says = ["application/json", "application/x-protobuf"];
     t.row("another type", of_type("application/json"), 415, &says);
     t.1

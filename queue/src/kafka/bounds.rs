@@ -1,0 +1,112 @@
+//! Looking at the topic from beside: where its partitions begin and end, and what the group has
+//! committed. Reads no records and joins no group.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use millrace_model::{Offset, PartitionId};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::topic_partition_list::{Offset as ClientOffset, TopicPartitionList};
+
+use super::{KafkaError, KafkaOptions, settings};
+
+/// What a partition holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionBounds {
+    /// The oldest record that there is.
+    pub first: Offset,
+    /// The offset that the next record will have.
+    pub end: Offset,
+}
+
+/// Looks at one topic. Blocks while it asks.
+pub struct KafkaBounds {
+    client: BaseConsumer,
+    topic: String,
+}
+
+impl fmt::Debug for KafkaBounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaBounds")
+            .field("topic", &self.topic)
+            .finish_non_exhaustive()
+    }
+}
+
+impl KafkaBounds {
+    /// A watcher of the topic of the options.
+    ///
+    /// # Errors
+    ///
+    /// A client setting that librdkafka refuses.
+    pub fn start(options: &KafkaOptions) -> Result<Self, KafkaError> {
+        let client = settings::consumer(options)
+            .create()
+            .map_err(KafkaError::creating("creating a client that looks"))?;
+        Ok(Self {
+            client,
+            topic: options.topic.clone(),
+        })
+    }
+
+    /// Where the partition begins and ends, as its leader tells it.
+    ///
+    /// # Errors
+    ///
+    /// No answer within `timeout`, or a refusal.
+    pub fn bounds(
+        &self,
+        partition: PartitionId,
+        timeout: Duration,
+    ) -> Result<PartitionBounds, KafkaError> {
+        let number = i32::try_from(partition.0).unwrap_or(i32::MAX);
+        let (low, high) = self
+            .client
+            .fetch_watermarks(&self.topic, number, timeout)
+            .map_err(|source| KafkaError::Client {
+                doing: "asking where a partition ends",
+                source,
+            })?;
+        let offset = |value: i64| Offset(u64::try_from(value).unwrap_or(0));
+        Ok(PartitionBounds {
+            first: offset(low),
+            end: offset(high),
+        })
+    }
+
+    /// What the group has committed of the first `partitions` partitions; one without a commit is
+    /// not there.
+    ///
+    /// # Errors
+    ///
+    /// No answer within `timeout`, or a refusal.
+    pub fn committed(
+        &self,
+        partitions: u32,
+        timeout: Duration,
+    ) -> Result<BTreeMap<PartitionId, Offset>, KafkaError> {
+        let mut list = TopicPartitionList::new();
+        for partition in 0..partitions {
+            list.add_partition(&self.topic, i32::try_from(partition).unwrap_or(i32::MAX));
+        }
+        let doing = "asking what the group has committed";
+        let committed = self
+            .client
+            .committed_offsets(list, timeout)
+            .map_err(|source| KafkaError::Client { doing, source })?;
+        let mut offsets = BTreeMap::new();
+        for element in committed.elements() {
+            element
+                .error()
+                .map_err(|source| KafkaError::Client { doing, source })?;
+            if let (Ok(partition), ClientOffset::Offset(offset)) =
+                (u32::try_from(element.partition()), element.offset())
+                && let Ok(offset) = u64::try_from(offset)
+            {
+                offsets.insert(PartitionId(partition), Offset(offset));
+            }
+        }
+        Ok(offsets)
+    }
+}

@@ -1,0 +1,95 @@
+//! `millrace queue create`: the topic, made right or found right.
+
+use std::time::{Duration, Instant};
+
+use millrace_log::fs::OsFs;
+use millrace_queue::kafka::{KafkaError, KafkaOptions, KafkaQueue, TopicReport, TopicSpec};
+
+use super::CreateArgs;
+use crate::config::kind::QueueBackend;
+use crate::config::{Config, broken};
+use crate::failure::Failure;
+use crate::queue::kafka::options;
+
+/// So long the brokers may take to tell one another of a new topic.
+const NEWS: Duration = Duration::from_secs(30);
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Creates the topic unless it is there, and compares it with what was asked.
+pub(super) fn run(args: &CreateArgs, config: &Config) -> Result<(), Failure> {
+    if config.queue.backend != QueueBackend::Kafka {
+        let reason = "only a topic is created so; an embedded queue is created by the first start";
+        return Err(broken(config, "queue.backend", reason.to_owned()).into());
+    }
+    let mut options = options(&OsFs, config)?;
+    options.partitions = None;
+    let spec = TopicSpec {
+        partitions: args.partitions,
+        replication: args.replication,
+        retention: args.retention,
+    };
+    let failed = |error: KafkaError| Failure::Client(error.to_string());
+    let (report, created) = match KafkaQueue::inspect(&options) {
+        Ok(report) => (report, false),
+        Err(KafkaError::NoTopic { .. }) => {
+            KafkaQueue::create_topic(&options, &spec).map_err(failed)?;
+            (news_of(&options).map_err(failed)?, true)
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    let differences = report.differences(&spec, &options);
+    if !differences.is_empty() {
+        let differences: Vec<_> = differences.iter().map(ToString::to_string).collect();
+        return Err(Failure::Refused(format!(
+            "topic {:?} is there and is not as asked: {}; nothing was changed",
+            report.topic,
+            differences.join("; ")
+        )));
+    }
+    let what = if created {
+        "created"
+    } else {
+        "there already, and as asked"
+    };
+    crate::print(&text(&report, what))
+}
+
+/// What the brokers say of the new topic, once they know it.
+fn news_of(options: &KafkaOptions) -> Result<TopicReport, KafkaError> {
+    let deadline = Instant::now() + NEWS;
+    loop {
+        match KafkaQueue::inspect(options) {
+            Err(KafkaError::NoTopic { .. }) if Instant::now() < deadline => {
+                std::thread::park_timeout(RETRY);
+            }
+            answer => return answer,
+        }
+    }
+}
+
+fn text(report: &TopicReport, what: &str) -> String {
+    let retention = match u64::try_from(report.retention_ms) {
+        Ok(ms) => format!("{} s", ms / 1000),
+        Err(_) => "for ever".to_owned(),
+    };
+    let mut text = format!(
+        "topic {} is {what}\n  id                  {}\n  cluster             {}\n  \
+         partitions          {}\n  replication         {}\n  min.insync.replicas {}\n  \
+         retention           {retention}\n  max.message.bytes   {}\n  durability          {}\n",
+        report.topic,
+        report.topic_id,
+        report.cluster_id,
+        report.partitions,
+        report.replication,
+        report.min_insync_replicas,
+        report.max_message_bytes,
+        report.durability().as_str(),
+    );
+    if report.replication < 3 {
+        text.push_str(
+            "  With fewer than 3 copies the loss of a machine may lose what was acknowledged: say\n  \
+             so with --set queue.kafka.minimum_durability=disk (or process).\n",
+        );
+    }
+    text
+}
