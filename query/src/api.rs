@@ -18,7 +18,10 @@
 
 mod answer;
 mod body;
+mod companions;
+mod cors;
 mod error;
+mod explain;
 mod expression;
 mod federate;
 mod freshness;
@@ -31,8 +34,11 @@ mod params;
 mod pool;
 mod query;
 mod read;
+mod rules;
+mod running;
 mod selector;
 mod status;
+mod targets;
 
 use std::fmt;
 use std::sync::Arc;
@@ -42,12 +48,19 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, post};
+use axum::routing::{any, delete, get, post};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use millrace_model::{Clock, Matcher, TenantId, TimestampMs};
 
-use crate::{CancelFlag, Engine, QueryError, QueryOutcome, QueryRequest, ReadPoint, SeriesSource};
+use crate::{
+    CancelFlag, Engine, QueryError, QueryOutcome, QueryRequest, QueryWatch, ReadPoint, SeriesSource,
+};
 
+pub use companions::{
+    ActiveTarget, Alert, Alerting, BlockFacts, Cardinality, Companions, Count, DroppedTarget,
+    Health, Rule, RuleGroup, Rules, ServerInfo, Statistics, Targets,
+};
+pub use cors::CorsOrigin;
 pub use freshness::{AlwaysFresh, Freshness, FreshnessError};
 pub use metrics::ApiMetrics;
 pub use options::{ApiOptions, BuildInfo};
@@ -55,6 +68,7 @@ pub use options::{ApiOptions, BuildInfo};
 use answer::Answer;
 use error::ApiError;
 use pool::Pool;
+use running::Queries;
 
 /// A request with this header is answered only once everything up to the position in it can be
 /// seen; an ingest answer's `Millrace-Position` is such a position.
@@ -65,12 +79,14 @@ pub const AS_OF: HeaderName = HeaderName::from_static("millrace-as-of");
 
 /// What answers queries. The engine does; a cache or a distributor in front of it would.
 pub trait Evaluate: Send + Sync + fmt::Debug {
-    /// Evaluates one query. Blocks; called on the threads of the API's pool.
+    /// Evaluates one query under the eyes of `watch`. Blocks; called on the threads of the API's
+    /// pool.
     ///
     /// # Errors
     ///
     /// See [`QueryError`].
-    fn query(&self, request: &QueryRequest) -> Result<QueryOutcome, QueryError>;
+    fn query(&self, request: &QueryRequest, watch: &QueryWatch)
+    -> Result<QueryOutcome, QueryError>;
 
     /// Reads and checks an expression without evaluating it, within the bounds on length, tokens
     /// and depth.
@@ -104,8 +120,12 @@ pub trait Evaluate: Send + Sync + fmt::Debug {
 }
 
 impl Evaluate for Engine {
-    fn query(&self, request: &QueryRequest) -> Result<QueryOutcome, QueryError> {
-        Self::query(self, request)
+    fn query(
+        &self,
+        request: &QueryRequest,
+        watch: &QueryWatch,
+    ) -> Result<QueryOutcome, QueryError> {
+        self.query_watched(request, watch)
     }
 
     fn check(&self, text: &str) -> Result<(), QueryError> {
@@ -136,6 +156,8 @@ pub struct Api {
     pub clock: Arc<dyn Clock>,
     /// Knows how far the data are applied.
     pub freshness: Arc<dyn Freshness>,
+    /// What else the server has to tell.
+    pub companions: Companions,
     /// Bounds.
     pub options: ApiOptions,
     /// Counts.
@@ -147,6 +169,7 @@ pub struct Api {
 struct App {
     api: Api,
     started: TimestampMs,
+    running: Queries,
     queries: Pool,
     waiters: Pool,
 }
@@ -183,6 +206,7 @@ pub fn router(api: Api) -> Router {
     );
     let app = Arc::new(App {
         started: api.clock.now(),
+        running: Queries::default(),
         queries,
         waiters,
         api,
@@ -208,15 +232,34 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/metadata", get(labels::metadata))
         .route("/federate", get(federate::federate))
         .route("/api/v1/read", post(read::read))
-        .route("/api/v1/rules", get(status::rules))
-        .route("/api/v1/alerts", get(status::alerts))
-        .route("/api/v1/alertmanagers", get(status::alertmanagers))
-        .route("/api/v1/targets", get(status::targets))
-        .route("/api/v1/targets/metadata", get(status::targets_metadata))
-        .route("/api/v1/scrape_pools", get(status::scrape_pools))
+        .route("/api/v1/rules", get(rules::rules))
+        .route("/api/v1/alerts", get(rules::alerts))
+        .route("/api/v1/alertmanagers", get(rules::alertmanagers))
+        .route("/api/v1/targets", get(targets::targets))
+        .route("/api/v1/targets/metadata", get(targets::metadata))
+        .route("/api/v1/targets/relabel_steps", get(targets::relabel_steps))
+        .route("/api/v1/scrape_pools", get(targets::scrape_pools))
+        .route("/api/v1/scrape_pools/config", get(targets::pool_config))
         .route("/api/v1/status/buildinfo", get(status::build_info))
         .route("/api/v1/status/runtimeinfo", get(status::runtime_info))
         .route("/api/v1/status/flags", get(status::flags))
+        .route("/api/v1/status/config", get(status::config))
+        .route("/api/v1/status/tsdb", get(status::tsdb))
+        .route("/api/v1/status/tsdb/blocks", get(status::tsdb_blocks))
+        .route("/api/v1/status/walreplay", get(status::wal_replay))
+        .route("/api/v1/status/self_metrics", get(status::self_metrics))
+        .route("/api/v1/notifications", get(status::notifications))
+        .route(
+            "/api/v1/notifications/live",
+            get(status::notifications_live),
+        )
+        .route("/api/v1/status/queries", get(running::list))
+        .route("/api/v1/status/queries/slow", get(running::slow))
+        .route("/api/v1/status/queries/{id}", delete(running::cancel))
+        .route(
+            "/api/v1/status/queries/{id}/cancel",
+            post(running::cancel).delete(running::cancel),
+        )
         .route("/api/v1/{*path}", any(unknown_path))
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(app.clone(), observe))
@@ -235,6 +278,14 @@ async fn wrong_method(method: http::Method, uri: Uri) -> ApiError {
 /// how fresh the answer is.
 async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let metrics = &app.api.metrics;
+    let cors = app.api.options.cors_origin.as_ref();
+    let origin = request.headers().get(http::header::ORIGIN).cloned();
+    if request.method() == http::Method::OPTIONS {
+        // A browser asks whether it may ask.
+        let mut response = http::StatusCode::NO_CONTENT.into_response();
+        cors::add(cors, origin.as_ref(), response.headers_mut());
+        return response;
+    }
     let endpoint = endpoint_of(request.extensions().get::<MatchedPath>());
     let _in_flight = metrics.enter();
     let start = app.api.clock.monotonic();
@@ -254,6 +305,7 @@ async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) 
     if let Some(value) = as_of.and_then(|text| HeaderValue::try_from(text).ok()) {
         response.headers_mut().insert(AS_OF, value);
     }
+    cors::add(cors, origin.as_ref(), response.headers_mut());
     response.headers_mut().insert(
         http::header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
@@ -319,15 +371,20 @@ impl App {
         let write = move |cancel: &CancelFlag, waited| {
             work(cancel, waited).map(|answer| Box::new(answer) as Box<dyn body::Write>)
         };
-        self.stream(json::CONTENT_TYPE, write).await
+        self.stream(CancelFlag::default(), json::CONTENT_TYPE, write)
+            .await
     }
 
-    /// The same for any type of content.
-    async fn stream<F>(&self, content_type: HeaderValue, work: F) -> Result<Response, ApiError>
+    /// The same for any type of content, with a flag that others may set too.
+    async fn stream<F>(
+        &self,
+        cancel: CancelFlag,
+        content_type: HeaderValue,
+        work: F,
+    ) -> Result<Response, ApiError>
     where
         F: FnOnce(&CancelFlag, Duration) -> Result<Box<dyn body::Write>, ApiError> + Send + 'static,
     {
-        let cancel = CancelFlag::default();
         let guard = CancelOnDrop {
             cancel: cancel.clone(),
             metrics: &self.api.metrics,

@@ -46,6 +46,7 @@ mod resolve;
 mod spans;
 mod text;
 mod tree;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -66,8 +67,10 @@ use lex::SyntaxError;
 use limits::TextLimits;
 use notes::Notes;
 use resolve::QueryTimes;
+use watch::StepCounts;
 
 pub use options::EngineOptions;
+pub use watch::{QueryWatch, StatsLevel};
 
 /// Evaluates PromQL over a [`SeriesSource`].
 #[derive(Debug)]
@@ -110,6 +113,20 @@ impl Engine {
     ///
     /// See [`QueryError`].
     pub fn query(&self, request: &QueryRequest) -> Result<QueryOutcome, QueryError> {
+        self.query_watched(request, &QueryWatch::default())
+    }
+
+    /// The same, under the eyes of `watch`: it says what is to be counted, and can be asked from
+    /// other threads how far the query is.
+    ///
+    /// # Errors
+    ///
+    /// See [`QueryError`].
+    pub fn query_watched(
+        &self,
+        request: &QueryRequest,
+        watch: &QueryWatch,
+    ) -> Result<QueryOutcome, QueryError> {
         let start = Instant::now();
         let (grid, times) = self.grid(request.time)?;
         let mut expr = self.tree(&request.text)?;
@@ -123,7 +140,9 @@ impl Engine {
             timeout.min(self.options.timeout),
             self.options.max_samples,
             self.options.max_memory_bytes,
+            StepCounts::new(watch.level(), grid),
         );
+        let prepared = start.elapsed();
         budget.check()?;
         let notes = Notes::default();
         let lookback = request.lookback.unwrap_or(self.options.lookback);
@@ -135,6 +154,7 @@ impl Engine {
             )
             .at(request.point.clone()),
         );
+        watch.begin(&budget, &context);
         let evaluator = Evaluator {
             source: &*self.source,
             context: &context,
@@ -158,6 +178,10 @@ impl Engine {
                 series,
                 samples_read,
                 elapsed: start.elapsed(),
+                prepared,
+                sorted: budget.sort_time(),
+                peak_samples: budget.peak(),
+                counts: budget.counts.as_ref().map(StepCounts::result),
             },
         })
     }

@@ -9,10 +9,10 @@ mod engine;
 mod result;
 mod source;
 
-pub use engine::{Engine, EngineOptions};
+pub use engine::{Engine, EngineOptions, QueryWatch, StatsLevel};
 pub use result::{
     CancelFlag, MatrixSeries, QueryError, QueryOutcome, QueryRequest, QueryStats, QueryTime,
-    QueryValue, VectorSample,
+    QueryValue, SampleCounts, VectorSample,
 };
 pub use source::{
     LabelRequest, ReadContext, ReadPoint, ReadStats, SampleColumns, Select, SeriesSource,

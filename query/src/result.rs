@@ -77,7 +77,7 @@ pub struct QueryOutcome {
 }
 
 /// What evaluating took.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct QueryStats {
     /// Series selected.
     pub series: u64,
@@ -85,6 +85,28 @@ pub struct QueryStats {
     pub samples_read: u64,
     /// Time from start to end.
     pub elapsed: Duration,
+    /// Of that, for reading and checking the expression.
+    pub prepared: Duration,
+    /// Of that, for sorting the answer.
+    pub sorted: Duration,
+    /// Most samples that were held at once.
+    pub peak_samples: u64,
+    /// Samples as Prometheus counts them, if asked for.
+    pub counts: Option<SampleCounts>,
+}
+
+/// Samples that the steps of a query looked at. What a range holds counts for every step whose
+/// window it is in; the points of a subquery count, and what they were computed from does not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SampleCounts {
+    /// All.
+    pub seen: u64,
+    /// Those that the step before had not seen.
+    pub read: u64,
+    /// By moment in ms; empty unless asked for.
+    pub seen_per_step: Vec<(i64, u64)>,
+    /// The same for [`read`](Self::read).
+    pub read_per_step: Vec<(i64, u64)>,
 }
 
 /// A value of PromQL.

@@ -11,6 +11,7 @@ mod app;
 mod banner;
 mod cli;
 mod commands;
+mod companions;
 mod config;
 mod demo;
 mod failure;

@@ -15,6 +15,7 @@ use millrace_queue::Appender;
 use millrace_store::Store;
 use tokio::runtime::Handle;
 use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate};
 use tracing::{info, warn};
 
 use crate::app::{App, Parts, Stage};
@@ -23,7 +24,7 @@ use crate::failure::Failure;
 use crate::lag::LagWatch;
 use crate::queue::{self, DurabilityMetrics, Queue};
 use crate::source::{PartSource, StoreFreshness};
-use crate::{fleet, options, records, routes};
+use crate::{companions, fleet, options, records, routes};
 
 /// Between two tries to reach brokers that went away during the start.
 const RETRY: Duration = Duration::from_secs(1);
@@ -187,12 +188,11 @@ fn query_router(
         source,
         clock: app.clock.clone(),
         freshness,
+        companions: companions::of(local, config, &app.registry),
         options: options::api(config),
         metrics,
     });
-    Ok(query
-        .merge(status)
-        .layer(CompressionLayer::new().gzip(true)))
+    Ok(query.merge(status).layer(compression()))
 }
 
 /// The way of a sample: nothing is acknowledged any more, then the queue has it, then the store
@@ -213,4 +213,13 @@ pub fn close(opened: &Opened) -> Result<(), Failure> {
     };
     opened.queue.close();
     closed
+}
+
+/// Answers are compressed as the client wishes, but for those that are compressed already.
+fn compression() -> CompressionLayer<impl Predicate> {
+    let chunks = NotForContentType::const_new("application/x-streamed-protobuf");
+    CompressionLayer::new()
+        .gzip(true)
+        .zstd(true)
+        .compress_when(DefaultPredicate::new().and(chunks))
 }

@@ -7,7 +7,7 @@ use millrace_ingest::{
 };
 use millrace_model::{PartitionId, ShardKey};
 use millrace_query::EngineOptions;
-use millrace_query::api::ApiOptions;
+use millrace_query::api::{ApiOptions, CorsOrigin};
 use millrace_queue::{AppenderOptions, EmbeddedOptions};
 use millrace_store::{StoreOptions, WalSync};
 
@@ -185,6 +185,12 @@ pub fn api(config: &Config) -> ApiOptions {
         max_wait: query.max_wait,
         read_after_timeout: query.read_after_timeout,
         max_steps: i64::from(query.max_steps),
+        lookback: query.lookback,
+        slow_threshold: query.slow_log_threshold,
+        remote_read_samples: query.remote_read_samples as u64,
+        cors_origin: query.cors_origin.as_ref().map(|pattern| {
+            CorsOrigin::new(pattern).expect("a checked configuration has a checked pattern")
+        }),
         flags: flags(config),
         ..defaults
     }

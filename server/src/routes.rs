@@ -6,10 +6,11 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, Uri, header};
 use http_body_util::Full;
+use millrace_query::api::BuildInfo;
 use prometheus::{Encoder as _, IntCounter, TextEncoder};
 use serde_json::json;
 use tower::ServiceExt as _;
@@ -31,6 +32,9 @@ pub fn router(app: &Arc<App>) -> Router {
         .route("/metrics", get(metrics))
         .route("/-/healthy", get(healthy))
         .route("/-/ready", get(ready))
+        .route("/-/reload", post(no_lifecycle).put(no_lifecycle))
+        .route("/-/quit", post(no_lifecycle).put(no_lifecycle))
+        .route("/version", get(version))
         .route("/api/v1/status/pipeline", get(pipeline::status))
         .route("/api/v1/status/durability", get(durability))
         .method_not_allowed_fallback(wrong_method)
@@ -144,6 +148,27 @@ fn after_panic(panic: Box<dyn Any + Send>) -> http::Response<Full<Bytes>> {
     response
 }
 
+/// In Prometheus's words. Settings are read at the start; the process is ended by SIGTERM.
+async fn no_lifecycle() -> (StatusCode, &'static str) {
+    (StatusCode::FORBIDDEN, "Lifecycle API is not enabled.")
+}
+
+/// What is also in `status/buildinfo`, bare, as in Prometheus.
+async fn version() -> Response {
+    let build = BuildInfo::default();
+    let body = json!({
+        "version": build.api_version,
+        "revision": build.revision,
+        "branch": build.branch,
+        "buildUser": "",
+        "buildDate": build.build_date,
+        "goVersion": "",
+        "application": "millrace",
+        "applicationVersion": build.version,
+    });
+    axum::Json(body).into_response()
+}
+
 async fn healthy() -> &'static str {
     "millrace is healthy.\n"
 }
@@ -210,6 +235,8 @@ Query (the Prometheus HTTP API; Grafana: a Prometheus data source with this serv
   GET|POST /api/v1/query, /api/v1/query_range
   GET|POST /api/v1/series, /api/v1/labels
   GET      /api/v1/label/<name>/values, /api/v1/metadata
+  POST     /api/v1/read        remote read
+  GET      /federate           newest samples, for a Prometheus to scrape
 
 Status
   GET /-/healthy               the process lives

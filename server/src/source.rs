@@ -1,13 +1,15 @@
 //! The store as the query layer sees it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use millrace_model::{Labels, MetricMetadata, TenantId};
+use millrace_model::{Labels, MetricMetadata, Offset, PartitionId, TenantId};
 use millrace_query::api::{Freshness, FreshnessError};
 use millrace_query::{
-    LabelRequest, ReadContext, SampleColumns, Select, SeriesSource, SourceError, StoredSeries,
+    LabelRequest, ReadContext, ReadStats, SampleColumns, Select, SeriesSource, SourceError,
+    StoredSeries,
 };
 use millrace_queue::{Position, PositionError};
 use millrace_store::{Store, StoreError, StorePart, StoreSeries};
@@ -18,13 +20,23 @@ pub struct PartSource(pub StorePart);
 
 impl SeriesSource for PartSource {
     fn select(&self, request: &Select<'_>) -> Result<Vec<Box<dyn StoredSeries>>, SourceError> {
+        let begun = Instant::now();
         let found = self
             .0
             .select(request.tenant, request.matchers, request.range)
             .map_err(source_error)?;
+        let (blocks, memtables) = self.0.places_in(request.range);
+        let stats = &request.context.stats;
+        ReadStats::add(&stats.blocks, blocks);
+        ReadStats::add(&stats.memtables, memtables);
+        ReadStats::add(&stats.select_nanos, nanos(begun));
+        let stored = |series| Stored {
+            series,
+            context: Arc::clone(request.context),
+        };
         Ok(found
             .into_iter()
-            .map(|series| Box::new(Stored(series)) as Box<dyn StoredSeries>)
+            .map(|series| Box::new(stored(series)) as Box<dyn StoredSeries>)
             .collect())
     }
 
@@ -60,22 +72,35 @@ impl SeriesSource for PartSource {
     }
 }
 
-struct Stored(StoreSeries);
+fn nanos(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+struct Stored {
+    series: StoreSeries,
+    context: Arc<ReadContext>,
+}
 
 impl StoredSeries for Stored {
     fn labels(&self) -> &Labels {
-        self.0.labels()
+        self.series.labels()
     }
 
     fn read(&self, out: &mut SampleColumns) -> Result<(), SourceError> {
-        self.0
+        let begun = Instant::now();
+        let read = self
+            .series
             .read(&mut out.timestamps, &mut out.values)
-            .map_err(source_error)
+            .map_err(source_error);
+        let stats = &self.context.stats;
+        ReadStats::add(&stats.bytes, self.series.block_bytes());
+        ReadStats::add(&stats.read_nanos, nanos(begun));
+        read
     }
 }
 
 /// Every failure to read is an error of the answer, never a shorter answer.
-fn source_error(error: StoreError) -> SourceError {
+pub fn source_error(error: StoreError) -> SourceError {
     match error {
         StoreError::Stopped { .. } => SourceError::NotReady {
             reason: error.to_string(),
@@ -104,6 +129,10 @@ impl Freshness for StoreFreshness {
                     reason: error.to_string(),
                 })?;
         wait_applied(&self.0, &position, timeout)
+    }
+
+    fn partitions(&self) -> BTreeMap<PartitionId, Offset> {
+        self.0.applied().next
     }
 
     fn as_of(&self) -> Option<String> {

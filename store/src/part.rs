@@ -42,6 +42,13 @@ impl StorePart {
         Some(Self { shards })
     }
 
+    /// How many blocks and memtables a selection in `range` looks into.
+    #[must_use]
+    pub fn places_in(&self, range: TimeRange) -> (u64, u64) {
+        let places = self.shards.iter().map(|s| s.view().places_in(range));
+        places.fold((0, 0), |(a, b), (c, d)| (a + c, b + d))
+    }
+
     /// The series of `tenant` that pass all matchers and may have samples in `range`; in no special
     /// order, each once.
     ///

@@ -52,6 +52,16 @@ impl StoreSeries {
         &self.labels
     }
 
+    /// Bytes of its samples in blocks, as they are stored.
+    #[must_use]
+    pub fn block_bytes(&self) -> u64 {
+        let places = self.sources.iter().map(|source| match &source.place {
+            Place::Block(_, place) => place.sample_bytes(),
+            Place::Table(..) => 0,
+        });
+        places.sum()
+    }
+
     pub(crate) fn into_labels(self) -> Labels {
         self.labels
     }
@@ -180,6 +190,14 @@ impl View {
             }
         }
         Ok(())
+    }
+
+    /// How many blocks and memtables have samples in `range`.
+    pub(crate) fn places_in(&self, range: TimeRange) -> (u64, u64) {
+        (
+            self.blocks_in(range).count() as u64,
+            self.tables_in(range).count() as u64,
+        )
     }
 
     fn table_masks(&self, table: &TableView, tenant: &TenantId, range: TimeRange) -> Masks<'_> {

@@ -15,6 +15,7 @@ use millrace_queue::{Consumer, Position, QueueIdentity, ResumePoint};
 use parking_lot::Mutex;
 use prometheus::Registry;
 
+use crate::block::BlockSummary;
 use crate::compact::Pace;
 use crate::dead_letters::DeadLetterBox;
 use crate::error::{IoContext, StoreError};
@@ -231,6 +232,38 @@ impl Store {
         range: TimeRange,
     ) -> Result<Vec<StoreSeries>, StoreError> {
         self.all().select(tenant, matchers, range)
+    }
+
+    /// The live blocks: each one's name, how often it was compacted, and what it holds.
+    #[must_use]
+    pub fn blocks(&self) -> Vec<(String, u8, BlockSummary)> {
+        let mut found = Vec::new();
+        for shared in &self.shared {
+            let view = shared.view();
+            let blocks = view.blocks.iter();
+            found.extend(blocks.map(|block| {
+                let name = format!("{}/{}", shared.partition, block.entry.id);
+                (name, block.entry.level, block.reader.summary())
+            }));
+        }
+        found
+    }
+
+    /// First and last timestamp of all samples, those of deleted ones among them; `None` without
+    /// samples.
+    #[must_use]
+    pub fn time_range(&self) -> Option<TimeRange> {
+        let mut ranges = Vec::new();
+        for shared in &self.shared {
+            let view = shared.view();
+            ranges.extend(view.blocks.iter().map(|block| block.range()));
+            let tables = view.tables.iter();
+            ranges.extend(tables.filter_map(|of| of.table.rows().time_range()));
+        }
+        ranges.into_iter().reduce(|a, b| TimeRange {
+            start: a.start.min(b.start),
+            end: a.end.max(b.end),
+        })
     }
 
     /// The label sets of such series, sorted.

@@ -5,7 +5,7 @@
 //! are some. A series is dropped as soon as it is written.
 
 use std::iter::Peekable;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::vec::IntoIter;
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use millrace_model::{Labels, MetricMetadata};
 
 use super::body::Write;
 use super::error::ApiError;
+use super::explain::{Explain, Stats};
 use super::json;
 use crate::{MatrixSeries, QueryOutcome, QueryStats, QueryValue, VectorSample};
 
@@ -33,7 +34,9 @@ const TRUNCATED: &str = "results truncated due to limit";
 pub(super) struct Answer {
     data: Data,
     /// Asked for by `stats`.
-    times: Option<Times>,
+    stats: Option<Stats>,
+    /// Asked for by `explain`.
+    explain: Option<Explain>,
     warnings: Vec<String>,
     infos: Vec<String>,
     next: Part,
@@ -67,20 +70,12 @@ enum Data {
     Metadata(Peekable<IntoIter<MetricMetadata>>),
 }
 
-/// How long a query took.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Times {
-    /// For a thread.
-    pub(super) waited: Duration,
-    /// In the engine.
-    pub(super) engine: QueryStats,
-}
-
 impl Answer {
     fn new(data: Data) -> Self {
         Self {
             data,
-            times: None,
+            stats: None,
+            explain: None,
             warnings: Vec::new(),
             infos: Vec::new(),
             next: Part::Head,
@@ -118,11 +113,7 @@ impl Answer {
     }
 
     /// A query's value, at most `limit` series of it.
-    pub(super) fn query(
-        outcome: QueryOutcome,
-        limit: Option<usize>,
-        waited: Option<Duration>,
-    ) -> Self {
+    pub(super) fn query(outcome: QueryOutcome, limit: Option<usize>) -> Self {
         let mut cut = false;
         let data = match outcome.value {
             QueryValue::Scalar { timestamp, value } => Data::Scalar(timestamp.0, value),
@@ -140,15 +131,23 @@ impl Answer {
             }
         };
         Self {
-            times: waited.map(|waited| Times {
-                waited,
-                engine: outcome.stats,
-            }),
             warnings: outcome.warnings,
             infos: outcome.infos,
             ..Self::new(data)
         }
         .warn_if(cut)
+    }
+
+    /// With `data.stats`.
+    pub(super) fn with_stats(mut self, waited: Duration, engine: QueryStats) -> Self {
+        self.stats = Some(Stats { waited, engine });
+        self
+    }
+
+    /// With `explain`.
+    pub(super) fn with_explain(mut self, explain: Explain) -> Self {
+        self.explain = Some(explain);
+        self
     }
 
     fn warn_if(mut self, cut: bool) -> Self {
@@ -161,10 +160,13 @@ impl Answer {
     fn write_tail(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self.data.closing());
         if self.data.is_query() {
-            if let Some(times) = &self.times {
-                times.write(out);
+            if let Some(stats) = &self.stats {
+                stats.write(out);
             }
             out.push(b'}');
+        }
+        if let Some(explain) = &self.explain {
+            explain.write(out);
         }
         for (name, texts) in [("warnings", &self.warnings), ("infos", &self.infos)] {
             if !texts.is_empty() {
@@ -185,6 +187,7 @@ impl Write for Answer {
         if self.is_done() {
             return Ok(None);
         }
+        let begun = Instant::now();
         let mut out = Vec::with_capacity(match self.data {
             Data::Document(ref json) => json.len() + 256,
             Data::Scalar(..) | Data::String(..) => 256,
@@ -199,6 +202,9 @@ impl Write for Answer {
             if !self.data.write_some(&mut out, &mut self.first) {
                 self.next = Part::Tail;
             }
+        }
+        if let Some(explain) = &mut self.explain {
+            explain.encoding(begun.elapsed());
         }
         if self.next == Part::Tail {
             self.write_tail(&mut out);
@@ -371,23 +377,4 @@ fn write_metadata(out: &mut Vec<u8>, entry: &MetricMetadata) {
     out.extend_from_slice(b",\"unit\":");
     json::string(out, &entry.unit);
     out.push(b'}');
-}
-
-impl Times {
-    /// Prometheus's layout as far as its fields mean the same here, and our own counts under a name
-    /// of their own. (Its `totalQueryableSamples` counts a sample once for each step that sees it,
-    /// and ours once; so the one is not passed off as the other.)
-    fn write(&self, out: &mut Vec<u8>) {
-        let eval = self.engine.elapsed.as_secs_f64();
-        let queue = self.waited.as_secs_f64();
-        let total = (self.engine.elapsed + self.waited).as_secs_f64();
-        json::put(
-            out,
-            format_args!(
-                ",\"stats\":{{\"timings\":{{\"evalTotalTime\":{eval},\"execQueueTime\":{queue},\
-                 \"execTotalTime\":{total}}},\"millrace\":{{\"series\":{},\"samplesRead\":{}}}}}",
-                self.engine.series, self.engine.samples_read
-            ),
-        );
-    }
 }

@@ -93,7 +93,7 @@ pub(super) async fn federate(
             done: false,
         }) as Box<dyn Write>)
     };
-    app.stream(content_type, work).await
+    app.stream(CancelFlag::default(), content_type, work).await
 }
 
 fn millis(duration: Duration) -> i64 {

@@ -1,7 +1,10 @@
 //! How fresh the data are.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
+
+use millrace_model::{Offset, PartitionId};
 
 use crate::ReadPoint;
 
@@ -18,6 +21,12 @@ pub trait Freshness: Send + Sync + fmt::Debug {
     /// A position up to which everything can be read now, or `None` where there is no such thing.
     /// Never goes backwards.
     fn as_of(&self) -> Option<String>;
+
+    /// For each partition of the queue the offset below which everything can be read now. Empty
+    /// where there is no such thing.
+    fn partitions(&self) -> BTreeMap<PartitionId, Offset> {
+        BTreeMap::new()
+    }
 
     /// The position up to which the reads of one request included everything; `None` where the
     /// source does not say so, and [`as_of`](Self::as_of) before the reads stands for it.

@@ -152,7 +152,7 @@ pub(super) fn number_short(out: &mut Vec<u8>, value: f64) {
 }
 
 /// `strconv.FormatFloat(v, 'e', -1, 64)`: at least two digits in the exponent.
-fn scientific(out: &mut Vec<u8>, value: f64) {
+pub(super) fn scientific(out: &mut Vec<u8>, value: f64) {
     let text = format!("{value:e}");
     let (mantissa, exponent) = text.split_once('e').expect("always has an exponent");
     let exponent: i32 = exponent.parse().expect("always a number");

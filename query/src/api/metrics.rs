@@ -17,6 +17,9 @@ pub struct ApiMetrics {
     refused: IntCounterVec,
     cancelled: IntCounter,
     stalled: IntCounter,
+    listed: IntGauge,
+    stopped: IntCounter,
+    slow: IntCounter,
 }
 
 impl ApiMetrics {
@@ -65,6 +68,15 @@ impl ApiMetrics {
                 "millrace_query_cancelled_total",
                 "Queries whose client left before the answer was ready.",
             )?,
+            listed: IntGauge::new("millrace_query_running", "Queries that wait or run.")?,
+            stopped: IntCounter::new(
+                "millrace_query_stopped_total",
+                "Queries that were asked to stop by their number.",
+            )?,
+            slow: IntCounter::new(
+                "millrace_query_slow_total",
+                "Queries that took longer than the threshold of the slow-query log.",
+            )?,
             stalled: IntCounter::new(
                 "millrace_query_stalled_total",
                 "Answers cut off because their client stopped reading.",
@@ -77,6 +89,9 @@ impl ApiMetrics {
         registry.register(Box::new(metrics.refused.clone()))?;
         registry.register(Box::new(metrics.cancelled.clone()))?;
         registry.register(Box::new(metrics.stalled.clone()))?;
+        registry.register(Box::new(metrics.listed.clone()))?;
+        registry.register(Box::new(metrics.stopped.clone()))?;
+        registry.register(Box::new(metrics.slow.clone()))?;
         Ok(metrics)
     }
 
@@ -103,6 +118,19 @@ impl ApiMetrics {
 
     pub(super) fn stalled(&self) {
         self.stalled.inc();
+    }
+
+    /// So many more queries, or fewer, are in hand.
+    pub(super) fn listed(&self, change: i64) {
+        self.listed.add(change);
+    }
+
+    pub(super) fn stopped(&self) {
+        self.stopped.inc();
+    }
+
+    pub(super) fn slow(&self) {
+        self.slow.inc();
     }
 
     pub(super) fn cancelled(&self) {

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::cors::CorsOrigin;
+
 /// Bounds of the API. `Default` gives what each field names as its default.
 #[derive(Clone, Debug)]
 pub struct ApiOptions {
@@ -23,6 +25,15 @@ pub struct ApiOptions {
     pub max_form_bytes: usize,
     /// Most steps of a range query beyond its first, as in Prometheus. Default 11,000.
     pub max_steps: i64,
+    /// Whose scripts may read answers in a browser. Default `None`: nobody's. (Prometheus allows
+    /// everybody; a server without authentication that listens on loopback would then be open to
+    /// every page that its user visits.)
+    pub cors_origin: Option<CorsOrigin>,
+    /// A query that takes so long is logged and kept on record; `None` for no such record.
+    /// Default 10 s.
+    pub slow_threshold: Option<Duration>,
+    /// Slow queries that are kept on record at most. Default 128.
+    pub slow_entries: usize,
     /// How far `/federate` looks back for a sample; the engine's own lookback belongs here.
     /// Default 5 m.
     pub lookback: Duration,
@@ -50,6 +61,9 @@ impl Default for ApiOptions {
             read_after_waiters: 16,
             max_form_bytes: 1 << 20,
             max_steps: 11_000,
+            cors_origin: None,
+            slow_threshold: Some(Duration::from_secs(10)),
+            slow_entries: 128,
             lookback: Duration::from_secs(300),
             remote_read_samples: 5_000_000,
             remote_read_frame_bytes: 1 << 20,

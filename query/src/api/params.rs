@@ -21,6 +21,7 @@ pub(super) struct Params {
     pub(super) tenant: TenantId,
     /// Shared with [`observe`](super::observe), which tells the client what was included.
     pub(super) point: Arc<ReadPoint>,
+    pub(super) headers: HeaderMap,
     pairs: Vec<(String, String)>,
 }
 
@@ -65,11 +66,16 @@ impl Params {
     /// `partial_response`: whether series that cannot be reached may be missing. Thanos's parameter,
     /// with Go's words for a boolean.
     pub(super) fn partial(&self) -> Result<bool, ApiError> {
-        match self.get("partial_response") {
+        self.flag("partial_response")
+    }
+
+    /// A parameter with Go's words for a boolean; false without it.
+    pub(super) fn flag(&self, name: &str) -> Result<bool, ApiError> {
+        match self.get(name) {
             None | Some("false" | "0" | "f" | "F" | "FALSE" | "False") => Ok(false),
             Some("true" | "1" | "t" | "T" | "TRUE" | "True") => Ok(true),
             Some(other) => Err(ApiError::invalid(
-                "partial_response",
+                name,
                 format_args!("cannot parse {other:?} to true or false"),
             )),
         }
@@ -112,6 +118,7 @@ impl FromRequest<Arc<App>> for Params {
         Ok(Self {
             tenant: tenant_of(&parts.headers),
             point: parts.extensions.get().cloned().unwrap_or_default(),
+            headers: parts.headers,
             pairs,
         })
     }

@@ -6,12 +6,15 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::response::Response;
 
-use super::App;
 use super::answer::Answer;
 use super::error::ApiError;
+use super::explain::Explain;
+use super::json::CONTENT_TYPE;
 use super::numbers::duration_ns;
 use super::params::Params;
-use crate::{QueryRequest, QueryTime};
+use super::running::{Begin, Listed};
+use super::{Api, App, body};
+use crate::{CancelFlag, QueryError, QueryRequest, QueryTime, QueryWatch, StatsLevel};
 
 const NS_PER_MS: i64 = 1_000_000;
 
@@ -38,7 +41,7 @@ pub(super) async fn instant(
             })?
             .unwrap_or_else(|| app.api.clock.now()),
     };
-    evaluate(&app, &params, QueryTime::Instant(time), limit).await
+    evaluate(&app, &params, "query", QueryTime::Instant(time), limit).await
 }
 
 /// An expression at many moments.
@@ -79,12 +82,13 @@ pub(super) async fn range(
         end,
         step_ms,
     };
-    evaluate(&app, &params, time, limit).await
+    evaluate(&app, &params, "query_range", time, limit).await
 }
 
 async fn evaluate(
     app: &Arc<App>,
     params: &Params,
+    endpoint: &'static str,
     time: QueryTime,
     limit: Option<usize>,
 ) -> Result<Response, ApiError> {
@@ -94,12 +98,33 @@ async fn evaluate(
         ApiError::bad_data(format!("error parsing lookback delta duration: {error}"))
     })?;
     let partial = params.partial()?;
-    let want_stats = params.get("stats").is_some();
+    let level = match params.get("stats") {
+        None => StatsLevel::None,
+        Some("all") => StatsLevel::PerStep,
+        Some(_) => StatsLevel::Totals,
+    };
+    let want_explain = params.flag("explain")?;
     let text = params.get("query").unwrap_or_default().to_owned();
+    let listed = Listed::new(
+        app,
+        Begin {
+            tenant: &params.tenant,
+            endpoint,
+            text: &text,
+            time,
+            headers: &params.headers,
+            watch: QueryWatch::new(level),
+        },
+    );
+    let entry = listed.entry.clone();
     let tenant = params.tenant.clone();
     let point = params.point.clone();
-    let engine = app.api.engine.clone();
-    app.answer(move |cancel, waited| {
+    let Api {
+        engine, freshness, ..
+    } = app.api.clone();
+    let work = move |cancel: &CancelFlag, waited| {
+        entry.begin();
+        let partitions = freshness.partitions();
         let request = QueryRequest {
             tenant,
             text,
@@ -111,10 +136,30 @@ async fn evaluate(
             partial,
             point,
         };
-        let outcome = engine.query(&request).map_err(ApiError::of_query)?;
-        Ok(Answer::query(outcome, limit, want_stats.then_some(waited)))
-    })
-    .await
+        let outcome = engine
+            .query(&request, &entry.watch)
+            .map_err(ApiError::of_query)?;
+        let stats = outcome.stats.clone();
+        let mut answer = Answer::query(outcome, limit);
+        if level != StatsLevel::None {
+            answer = answer.with_stats(waited, stats.clone());
+        }
+        if want_explain {
+            let explain = Explain::new(waited, stats, entry.watch.reads(), partitions);
+            answer = answer.with_explain(explain);
+        }
+        Ok(Box::new(answer) as Box<dyn body::Write>)
+    };
+    let cancel = listed.entry.cancel.clone();
+    let answered = tokio::select! {
+        answered = app.stream(cancel, CONTENT_TYPE, work) => answered,
+        () = listed.entry.stopped_waiting() => {
+            let text = "query was canceled while it waited for its turn";
+            Err(QueryError::Canceled(text.to_owned()).into())
+        }
+    };
+    listed.ended(answered.as_ref().map(drop));
+    answered
 }
 
 /// A duration, if it is given; a negative one counts as none at all.

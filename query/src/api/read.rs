@@ -69,14 +69,16 @@ pub(super) async fn read(
                 let frames = Frames::new(source, context(cancel), queries, frame_bytes);
                 Ok(Box::new(frames) as Box<dyn body::Write>)
             };
-            app.stream(STREAM_TYPE, work).await
+            app.stream(CancelFlag::default(), STREAM_TYPE, work).await
         }
         Kind::Samples => {
             let work = move |cancel: &CancelFlag, _| {
                 let answer = samples(&*source, &context(cancel), &queries, max_samples)?;
                 Ok(Box::new(Whole(Some(answer))) as Box<dyn body::Write>)
             };
-            let mut response = app.stream(SAMPLES_TYPE, work).await?;
+            let mut response = app
+                .stream(CancelFlag::default(), SAMPLES_TYPE, work)
+                .await?;
             response
                 .headers_mut()
                 .insert(header::CONTENT_ENCODING, HeaderValue::from_static("snappy"));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::watch::StepCounts;
 use crate::{CancelFlag, QueryError};
 
 /// Bytes that a sample in a column takes.
@@ -27,6 +28,11 @@ pub(super) struct Budget {
     bytes: AtomicU64,
     read: AtomicU64,
     series: AtomicU64,
+    /// Most samples held at once.
+    peak: AtomicU64,
+    /// Where they are asked for.
+    pub(super) counts: Option<StepCounts>,
+    sort_nanos: AtomicU64,
 }
 
 impl Budget {
@@ -36,6 +42,7 @@ impl Budget {
         timeout: Duration,
         max_samples: u64,
         max_bytes: u64,
+        counts: Option<StepCounts>,
     ) -> Arc<Self> {
         Arc::new(Self {
             cancel,
@@ -50,6 +57,9 @@ impl Budget {
             bytes: AtomicU64::new(0),
             read: AtomicU64::new(0),
             series: AtomicU64::new(0),
+            peak: AtomicU64::new(0),
+            counts,
+            sort_nanos: AtomicU64::new(0),
         })
     }
 
@@ -81,6 +91,23 @@ impl Budget {
             self.series.load(Ordering::Relaxed),
             self.read.load(Ordering::Relaxed),
         )
+    }
+
+    /// Most samples that were held at once.
+    pub(super) fn peak(&self) -> u64 {
+        self.peak.load(Ordering::Relaxed)
+    }
+
+    /// Sorts the answer, and notes how long that took.
+    pub(super) fn sorting(&self, sort: impl FnOnce()) {
+        let start = Instant::now();
+        sort();
+        let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.sort_nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    pub(super) fn sort_time(&self) -> Duration {
+        Duration::from_nanos(self.sort_nanos.load(Ordering::Relaxed))
     }
 
     /// Takes room for `samples` in `series`, until the lease is dropped.
@@ -135,7 +162,8 @@ impl Lease {
             return Err(QueryError::Execution(message));
         }
         // Two threads may both pass the tests: the bound is then passed by a chunk, not more.
-        budget.samples.fetch_add(samples, Ordering::Relaxed);
+        let before = budget.samples.fetch_add(samples, Ordering::Relaxed);
+        budget.peak.fetch_max(before + samples, Ordering::Relaxed);
         budget.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.samples += samples;
         self.bytes += bytes;

@@ -75,11 +75,11 @@ impl Evaluator<'_> {
                 block.drop_marked()?;
                 if instant {
                     if !is_ordered(expr) {
-                        block.sort_by_labels();
+                        self.budget.sorting(|| block.sort_by_labels());
                     }
                     return Ok(QueryValue::Vector(vector_samples(&block, timestamp)));
                 }
-                block.sort_by_labels();
+                self.budget.sorting(|| block.sort_by_labels());
                 Ok(QueryValue::Matrix(matrix_series(&block, grid)))
             }
         }
@@ -89,6 +89,7 @@ impl Evaluator<'_> {
     pub(super) fn eval(&self, expr: &Expr, grid: Grid) -> Result<Value> {
         if grid.steps > 1 && expr.is_step_invariant() {
             let once = Grid::instant(grid.start);
+            let _counting = self.budget.once_for_all();
             return Ok(match self.eval_varying(expr, once)? {
                 Value::Scalar(values) => Value::Scalar(vec![values[0]; grid.steps]),
                 Value::String(value) => Value::String(value),
@@ -241,6 +242,7 @@ impl Evaluator<'_> {
         }
         // One row has to fit at least, before anything is allocated for it.
         drop(self.budget.lease(1, steps)?);
+        let _counting = self.budget.in_subquery();
         let block = self.vector(&subquery.expr, inner)?;
         Ok((Input::Rows(block, inner), view))
     }
@@ -258,6 +260,9 @@ impl Evaluator<'_> {
             self.budget.check()?;
             input.read(index, &mut columns, self.budget)?;
             drop_stale(&mut columns);
+            if let Some(counts) = &self.budget.counts {
+                counts.windows(&view, &columns.timestamps);
+            }
             let window = Window {
                 times: &columns.timestamps,
                 values: &columns.values,

@@ -150,15 +150,24 @@ impl Leaf {
         match &self.kernel {
             Kernel::Instant { timestamps } => {
                 instant(&self.view, &buffers.columns, row, *timestamps);
+                if let Some(counts) = &budget.counts {
+                    counts.row(row);
+                }
                 Ok(())
             }
             Kernel::Smoothed => {
                 drop_stale(&mut buffers.columns);
                 smoothed(&self.view, &buffers.columns, row);
+                if let Some(counts) = &budget.counts {
+                    counts.row(row);
+                }
                 Ok(())
             }
             Kernel::Range(function) => {
                 drop_stale(&mut buffers.columns);
+                if let Some(counts) = &budget.counts {
+                    counts.windows(&self.view, &buffers.columns.timestamps);
+                }
                 function.run(&self.view, buffers, row, meter)
             }
         }

@@ -9,10 +9,10 @@ use axum::body::Body;
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use millrace_model::{ManualClock, Matcher, MetricMetadata, MetricType, TimestampMs};
-use millrace_query::api::{self, Api, ApiMetrics, ApiOptions, Evaluate, Freshness};
+use millrace_query::api::{self, Api, ApiMetrics, ApiOptions, Companions, Evaluate, Freshness};
 use millrace_query::{
     Engine, EngineOptions, QueryError, QueryOutcome, QueryRequest, QueryStats, QueryTime,
-    QueryValue,
+    QueryValue, QueryWatch,
 };
 use parking_lot::{Condvar, Mutex};
 use prometheus::Registry;
@@ -84,15 +84,27 @@ impl Fixture {
     }
 
     pub fn with(options: ApiOptions, freshness: Arc<dyn Freshness>) -> Self {
-        Self::made(fleet(), options, freshness)
+        Self::made(fleet(), options, freshness, Companions::default())
     }
 
     /// Over other series than those of the fleet.
     pub fn over(table: Table, options: ApiOptions) -> Self {
-        Self::made(table, options, Arc::new(api::AlwaysFresh))
+        let freshness = Arc::new(api::AlwaysFresh);
+        Self::made(table, options, freshness, Companions::default())
     }
 
-    fn made(table: Table, options: ApiOptions, freshness: Arc<dyn Freshness>) -> Self {
+    /// Beside other parts of a server.
+    pub fn beside(companions: Companions) -> Self {
+        let freshness = Arc::new(api::AlwaysFresh);
+        Self::made(fleet(), ApiOptions::default(), freshness, companions)
+    }
+
+    fn made(
+        table: Table,
+        options: ApiOptions,
+        freshness: Arc<dyn Freshness>,
+        companions: Companions,
+    ) -> Self {
         let engine = Arc::new(Canned::new());
         let registry = Registry::new();
         let router = api::router(Api {
@@ -101,6 +113,7 @@ impl Fixture {
             clock: Arc::new(ManualClock::new(TimestampMs(NOW))),
             freshness,
             options,
+            companions,
             metrics: ApiMetrics::new(&registry).unwrap(),
         });
         Self {
@@ -277,7 +290,7 @@ impl Canned {
 }
 
 impl Evaluate for Canned {
-    fn query(&self, request: &QueryRequest) -> Result<QueryOutcome, QueryError> {
+    fn query(&self, request: &QueryRequest, _: &QueryWatch) -> Result<QueryOutcome, QueryError> {
         self.seen.lock().push(request.clone());
         match request.text.as_str() {
             SLOW => return self.slow(request),

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use millrace_model::{ManualClock, TimestampMs, stale_nan};
-use millrace_query::api::{self, AlwaysFresh, Api, ApiMetrics, ApiOptions, BuildInfo};
+use millrace_query::api::{self, AlwaysFresh, Api, ApiMetrics, ApiOptions, BuildInfo, Companions};
 use millrace_query::{Engine, EngineOptions};
 use prometheus::Registry;
 
@@ -66,6 +66,7 @@ fn server() -> Sender {
             },
             ..ApiOptions::default()
         },
+        companions: Companions::default(),
         metrics: ApiMetrics::new(&registry).unwrap(),
     }))
 }

@@ -5,7 +5,10 @@
 mod table;
 
 mod client;
+mod companions;
+mod cors;
 mod errors;
+mod explain;
 mod expressions;
 mod federate;
 mod forms;
@@ -15,4 +18,5 @@ mod grafana;
 mod load;
 mod random;
 mod read;
+mod running;
 mod shapes;

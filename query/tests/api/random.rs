@@ -7,7 +7,7 @@ use axum::body::Body;
 use http::{Request, header};
 use http_body_util::BodyExt;
 use millrace_model::{ManualClock, TimestampMs};
-use millrace_query::api::{self, AlwaysFresh, Api, ApiMetrics, ApiOptions};
+use millrace_query::api::{self, AlwaysFresh, Api, ApiMetrics, ApiOptions, Companions};
 use millrace_query::{Engine, EngineOptions};
 use prometheus::Registry;
 use proptest::prelude::*;
@@ -44,6 +44,7 @@ fn router() -> axum::Router {
             clock: Arc::new(ManualClock::new(TimestampMs(30_000))),
             freshness: Arc::new(AlwaysFresh),
             options: ApiOptions::default(),
+            companions: Companions::default(),
             metrics: ApiMetrics::new(&Registry::new()).unwrap(),
         })
     };

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use millrace_model::{Labels, TimestampMs, stale_nan};
-use millrace_query::{MatrixSeries, QueryOutcome, QueryStats, QueryValue, VectorSample};
+use millrace_query::{
+    MatrixSeries, QueryOutcome, QueryStats, QueryValue, SampleCounts, VectorSample,
+};
 
 use crate::client::{Fixture, NOW, outcome};
 
@@ -188,6 +190,15 @@ async fn stats_come_when_asked_for_in_prometheus_layout() {
         series: 3,
         samples_read: 40,
         elapsed: Duration::from_millis(250),
+        prepared: Duration::from_millis(50),
+        sorted: Duration::from_millis(25),
+        peak_samples: 30,
+        counts: Some(SampleCounts {
+            seen: 20,
+            read: 12,
+            seen_per_step: vec![(1_500, 20)],
+            read_per_step: vec![(1_500, 12)],
+        }),
     };
     let told = QueryOutcome {
         stats,
@@ -200,7 +211,7 @@ async fn stats_come_when_asked_for_in_prometheus_layout() {
     );
     for asked in ["all", "true"] {
         f.get(&format!("query?query=q&stats={asked}")).await.is_data(
-            r#"{"resultType":"vector","result":[],"stats":{"timings":{"evalTotalTime":0.25,"execQueueTime":0,"execTotalTime":0.25},"millrace":{"series":3,"samplesRead":40}}}"#,
+            r#"{"resultType":"vector","result":[],"stats":{"timings":{"evalTotalTime":0.25,"resultSortTime":0.025,"queryPreparationTime":0.05,"innerEvalTime":0.175,"execQueueTime":0,"execTotalTime":0.25},"samples":{"totalQueryableSamplesPerStep":[[1.5,20]],"totalQueryableSamples":20,"samplesReadPerStep":[[1.5,12]],"samplesRead":12,"peakSamples":30},"millrace":{"series":3,"samplesRead":40}}}"#,
         );
     }
 }

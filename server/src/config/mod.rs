@@ -16,5 +16,5 @@ pub mod settings;
 
 pub use error::ConfigError;
 pub use load::{Config, Layers, load};
-pub use page::{effective, reference};
+pub use page::{effective, reference, yaml};
 pub(crate) use rules::broken;

@@ -37,6 +37,35 @@ pub fn effective(config: &Config) -> String {
     text
 }
 
+/// The effective configuration as YAML, as `status/config` shows it. What TOML says of numbers, texts
+/// and lists, YAML says in the same words.
+#[must_use]
+pub fn yaml(config: &Config) -> String {
+    let mut text = String::new();
+    let mut current = String::new();
+    for setting in SETTINGS {
+        let (section, name) = setting.split();
+        let value = if setting.secret {
+            "\"<secret>\"".to_owned()
+        } else {
+            (setting.show)(config.parsed())
+        };
+        let path: Vec<_> = section.split('.').filter(|part| !part.is_empty()).collect();
+        if current != section {
+            let open: Vec<_> = current.split('.').collect();
+            let same = path.iter().zip(&open).take_while(|(a, b)| a == b).count();
+            for (depth, part) in path.iter().enumerate().skip(same) {
+                let margin = "  ".repeat(depth);
+                push(&mut text, format_args!("{margin}{part}:\n"));
+            }
+            section.clone_into(&mut current);
+        }
+        let margin = "  ".repeat(path.len());
+        push(&mut text, format_args!("{margin}{name}: {value}\n"));
+    }
+    text
+}
+
 /// `docs/configuration.md`.
 #[must_use]
 pub fn reference() -> String {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use millrace_query::api::CorsOrigin;
 use millrace_queue::MAX_PARTITIONS;
 
 use super::error::ConfigError;
@@ -41,6 +42,12 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
                 .to_owned()
         },
     )?;
+    if let Some(pattern) = &config.query.cors_origin
+        && let Err(error) = CorsOrigin::new(pattern)
+    {
+        let reason = format!("is no regular expression: {error}");
+        return Err(broken(config, "query.cors_origin", reason));
+    }
     rule(
         config.queue.partitions.or(1) <= MAX_PARTITIONS as usize,
         "queue.partitions",

@@ -366,6 +366,14 @@ settings! {
         /// How long a query with `Millrace-Read-After` waits for its position before it is answered
         /// 503.
         read_after_timeout: Duration = "5s";
+        /// A query that takes so long is logged, and listed by `status/queries/slow`. `none` for no
+        /// such record.
+        slow_log_threshold: Option<Duration> = "10s";
+        /// Origins whose scripts may read answers in a browser: a regular expression for the whole
+        /// origin, `.*` for everybody, `none` for nobody.
+        cors_origin: Option<String> = "none";
+        /// Samples of a remote read that is not streamed at most; its answer is held in memory.
+        remote_read_samples: usize = "5000000";
         /// Steps of a range query beyond its first at most.
         max_steps: u32 = "11000";
     }
