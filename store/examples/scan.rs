@@ -60,7 +60,7 @@ fn scan(store: &Store, metric: &str) -> Result<()> {
     let tenant = TenantId::anonymous();
     let matchers = [Matcher::equal("__name__", metric)];
     let (mut timestamps, mut values) = (Vec::new(), Vec::new());
-    let mut best = (Duration::MAX, Duration::MAX, 0);
+    let mut best: Option<(Duration, Duration, usize)> = None;
     for _ in 0..REPEATS {
         let started = Instant::now();
         let selected = store.select(&tenant, &matchers, TimeRange::ALL)?;
@@ -73,11 +73,12 @@ fn scan(store: &Store, metric: &str) -> Result<()> {
             samples += timestamps.len();
         }
         let all = started.elapsed();
-        if all < best.0 + best.1.min(Duration::from_secs(3_600)) || best.2 == 0 {
-            best = (select, all.saturating_sub(select), samples);
+        if best.is_none_or(|(_, fastest, _)| all < fastest) {
+            best = Some((select, all, samples));
         }
     }
-    let (select, read, samples) = best;
+    let (select, all, samples) = best.ok_or("no repeats")?;
+    let read = all.saturating_sub(select);
     let each = |time: Duration| time.as_nanos() as f64 / samples as f64;
     println!(
         "| {metric} | {samples} | {:.2} | {:.2} | {:.0} |",
