@@ -8,7 +8,7 @@ use axum::body::Body;
 use http::{Request, header};
 use http_body_util::BodyExt as _;
 use millrace_model::{ManualClock, TenantId, TimestampMs};
-use millrace_query::api::{self, AlwaysFresh, Api, ApiMetrics, ApiOptions};
+use millrace_query::api::{self, AlwaysFresh, Api, ApiMetrics, ApiOptions, Companions};
 use millrace_query::{
     CancelFlag, Engine, EngineOptions, QueryError, QueryOutcome, QueryRequest, QueryTime,
 };
@@ -107,6 +107,7 @@ static ROUTER: LazyLock<Router> = LazyLock::new(|| {
         source,
         clock: Arc::new(ManualClock::new(TimestampMs(NOW))),
         freshness: Arc::new(AlwaysFresh),
+        companions: Companions::default(),
         options: ApiOptions::default(),
         metrics: ApiMetrics::new(&Registry::new()).expect("a registry of its own"),
     })

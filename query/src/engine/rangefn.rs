@@ -13,7 +13,7 @@ use super::budget::Meter;
 use super::leaf::{Buffers, View};
 use super::math;
 use super::rate::{self, Change, Window};
-use super::spans::{Extremes, RUNNING_COST, RunningSums};
+use super::spans::{self, Extremes};
 
 /// Which function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +102,6 @@ pub(super) struct RangeFn {
 pub(super) struct Windows {
     scratch: Vec<f64>,
     positions: Vec<usize>,
-    sums: RunningSums,
     extremes: Extremes,
 }
 
@@ -145,7 +144,6 @@ impl RangeFn {
         let Windows {
             scratch,
             positions,
-            sums,
             extremes,
         } = windows;
         match self.op {
@@ -156,14 +154,8 @@ impl RangeFn {
             Op::Idelta => slide.each(row, meter, |_, w| Ok(rate::instant(&w, false))),
             Op::Changes => slide.pairs(row, meter, |a, b| a != b && !(a.is_nan() && b.is_nan())),
             Op::Resets => slide.pairs(row, meter, |a, b| b < a),
-            Op::Sum => {
-                slide.prepare(sums);
-                slide.slid(row, meter, |all, window| sums.sum(all, window))
-            }
-            Op::Avg => {
-                slide.prepare(sums);
-                slide.slid(row, meter, |all, window| sums.mean(all, window))
-            }
+            Op::Sum => slide.values(row, meter, |_, v| spans::sum(v)),
+            Op::Avg => slide.values(row, meter, |_, v| spans::mean(v)),
             Op::Count => slide.slid(row, meter, |_, window| window.len() as f64),
             Op::Min => {
                 extremes.clear();
@@ -289,20 +281,6 @@ impl<'s> Slide<'s> {
         mut f: impl FnMut(usize, &[f64]) -> f64,
     ) -> Result<(), QueryError> {
         self.each(row, meter, |step, w| Ok(Some(f(step, w.values))))
-    }
-
-    /// Prepares running sums, if windows overlap so much that they pay.
-    fn prepare(&self, sums: &mut RunningSums) {
-        let read = match (self.times.first(), self.times.last()) {
-            (Some(first), Some(last)) => {
-                let between = last.abs_diff(*first) / self.times.len() as u64 + 1;
-                let per_window = self.view.range.unsigned_abs() / between;
-                self.view.grid.steps as u64 * per_window
-            }
-            _ => 0,
-        };
-        let worth = read / RUNNING_COST as u64 > self.values.len() as u64;
-        sums.prepare(self.values, worth);
     }
 
     /// Calls `f` with all values and each window's positions.
