@@ -5,6 +5,7 @@ mod migrate;
 mod queue_commands;
 mod refusals;
 mod roles;
+mod torture;
 
 use std::time::Duration;
 
