@@ -7,7 +7,7 @@ use axum::body::{Body, to_bytes};
 use http::{Request, StatusCode};
 use millrace_fleet::{FleetFreshness, FleetSource, status_router};
 use millrace_model::{ManualClock, Offset, PartitionId, TimestampMs};
-use millrace_query::api::{Api, ApiMetrics, ApiOptions, router};
+use millrace_query::api::{Api, ApiMetrics, ApiOptions, Companions, router};
 use millrace_query::{Engine, EngineOptions};
 use millrace_queue::Position;
 use prometheus::Registry;
@@ -24,6 +24,7 @@ fn api(stores: &[&Store]) -> Router {
         source,
         clock: Arc::new(ManualClock::new(TimestampMs(9_500))),
         freshness: Arc::new(FleetFreshness::new(fleet.clone())),
+        companions: Companions::default(),
         options: ApiOptions::default(),
         metrics: ApiMetrics::new(&Registry::new()).unwrap(),
     })
