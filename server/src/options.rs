@@ -9,7 +9,7 @@ use millrace_model::{PartitionId, ShardKey};
 use millrace_query::EngineOptions;
 use millrace_query::api::ApiOptions;
 use millrace_queue::{AppenderOptions, EmbeddedOptions};
-use millrace_store::{StoreOptions, WalSync};
+use millrace_store::{CompactionOptions, RetentionOptions, StoreOptions, WalSync};
 
 use crate::config::Config;
 use crate::config::kind::{
@@ -93,6 +93,17 @@ pub fn store(config: &Config) -> StoreOptions {
         memtable_bytes: store.memtable_bytes.0,
         memtable_max_age: store.memtable_max_age,
         block_window: store.block_window,
+        compaction: CompactionOptions {
+            enabled: store.compaction,
+            bytes_per_second: store.compaction_rate.0,
+            ..CompactionOptions::default()
+        },
+        retention: RetentionOptions {
+            age: config.retention.age,
+            bytes: config.retention.bytes.map(|bytes| bytes.0),
+            clock_jump_max: config.retention.clock_jump_max,
+            ..RetentionOptions::default()
+        },
         ..StoreOptions::default()
     }
 }
