@@ -71,6 +71,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Ask a running server a PromQL question and print the answer as a table
     Query(QueryArgs),
+    /// Say what retention of a running server would let go now, and change nothing
+    Retention(RetentionArgs),
     /// Print the version
     Version,
 }
@@ -145,6 +147,17 @@ pub struct DemoArgs {
     /// How far back the backfill reaches
     #[arg(long, default_value = "1h", value_parser = duration)]
     pub backfill: Duration,
+}
+
+/// What to look at.
+#[derive(Debug, Args)]
+pub struct RetentionArgs {
+    /// Only say what would go; the server itself does it by its settings `store.retention.*`
+    #[arg(long, required = true)]
+    pub dry_run: bool,
+    /// The server, whose setting `server.admin_api` must be on
+    #[arg(long, default_value = "http://127.0.0.1:9009")]
+    pub url: String,
 }
 
 /// What to ask.

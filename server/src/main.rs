@@ -7,6 +7,7 @@
 //! - the end goes the way of a sample: requests, queue, store. What was acknowledged is durable
 //!   before any of it.
 
+mod admin;
 mod app;
 mod banner;
 mod cli;
@@ -27,6 +28,7 @@ mod process;
 mod query;
 mod queue;
 mod records;
+mod retention;
 mod routes;
 mod run;
 mod source;
@@ -72,6 +74,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Some(Command::Verify(args)) => verify::run(&args),
         Some(Command::Diff(args)) => diff::run(&configuration(&cli.config)?, &args),
         Some(Command::Query(args)) => query::run(&args),
+        Some(Command::Retention(args)) => commands::retention::run(&args),
         Some(Command::Version) => print(concat!("millrace ", env!("CARGO_PKG_VERSION"), "\n")),
     }
 }

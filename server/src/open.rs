@@ -18,13 +18,14 @@ use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate};
 use tracing::{info, warn};
 
+use crate::admin::{self, Admin};
 use crate::app::{App, Parts, Stage};
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::lag::LagWatch;
 use crate::queue::{self, DurabilityMetrics, Queue};
 use crate::source::{PartSource, StoreFreshness};
-use crate::{companions, fleet, options, records, routes};
+use crate::{companions, fleet, options, records, retention, routes};
 
 /// Between two tries to reach brokers that went away during the start.
 const RETRY: Duration = Duration::from_secs(1);
@@ -90,6 +91,18 @@ pub fn open(app: &App, fs: &Arc<dyn Fs>, config: &Config) -> Result<Opened, Fail
     if roles.query {
         router = router.merge(query_router(app, config, store.as_ref(), &*queue)?);
     }
+    if let (Some(store), Some(appender)) = (&store, &appender) {
+        let source = Arc::new(PartSource(store.all()));
+        router = router.merge(admin::router(Admin {
+            enabled: config.server.admin_api,
+            store: store.clone(),
+            appender: appender.clone(),
+            engine: Arc::new(Engine::new(source, options::engine(config))),
+            clock: app.clock.clone(),
+            fs: fs.clone(),
+            undo_window: config.store.delete_undo_window,
+        }));
+    }
     let unknown = move |uri: Uri| async move { routes::unknown_path(roles, &uri) };
     app.install(Parts {
         router: router.fallback(unknown),
@@ -132,11 +145,15 @@ fn open_store(
             queue.identity().partitions
         )));
     }
+    let mut options = options::store(config);
+    if let Some(path) = &config.retention.rules_file {
+        options.retention.rules = retention::rules(&**fs, path).map_err(Failure::Refused)?;
+    }
     Store::open_partitions(
         fs.clone(),
         app.clock.clone(),
         &config.top.data_dir.join("store"),
-        options::store(config),
+        options,
         queue.identity(),
         &owned,
         &app.registry,

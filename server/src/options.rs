@@ -9,7 +9,7 @@ use millrace_model::{PartitionId, ShardKey};
 use millrace_query::EngineOptions;
 use millrace_query::api::{ApiOptions, CorsOrigin};
 use millrace_queue::{AppenderOptions, EmbeddedOptions};
-use millrace_store::{StoreOptions, WalSync};
+use millrace_store::{CompactionOptions, RetentionOptions, StoreOptions, WalSync};
 
 use crate::config::Config;
 use crate::config::kind::{
@@ -94,6 +94,17 @@ pub fn store(config: &Config) -> StoreOptions {
         memtable_max_age: store.memtable_max_age,
         block_window: store.block_window,
         dead_letters_max: store.dead_letters_max as u64,
+        compaction: CompactionOptions {
+            enabled: store.compaction,
+            bytes_per_second: store.compaction_rate.0,
+            ..CompactionOptions::default()
+        },
+        retention: RetentionOptions {
+            age: config.retention.age,
+            bytes: config.retention.bytes.map(|bytes| bytes.0),
+            clock_jump_max: config.retention.clock_jump_max,
+            ..RetentionOptions::default()
+        },
         ..StoreOptions::default()
     }
 }

@@ -8,5 +8,6 @@ mod progress;
 pub mod queue;
 pub mod records;
 pub mod replay;
+pub mod retention;
 pub mod tail;
 pub mod verify;

@@ -146,6 +146,8 @@ settings! {
         idle_timeout: Duration = "60s";
         /// On SIGTERM, requests in flight get this long to end.
         shutdown_timeout: Duration = "20s";
+        /// Whether `/api/v1/admin` answers: deletes, and what retention would do.
+        admin_api: bool = "false";
     }
 
     /// What the push endpoints take, and what decoding may cost.
@@ -338,6 +340,26 @@ settings! {
         dead_letters_max: usize = "100";
         /// Length of time that one block covers.
         block_window: Duration = "2h";
+        /// Whether small and overlapping blocks are merged into larger ones.
+        compaction: bool = "true";
+        /// Bytes that merging writes in a second at most; 0 stands for no bound.
+        compaction_rate: Bytes = "32MiB";
+        /// How long a delete can be revoked. Nothing is removed for good before.
+        delete_undo_window: Duration = "24h";
+    }
+
+    /// What the store keeps for how long. Nothing goes unless it is set.
+    retention: Retention ["store.retention."] {
+        /// Samples older than this go, block by block. `none` keeps them.
+        age: Option<Duration> = "none";
+        /// Bytes of blocks kept; beyond, the oldest go. `none` keeps them.
+        bytes: Option<Bytes> = "none";
+        /// File with other ages by tenant and label: an array of tables `rule` with `tenant`,
+        /// `matchers` such as `["job=node", "path=~/api/.*"]`, and `age`; the first that fits counts.
+        rules_file: Option<PathBuf> = "none";
+        /// A clock that is further ahead than this of where it should be is not believed, until it
+        /// has been so for a day.
+        clock_jump_max: Duration = "1h";
     }
 
     /// Queries.

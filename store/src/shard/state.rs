@@ -4,7 +4,7 @@
 //! applied when it took it, and perhaps more, whatever is sealed meanwhile; nothing it refers to
 //! goes away before it does.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -173,7 +173,7 @@ pub(crate) struct Shared {
     /// Blocks that live no more and that a reader may still hold.
     obsolete: Mutex<Vec<Arc<LiveBlock>>>,
     /// The deletes that the manifest has; others are in the WAL alone.
-    kept_deletes: Mutex<BTreeSet<DeleteId>>,
+    kept_deletes: Mutex<BTreeMap<DeleteId, Arc<Tombstone>>>,
 }
 
 impl Shared {
@@ -206,7 +206,7 @@ impl Shared {
             next_sequence: AtomicU64::new(manifest.next_sequence),
             queue_time: AtomicI64::new(i64::MIN),
             obsolete: Mutex::new(Vec::new()),
-            kept_deletes: Mutex::new(manifest.tombstones.keys().copied().collect()),
+            kept_deletes: Mutex::new(manifest.tombstones.clone()),
         };
         shared.metrics.stopped.set(0);
         shared.set_sealed(sealed);
@@ -250,12 +250,18 @@ impl Shared {
 
     /// Notes which deletes the manifest has.
     pub(crate) fn note_deletes(&self, manifest: &ManifestState) {
-        *self.kept_deletes.lock() = manifest.tombstones.keys().copied().collect();
+        self.kept_deletes.lock().clone_from(&manifest.tombstones);
+    }
+
+    /// The deletes that the manifest has. One that was revoked is among them until a seal has made
+    /// that durable: a crash may bring it back.
+    pub(crate) fn kept_deletes(&self) -> Vec<Arc<Tombstone>> {
+        self.kept_deletes.lock().values().cloned().collect()
     }
 
     /// Whether the manifest has a delete.
     pub(crate) fn keeps_delete(&self, id: DeleteId) -> bool {
-        self.kept_deletes.lock().contains(&id)
+        self.kept_deletes.lock().contains_key(&id)
     }
 
     /// Notes blocks that are in no view any more.

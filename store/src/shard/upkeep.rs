@@ -70,8 +70,12 @@ impl Upkeep {
     ) -> Option<CompactJob> {
         let of_layer = view.blocks.iter().filter(|b| b.entry.layer == layer);
         let blocks: Vec<BlockEntry> = of_layer.map(|b| b.entry.clone()).collect();
-        let pending = view.tombstones.iter().filter(|t| is_pending(t));
+        // IMPORTANT: also those that are revoked, but not durably. What is merged as if they were not
+        // there would be free of them when a crash brings them back.
+        let kept = self.shared.kept_deletes();
+        let pending = view.tombstones.iter().chain(&kept);
         let pending: Vec<_> = pending
+            .filter(|t| is_pending(t))
             .map(|t| {
                 let TimeRange { start, end } = t.delete.range;
                 (t.before, start.0, end.0)

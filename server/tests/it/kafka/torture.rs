@@ -116,7 +116,13 @@ impl Fleet {
         ];
         let node = |name, at: usize, more: &[&str]| {
             let settings = [&[replicated, "log.level=info"], more].concat();
-            Node::new(name, dir.join(name), addresses[at].clone(), &topic, &settings)
+            Node::new(
+                name,
+                dir.join(name),
+                addresses[at].clone(),
+                &topic,
+                &settings,
+            )
         };
         let store = |name, at: usize, ordinal: &str| {
             let own = ["roles=store", "cluster.nodes=2", ordinal];

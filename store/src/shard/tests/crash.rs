@@ -81,7 +81,7 @@ const STEPS: [Step; 33] = [
 ];
 
 /// Merges and deletes, beside what keeps them company.
-const UPKEEP_STEPS: [Step; 22] = [
+const UPKEEP_STEPS: [Step; 23] = [
     Step::Apply(3),
     Step::Seal,
     Step::Apply(3),
@@ -91,6 +91,7 @@ const UPKEEP_STEPS: [Step; 22] = [
     Step::Sync,
     Step::Seal,
     Step::MergeAround(2),
+    Step::Upkeep,
     Step::Apply(2),
     Step::Reopen,
     Step::Apply(2),
@@ -119,10 +120,14 @@ pub(super) fn upkeep_queue() -> VecQueue {
                 ("c", (i % 3) * 9 * hour, 300 + i as u64),
             ]),
         );
+        if i < 4 {
+            // Nothing comes behind it that would stand in for it.
+            queue.push_rows("one", rows(&[("d", i * 1_000, 500 + i as u64)]));
+        }
         let far = i64::MAX;
         match i {
             // Revoked below; soon final; for good and for everything of a tenant.
-            4 => queue.push_delete("one", delete(1, "b", (0, 3_000), far)),
+            4 => queue.push_delete("one", delete(1, "d|b", (0, 3_000), far)),
             6 => queue.push_delete("one", delete(2, "a", (1_000, 2_000), queue.now() + 1)),
             9 => queue.push_revoke("one", DeleteId(1)),
             11 => queue.push_delete("two", delete(3, ".*", (i64::MIN, far), far)),
@@ -402,8 +407,8 @@ fn every_crash_recovers_to_a_prefix_of_the_queue() {
 #[test]
 fn every_crash_of_a_merge_or_a_delete_recovers() {
     let plan = CrashPlan {
-        nested_every: 64,
-        random_subsets: 16,
+        nested_every: 32,
+        random_subsets: 32,
         ..CrashPlan::default()
     };
     let tally = crash_upkeep(&plan).unwrap_or_else(|failure| panic!("{failure}"));
