@@ -59,10 +59,6 @@ fn feed(target: Target, input: &[u8]) -> Result<(), Failure> {
 /// # Errors
 ///
 /// A directory that cannot be read, or has none.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a tool that reads its own corpus"
-)]
 pub fn corpus(name: &str) -> Result<Vec<Vec<u8>>> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("corpus")

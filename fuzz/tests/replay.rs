@@ -1,4 +1,5 @@
 //! The corpus, some mutations of it, the canary, and requests that are meant to cost much.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use millrace_fuzz::harness::{corpus, run};
 use millrace_fuzz::targets::{canary, query_text, reply, request};
@@ -45,7 +46,7 @@ fn what_is_meant_to_cost_much_is_refused_by_its_bound() {
     refused(&nested("-", "1", ""), "deep");
     refused(&nested("abs(", "up", ")"), "nested more than 64 deep");
     refused(&vec!["1"; 2_000].join("+"), "more than 2000 tokens");
-    refused(&vec!["up"; 3_000].join(" or "), "more than 2000 tokens");
+    refused(&vec!["up"; 2_100].join(" or "), "more than 2000 tokens");
     refused(&"x".repeat(17 << 10), "limit is 16384 bytes");
     refused("{a=~\"(b{1000}){1000}\"}", "compiles to more than");
     refused(

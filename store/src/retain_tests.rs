@@ -1,3 +1,5 @@
+//! Retention against stores with blocks of several ages, tenants and jobs.
+
 use millrace_log::fs::sim::SimFs;
 use millrace_log::planted::{Bug, with};
 use millrace_model::{MatchOp, Offset};

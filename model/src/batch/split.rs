@@ -164,7 +164,8 @@ mod tests {
             );
             assert_eq!(flat(&parts), expect, "{max}");
         }
-        assert_eq!(split_batch(&whole, whole.len()).unwrap(), [whole.clone()]);
+        let unsplit = split_batch(&whole, whole.len()).unwrap();
+        assert_eq!(unsplit, std::slice::from_ref(&whole));
         assert!(split_batch(&whole, 600).is_err(), "a help text is longer");
     }
 }

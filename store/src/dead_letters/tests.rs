@@ -68,7 +68,7 @@ fn a_letter_is_kept_once_whoever_delivers_its_record_again() {
         reason: "why".into(),
         payload: record(41).payload,
     };
-    assert_eq!(letters.read_all().unwrap(), [expect.clone()]);
+    assert_eq!(letters.read_all().unwrap(), std::slice::from_ref(&expect));
     assert_eq!(letters.read(origin(7, 41)).unwrap(), Some(expect));
     assert_eq!(letters.read(origin(8, 41)).unwrap(), None);
     // The same offset of another queue is another record.

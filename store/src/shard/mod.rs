@@ -291,9 +291,6 @@ impl Shard {
             self.apply_one(record)?;
         }
         self.last = records.last().map(|last| Fingerprint::of(last));
-        if let Some(last) = records.last() {
-            self.shared.set_appended_at(last.appended_at);
-        }
         self.publish();
         Ok(())
     }
@@ -313,6 +310,8 @@ impl Shard {
             Err(error) => self.keep_dead_letter(record, &error.to_string())?,
         }
         self.shared.note_queue_time(record.appended_at);
+        // Before those who wait for the offset are told.
+        self.shared.set_appended_at(record.appended_at);
         self.advance(record.offset.advanced(1));
         Ok(())
     }
