@@ -17,4 +17,5 @@ pub mod settings;
 pub use error::ConfigError;
 pub use load::{Config, Layers, load};
 pub use page::{effective, reference, yaml};
+#[cfg(feature = "kafka")]
 pub(crate) use rules::broken;

@@ -52,6 +52,7 @@ impl SecurityProtocol {
     }
 
     /// The word, as librdkafka has it too.
+    #[cfg(feature = "kafka")]
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -57,6 +57,7 @@ impl Millrace {
     }
 
     /// Starts at an address of its own, to be found there again after a restart.
+    #[cfg(feature = "kafka")]
     pub fn try_spawn_at(dir: &Path, address: &str, set: &[&str]) -> Result<Self, String> {
         Self::try_spawn_on(Self::command(), dir, address, set)
     }
