@@ -321,24 +321,45 @@ fn drain(
 ) -> Result<(), Drain> {
     let deadline = Instant::now() + wait;
     let mut bytes = 0;
+    let mut away = None;
     while bytes < max_bytes {
-        let patience = if bytes == 0 {
+        let patience = if bytes == 0 && away.is_none() {
             deadline.saturating_duration_since(Instant::now())
         } else {
             Duration::ZERO
         };
         match client.poll(patience) {
-            None => return Ok(()),
+            None => break,
             Some(Ok(message)) => {
                 if let Some(record) = take(&message).map_err(Drain::Consume)? {
                     bytes += record.payload.len();
                     out.push(record);
                 }
             }
+            // IMPORTANT: librdkafka tells of brokers that are away again and again, and its events
+            // wait in a queue. Taken one by one, with a pause after each, they would keep the reader
+            // from a broker that is back for many times as long as it was away.
+            Some(Err(error)) if is_about_connections(&error) => away = Some(error),
             Some(Err(error)) => return Err(Drain::Client(error)),
         }
     }
-    Ok(())
+    match away {
+        Some(error) if bytes == 0 => Err(Drain::Client(error)),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Whether it says that brokers cannot be reached, rather than something of the partition.
+fn is_about_connections(error: &ClientError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::Resolve
+                | RDKafkaErrorCode::OperationTimedOut
+        )
+    )
 }
 
 impl Drop for KafkaConsumer {
