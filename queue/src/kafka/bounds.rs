@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use millrace_model::{Offset, PartitionId};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset as ClientOffset, TopicPartitionList};
 
 use super::{KafkaError, KafkaOptions, settings};
@@ -61,18 +62,32 @@ impl KafkaBounds {
         timeout: Duration,
     ) -> Result<PartitionBounds, KafkaError> {
         let number = i32::try_from(partition.0).unwrap_or(i32::MAX);
-        let (low, high) = self
-            .client
-            .fetch_watermarks(&self.topic, number, timeout)
-            .map_err(|source| KafkaError::Client {
-                doing: "asking where a partition ends",
-                source,
-            })?;
+        let (low, high) =
+            self.watermarks(number, timeout)
+                .map_err(|source| KafkaError::Client {
+                    doing: "asking where a partition ends",
+                    source,
+                })?;
         let offset = |value: i64| Offset(u64::try_from(value).unwrap_or(0));
         Ok(PartitionBounds {
             first: offset(low),
             end: offset(high),
         })
+    }
+
+    /// A client whose brokers died while it learned of the topic may go on for minutes believing that
+    /// there is no such partition: then it is told to ask for the topic anew.
+    fn watermarks(&self, number: i32, timeout: Duration) -> Result<(i64, i64), ClientError> {
+        let asked = self.client.fetch_watermarks(&self.topic, number, timeout);
+        match asked {
+            Err(error)
+                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownPartition) =>
+            {
+                self.client.fetch_metadata(Some(&self.topic), timeout)?;
+                self.client.fetch_watermarks(&self.topic, number, timeout)
+            }
+            answered => answered,
+        }
     }
 
     /// What the group has committed of the first `partitions` partitions; one without a commit is
