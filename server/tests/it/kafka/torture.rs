@@ -4,7 +4,7 @@
 //! die at random moments, sometimes two of them at a time. Whatever was acknowledged must be there at
 //! the end, once and bit for bit. While a store is away, its shards are missing and nothing else is.
 //!
-//! 8 kills by default; `MILLRACE_FLEET_KILLS=60` for the full run of some ten minutes.
+//! 5 kills by default; `MILLRACE_FLEET_KILLS=60` for the full run of some ten minutes.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -230,7 +230,7 @@ impl Fleet {
 
 #[test]
 fn a_fleet_on_three_brokers_survives_the_death_of_anything() {
-    let kills: u32 = std::env::var("MILLRACE_FLEET_KILLS").map_or(8, |text| {
+    let kills: u32 = std::env::var("MILLRACE_FLEET_KILLS").map_or(5, |text| {
         text.parse().expect("MILLRACE_FLEET_KILLS is a number")
     });
     let (mut rng, seed) = Rng::from_environment("fleet");
