@@ -67,24 +67,6 @@ pub struct DeadLetter {
     pub payload: Bytes,
 }
 
-/// Where dead letters go for good, if that is another place than the store's own disk.
-pub trait DeadLetterSink: Send + Sync + fmt::Debug {
-    /// Takes letters, durably. One that is there already is not there twice afterwards.
-    ///
-    /// # Errors
-    ///
-    /// Why they cannot be taken now. They are offered again.
-    fn put(&self, letters: &[DeadLetter]) -> Result<(), SinkError>;
-}
-
-/// Why a [`DeadLetterSink`] could not take letters.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("dead letters: {reason}")]
-pub struct SinkError {
-    /// What the backend said.
-    pub reason: String,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

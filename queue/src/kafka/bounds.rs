@@ -3,14 +3,38 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
 
 use millrace_model::{Offset, PartitionId};
+use rdkafka::ClientContext;
+use rdkafka::client::Client;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset as ClientOffset, TopicPartitionList};
 
 use super::{KafkaError, KafkaOptions, settings};
+
+/// The oldest offset that a partition has, and the one behind its newest, as its leader tells them.
+///
+/// A client whose brokers died while it learned of the topic may go on for minutes believing that
+/// there is no such partition: then it is told to ask for the topic anew.
+pub(super) fn watermarks<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    number: i32,
+    timeout: Duration,
+) -> Result<Range<Offset>, ClientError> {
+    let (low, high) = match client.fetch_watermarks(topic, number, timeout) {
+        Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownPartition) => {
+            client.fetch_metadata(Some(topic), timeout)?;
+            client.fetch_watermarks(topic, number, timeout)?
+        }
+        answered => answered?,
+    };
+    let offset = |value: i64| Offset(u64::try_from(value).unwrap_or(0));
+    Ok(offset(low)..offset(high))
+}
 
 /// What a partition holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,32 +86,17 @@ impl KafkaBounds {
         timeout: Duration,
     ) -> Result<PartitionBounds, KafkaError> {
         let number = i32::try_from(partition.0).unwrap_or(i32::MAX);
-        let (low, high) =
-            self.watermarks(number, timeout)
-                .map_err(|source| KafkaError::Client {
+        let held =
+            watermarks(self.client.client(), &self.topic, number, timeout).map_err(|source| {
+                KafkaError::Client {
                     doing: "asking where a partition ends",
                     source,
-                })?;
-        let offset = |value: i64| Offset(u64::try_from(value).unwrap_or(0));
+                }
+            })?;
         Ok(PartitionBounds {
-            first: offset(low),
-            end: offset(high),
+            first: held.start,
+            end: held.end,
         })
-    }
-
-    /// A client whose brokers died while it learned of the topic may go on for minutes believing that
-    /// there is no such partition: then it is told to ask for the topic anew.
-    fn watermarks(&self, number: i32, timeout: Duration) -> Result<(i64, i64), ClientError> {
-        let asked = self.client.fetch_watermarks(&self.topic, number, timeout);
-        match asked {
-            Err(error)
-                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownPartition) =>
-            {
-                self.client.fetch_metadata(Some(&self.topic), timeout)?;
-                self.client.fetch_watermarks(&self.topic, number, timeout)
-            }
-            answered => answered,
-        }
     }
 
     /// What the group has committed of the first `partitions` partitions; one without a commit is

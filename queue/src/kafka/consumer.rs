@@ -15,6 +15,7 @@ use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset as ClientOffset, TopicPartitionList};
 use tracing::{debug, warn};
 
+use super::bounds::watermarks;
 use super::watch::TopicWatch;
 use super::{KafkaOptions, raw, settings};
 use crate::traits::{ConsumeError, Consumer, Record};
@@ -212,12 +213,8 @@ impl Consumer for KafkaConsumer {
     }
 
     fn range(&self) -> Result<Range<Offset>, ConsumeError> {
-        let (low, high) = self
-            .client()
-            .fetch_watermarks(&self.topic, self.number, TIMEOUT)
-            .map_err(|error| self.unavailable(&error))?;
-        let offset = |value: i64| Offset(u64::try_from(value).unwrap_or(0));
-        Ok(offset(low)..offset(high))
+        watermarks(self.client().client(), &self.topic, self.number, TIMEOUT)
+            .map_err(|error| self.unavailable(&error))
     }
 
     fn record_at(
@@ -280,11 +277,7 @@ impl Consumer for KafkaConsumer {
         if let Some(end) = raw::last_seen_end(self.client().client(), &self.topic, self.partition) {
             return Ok(end.max(self.next));
         }
-        let (_, high) = self
-            .client()
-            .fetch_watermarks(&self.topic, self.number, TIMEOUT)
-            .map_err(|error| self.unavailable(&error))?;
-        Ok(Offset(u64::try_from(high).unwrap_or(0)))
+        self.range().map(|held| held.end)
     }
 
     fn commit(&mut self, applied: Offset) -> Result<(), ConsumeError> {

@@ -6,6 +6,7 @@
 //! the copies are ordinary records, and what stood later still stands later.
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use rdkafka::message::{DeliveryResult, Header, Headers as _, Message as _, Owned
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 use rdkafka::topic_partition_list::{Offset as ClientOffset, TopicPartitionList};
 
+use super::bounds::watermarks;
 use super::{KafkaError, KafkaQueue, settings};
 
 /// The header's name.
@@ -162,14 +164,11 @@ impl Copier {
     /// # Errors
     ///
     /// The brokers do not answer.
-    pub fn bounds(&self, partition: PartitionId) -> Result<(Offset, Offset), KafkaError> {
+    fn bounds(&self, partition: PartitionId) -> Result<Range<Offset>, KafkaError> {
         let topic = &self.queue.inner.options.topic;
-        let (low, high) = self
-            .reader
-            .fetch_watermarks(topic, Self::number(partition)?, TIMEOUT)
-            .map_err(client("asking where a partition ends"))?;
-        let offset = |value: i64| Offset(u64::try_from(value).unwrap_or(0));
-        Ok((offset(low), offset(high)))
+        let number = Self::number(partition)?;
+        watermarks(self.reader.client(), topic, number, TIMEOUT)
+            .map_err(client("asking where a partition ends"))
     }
 
     /// What the record at `at` is a copy of; `None` if it is no copy.
@@ -228,11 +227,11 @@ impl Copier {
         partition: PartitionId,
         source: QueueId,
     ) -> Result<Option<Origin>, KafkaError> {
-        let (first, end) = self.bounds(partition)?;
-        if first == end {
+        let held = self.bounds(partition)?;
+        if held.is_empty() {
             return Ok(None);
         }
-        let last = Offset(end.0 - 1);
+        let last = Offset(held.end.0 - 1);
         match self.origin_at(partition, last)? {
             Some(origin) if origin.queue == source => Ok(Some(origin)),
             found => Err(refused(
@@ -261,7 +260,10 @@ impl Copier {
         source: QueueId,
         wanted: Offset,
     ) -> Result<Offset, KafkaError> {
-        let (mut low, mut high) = self.bounds(partition)?;
+        let Range {
+            start: mut low,
+            end: mut high,
+        } = self.bounds(partition)?;
         while low < high {
             let middle = Offset(low.0 + (high.0 - low.0) / 2);
             match self.origin_at(partition, middle)? {

@@ -8,6 +8,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError as ClientError;
 use rdkafka::topic_partition_list::{Offset as ClientOffset, TopicPartitionList};
 
+use super::bounds::watermarks;
 use super::{KafkaQueue, settings};
 use crate::look::RecordSource;
 use crate::traits::{ConsumeError, Consumer, QueueIdentity};
@@ -41,10 +42,9 @@ impl RecordSource for KafkaQueue {
     }
 
     fn bounds(&self, partition: PartitionId) -> Result<Range<Offset>, ConsumeError> {
-        let (first, end) = self.ask(partition, |client, topic, number| {
-            client.fetch_watermarks(topic, number, TIMEOUT)
-        })?;
-        Ok(offset(first)..offset(end))
+        self.ask(partition, |client, topic, number| {
+            watermarks(client.client(), topic, number, TIMEOUT)
+        })
     }
 
     fn offset_at(&self, partition: PartitionId, time: TimestampMs) -> Result<Offset, ConsumeError> {

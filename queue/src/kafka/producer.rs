@@ -16,6 +16,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext
 use rdkafka::statistics::Statistics;
 use tracing::{error, warn};
 
+use super::bounds::watermarks;
 use super::watch::TopicWatch;
 use super::{KafkaError, KafkaMetrics, KafkaOptions, settings};
 use crate::traits::{AppendDone, AppendError, Durability, Producer, QueueIdentity};
@@ -321,10 +322,8 @@ fn poll_loop(producer: &BaseProducer<Context>, stop: &AtomicBool, topic: &str) {
         let unresolved = std::mem::take(&mut *producer.context().unresolved.lock());
         for append in unresolved {
             let partition = i32::try_from(append.partition.0).unwrap_or(i32::MAX);
-            let end = producer
-                .client()
-                .fetch_watermarks(topic, partition, WATERMARK_TIMEOUT);
-            append.finish_at(end.map(|(_, high)| Offset(u64::try_from(high).unwrap_or(0))));
+            let held = watermarks(producer.client(), topic, partition, WATERMARK_TIMEOUT);
+            append.finish_at(held.map(|held| held.end));
         }
         if stopping && producer.in_flight_count() == 0 {
             return;

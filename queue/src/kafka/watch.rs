@@ -99,7 +99,7 @@ impl TopicWatch {
             // Others go on meanwhile.
             state.asked = Instant::now();
         }
-        // No answer is no finding: the topic may be gone for now, or the brokers away.
+        // No answer is no finding: topic or brokers may be away for a moment.
         let _unanswered = self.ask(client);
         self.replaced_by()
     }
