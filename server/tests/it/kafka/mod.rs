@@ -1,6 +1,8 @@
 //! The binary on a real broker.
 
+mod announced;
 mod fleet;
+mod identity;
 mod migrate;
 mod queue_commands;
 mod refusals;
