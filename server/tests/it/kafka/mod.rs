@@ -7,6 +7,7 @@ mod migrate;
 mod queue_commands;
 mod refusals;
 mod roles;
+mod secure;
 mod torture;
 
 use std::time::Duration;
