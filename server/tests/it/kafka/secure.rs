@@ -98,7 +98,7 @@ fn logins_and_tls_are_passed_through_and_what_is_wrong_is_not_let_in() {
     let plain = secure.settings("login", "sasl_plaintext", Some(("PLAIN", "password")));
     let mut said = secure.works(&plain);
     let wrong = secure.settings("login", "sasl_plaintext", Some(("PLAIN", "wrong")));
-    secure.waits(&wrong, "uthentication");
+    secure.waits(&wrong, "waiting for the queue");
     if cfg!(feature = "kafka-tls") {
         said.push_str(&secure.works(&secure.settings("tls", "ssl", None)));
         for mechanism in ["PLAIN", "SCRAM-SHA-256"] {
@@ -108,7 +108,7 @@ fn logins_and_tls_are_passed_through_and_what_is_wrong_is_not_let_in() {
         // Nobody vouches for the broker's certificate.
         let mut unknown = secure.settings("tls", "ssl", None);
         unknown.retain(|setting| !setting.contains("tls_ca_file"));
-        secure.waits(&unknown, "certificate");
+        secure.waits(&unknown, "waiting for the queue");
     }
     assert!(!said.contains(PASSWORD), "{said}");
 }
