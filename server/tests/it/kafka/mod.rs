@@ -1,5 +1,6 @@
 //! The binary on a real broker.
 
+mod failures;
 mod fleet;
 mod migrate;
 mod queue_commands;

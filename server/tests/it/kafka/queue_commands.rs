@@ -44,20 +44,7 @@ fn creating_twice_is_once_and_differences_are_refused() {
     );
     // A topic that somebody else changed is not as asked any more.
     let cluster = Cluster::shared();
-    cluster.tool(
-        "kafka.admin.ConfigCommand",
-        &[
-            "--bootstrap-server",
-            &cluster.bootstrap,
-            "--alter",
-            "--entity-type",
-            "topics",
-            "--entity-name",
-            &topic.name,
-            "--add-config",
-            "max.message.bytes=1000",
-        ],
-    );
+    topic.configure(cluster, "max.message.bytes=1000");
     let stderr = eventually("the change to arrive", PATIENCE, || {
         let (code, stdout, stderr) = create(&["--partitions", "2"]);
         if code == Some(78) {
@@ -73,16 +60,10 @@ fn creating_twice_is_once_and_differences_are_refused() {
 }
 
 /// What `kafka-consumer-groups --describe` says: partition → (current offset, end, lag).
-fn described(cluster: &Cluster, topic: &Topic) -> BTreeMap<u64, (u64, u64, u64)> {
+pub(super) fn described(cluster: &Cluster, topic: &Topic) -> BTreeMap<u64, (u64, u64, u64)> {
     let text = cluster.tool(
         "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
-        &[
-            "--bootstrap-server",
-            &cluster.bootstrap,
-            "--describe",
-            "--group",
-            &format!("{}-stores", topic.name),
-        ],
+        &["--describe", "--group", &format!("{}-stores", topic.name)],
     );
     let mut found = BTreeMap::new();
     for line in text.lines() {
