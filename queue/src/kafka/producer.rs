@@ -459,7 +459,13 @@ impl KafkaProducer {
                     record = back;
                     self.budget.wait_freed(POLL);
                 }
-                Err((error, _)) => return Err(give_back(error.to_string())),
+                Err((error, _)) => {
+                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
+                        // Whether or not its event has come: the next append gets another one.
+                        producer.context().fatal.store(true, Ordering::SeqCst);
+                    }
+                    return Err(give_back(self.tips.refused(&error)));
+                }
             }
         }
     }

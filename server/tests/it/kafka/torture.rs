@@ -4,7 +4,8 @@
 //! die at random moments, sometimes two of them at a time. Whatever was acknowledged must be there at
 //! the end, once and bit for bit. While a store is away, its shards are missing and nothing else is.
 //!
-//! 5 kills by default; `MILLRACE_FLEET_KILLS=60` for the full run of some ten minutes.
+//! 5 kills by default. `MILLRACE_FLEET_KILLS=60 MILLRACE_FLEET_SECONDS=600` for the full run: at least
+//! so many kills, and at least so long.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -252,6 +253,9 @@ fn a_fleet_on_three_brokers_survives_the_death_of_anything() {
     let kills: u32 = std::env::var("MILLRACE_FLEET_KILLS").map_or(5, |text| {
         text.parse().expect("MILLRACE_FLEET_KILLS is a number")
     });
+    let least = std::env::var("MILLRACE_FLEET_SECONDS").map_or(0, |text| {
+        text.parse().expect("MILLRACE_FLEET_SECONDS is a number")
+    });
     let (mut rng, seed) = Rng::from_environment("fleet");
     let dir = tempfile::tempdir().unwrap();
     let base_ms = now_ms() - 7_200_000;
@@ -272,7 +276,9 @@ fn a_fleet_on_three_brokers_survives_the_death_of_anything() {
 
     let started = Instant::now();
     let mut died = std::collections::BTreeMap::new();
-    for _ in 0..kills {
+    let mut done = 0;
+    while done < kills || started.elapsed() < Duration::from_secs(least) {
+        done += 1;
         *died.entry(fleet.kill_something(&mut rng)).or_insert(0) += 1;
         if rng.one_in(2) {
             fleet.answers_again();
@@ -301,7 +307,7 @@ fn a_fleet_on_three_brokers_survives_the_death_of_anything() {
     let acked: usize = ledgers.iter().map(Ledger::acknowledged).sum();
     let unknown: usize = ledgers.iter().map(Ledger::unknown).sum();
     println!(
-        "fleet: {kills} kills in {took:?} ({died:?}, and {} more while a broker was dead); {acked} samples acknowledged, {unknown} of \
+        "fleet: {done} kills in {took:?} ({died:?}, and {} more while a broker was dead); {acked} samples acknowledged, {unknown} of \
          unknown outcome; every acknowledged one is there once; writes acknowledged after {:?} \
          (p50), {:?} (p99); {} full answers, {} partial ones while a store was away",
         fleet.also,

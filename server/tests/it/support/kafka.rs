@@ -280,9 +280,14 @@ impl Topic {
         own.chain(more.iter().copied()).collect()
     }
 
+    /// Starts a millrace on it.
+    pub fn spawn(&self, dir: &Path, more: &[&str]) -> Millrace {
+        Millrace::spawn(dir, &self.settings(more))
+    }
+
     /// Starts a millrace on it and waits until it is ready.
     pub fn start(&self, dir: &Path, more: &[&str]) -> Millrace {
-        let server = Millrace::spawn(dir, &self.settings(more));
+        let server = self.spawn(dir, more);
         // A start on a loaded machine, with the brokers' answers on top.
         eventually("ready", Duration::from_secs(120), || {
             let answer = server.client().get("/-/ready");

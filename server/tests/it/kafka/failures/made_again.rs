@@ -54,7 +54,7 @@ fn a_topic_made_again_while_the_store_was_away_stops_it_at_its_start() {
     let mut between = Book::new(2);
     between.push(&ingest.client(), 9);
     let all = ["roles=store,query"];
-    let store = crate::support::Millrace::spawn(&data, &topic.settings(&all));
+    let store = topic.spawn(&data, &all);
     let status = wait_stopped(&store.client(), "recreated");
     // The second command: only what comes next.
     let store = resolve(store, &topic, &data, told(&status, 1), &all);

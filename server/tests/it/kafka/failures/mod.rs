@@ -87,10 +87,9 @@ impl Book {
 /// status say, and `docs/kafka.md` explains; its status.
 fn wait_stopped(client: &Client, code: &str) -> Value {
     let found = eventually("the partition to stop", PATIENCE, || {
-        let found = partitions(client).remove(0);
-        (found["code"] == code)
-            .then_some(found.clone())
-            .ok_or(found.to_string())
+        let found = partitions(client);
+        let stopped = found.iter().find(|p| p["code"] == code).cloned();
+        stopped.ok_or_else(|| format!("{found:?}"))
     });
     assert_eq!(found["state"], "stopped", "{found}");
     let reason = found["reason"].as_str().expect("a reason");

@@ -5,8 +5,8 @@ use serde_json::json;
 
 use super::{Book, last_gap, resolve, told, wait_stopped};
 use crate::kafka::{PATIENCE, metric, wait_applied};
+use crate::support::eventually;
 use crate::support::kafka::Cluster;
-use crate::support::{Millrace, eventually};
 
 const STORE: &[&str] = &["roles=store,query"];
 
@@ -31,7 +31,7 @@ fn records_deleted_before_a_stopped_store_read_them_stop_it_at_its_start() {
     let tool = "org.apache.kafka.tools.DeleteRecordsCommand";
     cluster.tool(tool, &["--offset-json-file", file.to_str().unwrap()]);
 
-    let store = Millrace::spawn(&data, &topic.settings(STORE));
+    let store = topic.spawn(&data, STORE);
     let status = wait_stopped(&store.client(), "retention_overtook");
     let reason = status["reason"].as_str().unwrap();
     let says = "offset 5 was asked for, the queue begins at 9";

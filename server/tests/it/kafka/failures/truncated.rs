@@ -3,8 +3,8 @@
 
 use super::{Book, last_gap, resolve, told, wait_stopped};
 use crate::kafka::{PATIENCE, wait_applied};
+use crate::support::eventually;
 use crate::support::kafka::Cluster;
-use crate::support::{Millrace, eventually};
 
 const STORE: &[&str] = &["roles=store,query"];
 
@@ -46,7 +46,7 @@ fn an_unclean_election_stops_stores_as_truncated_and_once_it_has_grown_as_diverg
     cluster.restart(leader);
 
     // The queue ends before the position.
-    let store = Millrace::spawn(&one, &topic.settings(STORE));
+    let store = topic.spawn(&one, STORE);
     let status = wait_stopped(&store.client(), "truncated");
     let reason = status["reason"].as_str().unwrap();
     let says = "offset 20 was asked for, the queue ends at 10";
@@ -63,7 +63,7 @@ fn an_unclean_election_stops_stores_as_truncated_and_once_it_has_grown_as_diverg
     }
 
     // The queue has grown past the position, with other records.
-    let store = Millrace::spawn(&two, &topic.settings(STORE));
+    let store = topic.spawn(&two, STORE);
     let status = wait_stopped(&store.client(), "diverged");
     let store = resolve(store, &topic, &two, told(&status, 0), STORE);
     assert_eq!(last_gap(&store.client()), (20, 0));
