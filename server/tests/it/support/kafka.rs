@@ -264,11 +264,10 @@ impl Topic {
             let at = words.iter().position(|word| *word == name);
             words[at.unwrap_or_else(|| panic!("no {name}: {text}")) + 1]
         };
+        // None in sync is nothing at all, and the next word is another title.
         let numbers = |name: &str| {
-            behind(name)
-                .split(',')
-                .map(|n| n.parse().unwrap())
-                .collect()
+            let found = behind(name).split(',');
+            found.filter_map(|n| n.parse().ok()).collect()
         };
         let leader = behind("Leader:").parse().unwrap_or(0);
         (leader, numbers("Replicas:"), numbers("Isr:"))

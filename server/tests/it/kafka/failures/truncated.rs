@@ -12,9 +12,11 @@ const STORE: &[&str] = &["roles=store,query"];
 fn an_unclean_election_stops_stores_as_truncated_and_once_it_has_grown_as_diverged() {
     let cluster = Cluster::three();
     let topic = cluster.topic("unclean").create(1, 2);
-    topic.configure(&cluster, "unclean.leader.election.enable=true");
     let dir = tempfile::tempdir().unwrap();
-    let ingest = topic.start(&dir.path().join("none"), &["roles=ingest"]);
+    let ingest = topic.start(
+        &dir.path().join("none"),
+        &["roles=ingest", "queue.kafka.delivery_timeout=4s"],
+    );
     let (one, two) = (dir.path().join("one"), dir.path().join("two"));
     let stores = [topic.start(&one, STORE), topic.start(&two, STORE)];
     let (mut kept, mut lost, mut later) = (Book::new(1), Book::new(2), Book::new(3));
@@ -37,6 +39,27 @@ fn an_unclean_election_stops_stores_as_truncated_and_once_it_has_grown_as_diverg
     }
     cluster.kill(leader);
     cluster.restart(follower);
+    eventually("nobody to lead", PATIENCE, || {
+        let found = topic.partition(&cluster);
+        (found.0 == 0).then_some(()).ok_or(format!("{found:?}"))
+    });
+    // No replica that has everything is up: nothing is acknowledged, and who starts waits.
+    let answer = lost.try_push(&ingest.client(), 10);
+    assert_eq!(answer.status, 503, "{answer:?}");
+    let store = topic.spawn(&one, STORE);
+    eventually("the store to say what it waits for", PATIENCE, || {
+        let answer = store.client().get("/-/ready");
+        let says = answer.status == 503 && answer.text.contains("LeaderNotAvailable");
+        says.then_some(()).ok_or(answer.text)
+    });
+    store.kill();
+    // The operator prefers to go on without what is lost.
+    let tool = "org.apache.kafka.tools.LeaderElectionCommand";
+    let which = ["--topic", &topic.name, "--partition", "0"];
+    cluster.tool(
+        tool,
+        &[&["--election-type", "UNCLEAN"][..], &which].concat(),
+    );
     eventually("the other copy to lead", PATIENCE, || {
         let found = topic.partition(&cluster);
         (found.0 == follower)
