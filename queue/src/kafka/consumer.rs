@@ -27,6 +27,27 @@ const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// there more than once, and the position is durable elsewhere.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Closes a client on a thread of its own, after doing something with it for the last time, and waits
+/// for that, but not for ever.
+pub(super) fn close<C: ConsumerContext + 'static>(
+    client: BaseConsumer<C>,
+    of: &dyn fmt::Display,
+    last: impl FnOnce(&BaseConsumer<C>) + Send + 'static,
+) {
+    let (closed, wait) = std::sync::mpsc::channel();
+    let spawned = std::thread::Builder::new()
+        .name("kafka-close".into())
+        .spawn(move || {
+            last(&client);
+            drop(client);
+            // Nobody listens any more after the timeout, which is fine.
+            let _unheard = closed.send(());
+        });
+    if spawned.is_err() || wait.recv_timeout(CLOSE_TIMEOUT).is_err() {
+        warn!(%of, "closing the kafka consumer takes too long, it is left behind");
+    }
+}
+
 struct Context {
     /// The last thing that librdkafka complained about, for the error that follows.
     last_complaint: Mutex<Option<String>>,
@@ -368,23 +389,18 @@ fn is_about_connections(error: &ClientError) -> bool {
 impl Drop for KafkaConsumer {
     fn drop(&mut self) {
         let last = self.uncommitted.and_then(|next| self.list(next).ok());
-        let Some(client) = self.client.take() else {
-            return;
-        };
-        let (closed, wait) = std::sync::mpsc::channel();
-        let spawned = std::thread::Builder::new()
-            .name("kafka-close".into())
-            .spawn(move || {
-                // So that Kafka's tools show where a shard ended, not where it was a second before.
+        if let Some(client) = self.client.take() {
+            // So that Kafka's tools show where a shard ended, not where it was a second before.
+            let commit = move |client: &BaseConsumer<Context>| {
                 if let Some(Err(error)) = last.map(|last| client.commit(&last, CommitMode::Sync)) {
                     debug!(%error, "the last position was not committed");
                 }
-                drop(client);
-                // Nobody listens any more after the timeout, which is fine.
-                let _unheard = closed.send(());
-            });
-        if spawned.is_err() || wait.recv_timeout(CLOSE_TIMEOUT).is_err() {
-            warn!(partition = %self.partition, "closing the kafka consumer takes too long, it is left behind");
+            };
+            close(
+                client,
+                &format_args!("partition {}", self.partition),
+                commit,
+            );
         }
     }
 }

@@ -1,12 +1,15 @@
 //! The binary on a real broker.
 
+mod announced;
 mod catch_up;
 mod failures;
 mod fleet;
+mod identity;
 mod migrate;
 mod queue_commands;
 mod refusals;
 mod roles;
+mod secure;
 mod torture;
 
 use std::time::Duration;

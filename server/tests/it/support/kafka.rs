@@ -43,12 +43,34 @@ impl Cluster {
             .expect("the brokers did not start")
     }
 
+    /// One broker that also listens with logins and TLS, for the user `millrace`.
+    pub fn start_secure(password: &str) -> Self {
+        let start = || {
+            let mut command = Command::new(script());
+            command.env("KAFKA_TEST_PASSWORD", password).arg("secure");
+            Self::run_start(command, &[])
+        };
+        (0..3)
+            .find_map(|_| start())
+            .expect("the broker did not start")
+    }
+
+    /// Its directory: what it is reached by, logs, data.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
     fn try_start(brokers: u32) -> Option<Self> {
+        let mut command = Command::new(script());
+        command.arg("start");
+        Self::run_start(command, &[&brokers.to_string()])
+    }
+
+    fn run_start(mut command: Command, args: &[&str]) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
-        let output = Command::new(script())
-            .arg("start")
+        let output = command
             .arg(dir.path())
-            .arg(brokers.to_string())
+            .args(args)
             .stderr(Stdio::inherit())
             .output()
             .unwrap();
@@ -230,14 +252,20 @@ impl Topic {
         let topic = ["--topic", self.name.as_str()];
         let tool = "org.apache.kafka.tools.TopicCommand";
         cluster.tool(tool, &[&["--delete"][..], &topic].concat());
-        let made = eventually("the topic to go", Duration::from_secs(60), || {
+        let said = eventually("the topic to go", Duration::from_secs(60), || {
             let output = self.queue_command(&["create", "--partitions", "1", "--replication", "1"]);
             let said = String::from_utf8_lossy(&output.stdout).into_owned();
             let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-            let made = output.status.success() && !said.contains("there already");
+            let made = output.status.success() && said.contains("is created");
             made.then_some(said.clone()).ok_or(said + &stderr)
         });
-        assert!(made.contains("durability"), "{made}");
+        assert!(said.contains("adopt`"), "{said}");
+    }
+
+    /// Says that the topic that there is now is the queue, as the operator is told to.
+    pub fn adopt(&self) {
+        let output = self.queue_command(&["adopt"]);
+        assert!(output.status.success(), "{output:?}");
     }
 
     /// Changes settings of it (`name=value`), as its operator would.

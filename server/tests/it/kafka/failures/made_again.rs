@@ -26,6 +26,7 @@ fn a_topic_made_again_under_a_running_process_stops_ingest_and_store() {
         says.then_some(()).ok_or(answer.text)
     });
     let status = wait_stopped(&client, "recreated");
+    topic.adopt();
     let server = resolve(server, &topic, dir.path(), told(&status, 0), &[]);
     let client = server.client();
     assert_eq!(last_gap(&client), (20, 0));
@@ -49,6 +50,7 @@ fn a_topic_made_again_while_the_store_was_away_stops_it_at_its_start() {
     ingest.kill();
 
     topic.make_again(cluster);
+    topic.adopt();
     // The new topic grows past the old position, so that no offset looks odd.
     let ingest = topic.start(&dir.path().join("none"), &["roles=ingest"]);
     let mut between = Book::new(2);
