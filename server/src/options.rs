@@ -93,6 +93,7 @@ pub fn store(config: &Config) -> StoreOptions {
         memtable_bytes: store.memtable_bytes.0,
         memtable_max_age: store.memtable_max_age,
         block_window: store.block_window,
+        rollups: store.rollups.clone(),
         dead_letters_max: store.dead_letters_max as u64,
         compaction: CompactionOptions {
             enabled: store.compaction,
@@ -101,6 +102,8 @@ pub fn store(config: &Config) -> StoreOptions {
         },
         retention: RetentionOptions {
             age: config.retention.age,
+            samples_age: config.retention.samples_age,
+            fine_rollups_age: config.retention.fine_rollups_age,
             bytes: config.retention.bytes.map(|bytes| bytes.0),
             clock_jump_max: config.retention.clock_jump_max,
             ..RetentionOptions::default()

@@ -68,7 +68,7 @@ pub use part::StorePart;
 pub use paths::BlockId;
 pub use read::StoreSeries;
 pub use retain::{
-    RetentionItem, RetentionOptions, RetentionReason, RetentionReport, RetentionRule,
+    RetentionItem, RetentionOptions, RetentionPart, RetentionReason, RetentionReport, RetentionRule,
 };
 pub use statistics::StoreStatistics;
 pub use store::Store;

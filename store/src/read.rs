@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use millrace_log::planted::active;
-use millrace_model::{Labels, Matcher, SeriesId, TenantId, TimeRange};
+use millrace_model::{Labels, Matcher, SeriesId, TenantId, TimeRange, TimestampMs};
 
 use crate::block::SeriesPlace;
 use crate::error::StoreError;
@@ -60,6 +60,24 @@ impl StoreSeries {
             Place::Table(..) => 0,
         });
         places.sum()
+    }
+
+    /// Of the places where its samples are gone and only rollups are left: the moment of the last
+    /// sample there was, and the finest resolution that is left, in ms, the coarsest of these.
+    /// [`read`](Self::read) then tells the last sample of each bucket.
+    #[must_use]
+    pub fn thinned(&self) -> Option<(TimestampMs, i64)> {
+        let thinned = self
+            .sources
+            .iter()
+            .filter_map(|source| match &source.place {
+                Place::Block(block, _) if block.reader.without_samples() => {
+                    let finest = block.reader.resolutions().first()?;
+                    Some((TimestampMs(block.entry.max_time), *finest))
+                }
+                Place::Block(..) | Place::Table(..) => None,
+            });
+        thinned.reduce(|a, b| (a.0.max(b.0), a.1.max(b.1)))
     }
 
     pub(crate) fn into_labels(self) -> Labels {
@@ -122,6 +140,10 @@ impl StoreSeries {
     ) -> Result<(), StoreError> {
         let from = timestamps.len();
         match &source.place {
+            Place::Block(block, place) if block.reader.without_samples() => {
+                let reader = &block.reader;
+                reader.read_lasts(place, self.range, timestamps, values)?;
+            }
             Place::Block(block, place) => {
                 block.reader.read(place, self.range, timestamps, values)?;
             }

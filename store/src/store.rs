@@ -89,7 +89,7 @@ impl Store {
         registry: &Registry,
     ) -> Result<Self, StoreError> {
         let owned = check_owned(owned, identity)?;
-        if let Some(what) = options.compaction.check(options.block_window) {
+        if let Some(what) = options.check() {
             return Err(StoreError::Options { what });
         }
         let context = ShardContext {

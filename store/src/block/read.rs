@@ -87,6 +87,42 @@ impl BlockReader {
         Ok(())
     }
 
+    /// Appends what is left of a series whose samples are gone: of each bucket of the finest stored
+    /// resolution the last sample, where that is in `range`. It is as it was sent, timestamp and
+    /// value. Of a series that was stale at the end of a bucket it is the last one before.
+    ///
+    /// # Errors
+    ///
+    /// Of the file system; damage in what is read. The columns are then of no use.
+    pub fn read_lasts(
+        &self,
+        place: &SeriesPlace,
+        range: TimeRange,
+        timestamps: &mut Vec<i64>,
+        values: &mut Vec<f64>,
+    ) -> Result<(), BlockError> {
+        let columns = self.stored_rollup(place, 0)?;
+        let from = columns.last_times.partition_point(|&t| t < range.start.0);
+        let to = columns.last_times.partition_point(|&t| t <= range.end.0);
+        if from < to {
+            timestamps.extend_from_slice(&columns.last_times[from..to]);
+            values.extend_from_slice(&columns.lasts[from..to]);
+        }
+        Ok(())
+    }
+
+    /// Whether the samples themselves are not there any more, but only their rollups.
+    #[must_use]
+    pub fn without_samples(&self) -> bool {
+        self.footer.without_samples
+    }
+
+    /// The resolutions whose rollups are stored, in ms, the finest first.
+    #[must_use]
+    pub fn resolutions(&self) -> &[i64] {
+        self.footer.resolutions()
+    }
+
     /// Whether [`read_rollup`](Self::read_rollup) can answer in a resolution.
     #[must_use]
     pub fn has_rollup(&self, resolution_ms: i64) -> bool {
