@@ -65,27 +65,6 @@ impl SeriesSource for Table {
         });
         Ok(selected.collect())
     }
-
-    fn series(&self, _: &Select<'_>) -> Result<Vec<Labels>, SourceError> {
-        Ok(Vec::new())
-    }
-
-    fn label_names(&self, _: &LabelRequest<'_>) -> Result<Vec<String>, SourceError> {
-        Ok(Vec::new())
-    }
-
-    fn label_values(&self, _: &str, _: &LabelRequest<'_>) -> Result<Vec<String>, SourceError> {
-        Ok(Vec::new())
-    }
-
-    fn metadata(
-        &self,
-        _: &TenantId,
-        _: Option<&str>,
-        _: &Arc<ReadContext>,
-    ) -> Result<Vec<MetricMetadata>, SourceError> {
-        Ok(Vec::new())
-    }
 }
 
 fn table() -> Table {

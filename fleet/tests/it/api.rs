@@ -155,31 +155,6 @@ impl SeriesSource for Told {
         }
         self.0.select(request)
     }
-
-    fn series(&self, request: &Select<'_>) -> Result<Vec<Labels>, SourceError> {
-        self.0.series(request)
-    }
-
-    fn label_names(&self, request: &LabelRequest<'_>) -> Result<Vec<String>, SourceError> {
-        self.0.label_names(request)
-    }
-
-    fn label_values(
-        &self,
-        name: &str,
-        request: &LabelRequest<'_>,
-    ) -> Result<Vec<String>, SourceError> {
-        self.0.label_values(name, request)
-    }
-
-    fn metadata(
-        &self,
-        tenant: &TenantId,
-        metric: Option<&str>,
-        context: &Arc<ReadContext>,
-    ) -> Result<Vec<MetricMetadata>, SourceError> {
-        self.0.metadata(tenant, metric, context)
-    }
 }
 
 #[test]

@@ -279,27 +279,6 @@ impl SeriesSource for Day {
         };
         Ok(self.0.iter().map(of).collect())
     }
-
-    fn series(&self, _: &Select<'_>) -> Result<Vec<Labels>, SourceError> {
-        Ok(self.0.clone())
-    }
-
-    fn label_names(&self, _: &LabelRequest<'_>) -> Result<Vec<String>, SourceError> {
-        Ok(Vec::new())
-    }
-
-    fn label_values(&self, _: &str, _: &LabelRequest<'_>) -> Result<Vec<String>, SourceError> {
-        Ok(Vec::new())
-    }
-
-    fn metadata(
-        &self,
-        _: &TenantId,
-        _: Option<&str>,
-        _: &Arc<ReadContext>,
-    ) -> Result<Vec<MetricMetadata>, SourceError> {
-        Ok(Vec::new())
-    }
 }
 
 #[test]

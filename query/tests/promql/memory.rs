@@ -79,26 +79,4 @@ impl SeriesSource for Memory {
         }
         Ok(selected)
     }
-
-    fn series(&self, request: &Select<'_>) -> Result<Vec<Labels>, SourceError> {
-        let selected = self.select(request)?;
-        Ok(selected.iter().map(|s| s.labels().clone()).collect())
-    }
-
-    fn label_names(&self, _: &LabelRequest<'_>) -> Result<Vec<String>, SourceError> {
-        Ok(Vec::new())
-    }
-
-    fn label_values(&self, _: &str, _: &LabelRequest<'_>) -> Result<Vec<String>, SourceError> {
-        Ok(Vec::new())
-    }
-
-    fn metadata(
-        &self,
-        _: &TenantId,
-        _: Option<&str>,
-        _: &Arc<ReadContext>,
-    ) -> Result<Vec<MetricMetadata>, SourceError> {
-        Ok(Vec::new())
-    }
 }
