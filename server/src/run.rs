@@ -171,15 +171,23 @@ async fn life(
         let (app, store, recovered) = (app.clone(), opened.store.clone(), opened.recovered.clone());
         let queue = opened.queue.clone();
         async move {
+            // A failure ends the catching up. The rest goes on: how far a stopped shard falls
+            // behind is what somebody wants to see then.
+            let health = async {
+                tokio::select! {
+                    () = watch_for_failure(&app) => {}
+                    () = async {
+                        catch_up(&app, store.as_deref(), &recovered).await;
+                        std::future::pending::<()>().await;
+                    } => {}
+                }
+                stay_failed(&app).await;
+            };
             tokio::select! {
-                () = watch_for_failure(&app) => {}
+                () = health => {}
                 () = retain(&app, &queue) => {}
                 () = look_again(&app, &queue) => {}
                 () = watch_lag(&app) => {}
-                () = async {
-                    catch_up(&app, store.as_deref(), &recovered).await;
-                    std::future::pending::<()>().await;
-                } => {}
             }
         }
     });
@@ -256,6 +264,7 @@ async fn watch_for_failure(app: &App) {
         }
         let mut hindrances = pipeline::unreadable(parts);
         hindrances.extend(parts.lag.problem());
+        hindrances.extend(parts.queue.trouble());
         let now = app.clock.monotonic();
         let hindered = app.stage().0 == Stage::Hindered;
         if hindrances.is_empty() {
@@ -274,6 +283,20 @@ async fn watch_for_failure(app: &App) {
                 warn!(%reason, "the queue cannot be read; it is tried again and again");
             }
             app.enter(Stage::Hindered, reason);
+        }
+    }
+}
+
+/// Tells what else fails after the first failure. Ends only with its task.
+async fn stay_failed(app: &App) {
+    let mut ticks = tokio::time::interval(WATCH_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let Some(parts) = app.parts() else { continue };
+        let reason = pipeline::failures(parts, &app.registry).join("; ");
+        if app.stage() != (Stage::Failed, reason.clone()) {
+            error!(%reason, "more of the pipeline has failed");
+            app.enter(Stage::Failed, reason);
         }
     }
 }

@@ -53,6 +53,8 @@ pub(super) struct KafkaConsumer {
     watch: Arc<TopicWatch>,
     /// What was last committed, and when.
     committed: Option<(Offset, Instant)>,
+    /// Told since, and not committed yet.
+    uncommitted: Option<Offset>,
 }
 
 impl fmt::Debug for KafkaConsumer {
@@ -91,6 +93,7 @@ impl KafkaConsumer {
             assigned: false,
             watch,
             committed: None,
+            uncommitted: None,
         })
     }
 
@@ -130,11 +133,17 @@ impl KafkaConsumer {
         Ok(())
     }
 
-    fn assign(&mut self) -> Result<(), ConsumeError> {
+    /// The partition, at this offset.
+    fn list(&self, next: Offset) -> Result<TopicPartitionList, ClientError> {
         let mut list = TopicPartitionList::new();
-        let next = i64::try_from(self.next.0).unwrap_or(i64::MAX);
-        list.add_partition_offset(&self.topic, self.number, ClientOffset::Offset(next))
-            .and_then(|()| self.client().assign(&list))
+        let next = i64::try_from(next.0).unwrap_or(i64::MAX);
+        list.add_partition_offset(&self.topic, self.number, ClientOffset::Offset(next))?;
+        Ok(list)
+    }
+
+    fn assign(&mut self) -> Result<(), ConsumeError> {
+        self.list(self.next)
+            .and_then(|list| self.client().assign(&list))
             .map_err(|error| self.unavailable(&error))?;
         self.assigned = true;
         Ok(())
@@ -284,14 +293,15 @@ impl Consumer for KafkaConsumer {
         let recent =
             |(offset, at): (Offset, Instant)| offset == applied || at.elapsed() < COMMIT_INTERVAL;
         if self.committed.is_some_and(recent) {
+            let behind = self.committed.is_some_and(|(offset, _)| offset != applied);
+            self.uncommitted = behind.then_some(applied);
             return Ok(());
         }
-        let mut list = TopicPartitionList::new();
-        let next = i64::try_from(applied.0).unwrap_or(i64::MAX);
-        list.add_partition_offset(&self.topic, self.number, ClientOffset::Offset(next))
-            .and_then(|()| self.client().commit(&list, CommitMode::Async))
+        self.list(applied)
+            .and_then(|list| self.client().commit(&list, CommitMode::Async))
             .map_err(|error| self.unavailable(&error))?;
         self.committed = Some((applied, Instant::now()));
+        self.uncommitted = None;
         Ok(())
     }
 
@@ -357,6 +367,7 @@ fn is_about_connections(error: &ClientError) -> bool {
 
 impl Drop for KafkaConsumer {
     fn drop(&mut self) {
+        let last = self.uncommitted.and_then(|next| self.list(next).ok());
         let Some(client) = self.client.take() else {
             return;
         };
@@ -364,6 +375,10 @@ impl Drop for KafkaConsumer {
         let spawned = std::thread::Builder::new()
             .name("kafka-close".into())
             .spawn(move || {
+                // So that Kafka's tools show where a shard ended, not where it was a second before.
+                if let Some(Err(error)) = last.map(|last| client.commit(&last, CommitMode::Sync)) {
+                    debug!(%error, "the last position was not committed");
+                }
                 drop(client);
                 // Nobody listens any more after the timeout, which is fine.
                 let _unheard = closed.send(());

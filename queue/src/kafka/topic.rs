@@ -14,7 +14,7 @@ use crate::traits::Durability;
 
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// Bytes that a record's own headers may add to a batch.
-const RECORD_OVERHEAD_BYTES: usize = 1024;
+pub(super) const RECORD_OVERHEAD_BYTES: usize = 1024;
 
 /// A topic as it should be created.
 #[derive(Clone, Debug)]

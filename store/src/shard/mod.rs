@@ -288,7 +288,12 @@ impl Shard {
             self.sync_now()?;
         }
         for record in records {
-            self.apply_one(record)?;
+            let applied = self.apply_one(record);
+            if let Err(StoreError::TooManyDeadLetters { .. }) = applied {
+                // The shard stops here in order, and what it has is told as durable.
+                self.sync_now()?;
+            }
+            applied?;
         }
         self.last = records.last().map(|last| Fingerprint::of(last));
         self.publish();

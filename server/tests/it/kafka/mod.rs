@@ -1,5 +1,7 @@
 //! The binary on a real broker.
 
+mod catch_up;
+mod failures;
 mod fleet;
 mod migrate;
 mod queue_commands;

@@ -7,6 +7,6 @@ mod process;
 pub mod remote_write;
 mod rng;
 
-pub use client::{Client, escape, matrix, now_ms, vector};
+pub use client::{Answer, Client, escape, matrix, now_ms, vector};
 pub use process::{Millrace, eventually};
 pub use rng::Rng;
