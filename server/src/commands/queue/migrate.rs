@@ -16,7 +16,7 @@ use millrace_log::SystemClock;
 use millrace_log::fs::{Fs, OsFs};
 use millrace_model::batch::split_batch;
 use millrace_model::{Offset, PartitionId};
-use millrace_queue::kafka::{Copier, KafkaError, KafkaQueue, Origin};
+use millrace_queue::kafka::{Copier, CopyOrigin, KafkaError, KafkaQueue};
 use millrace_queue::{QueueIdentity, Record, RecordSource};
 use millrace_store::{GapCause, Store};
 use prometheus::Registry;
@@ -103,7 +103,7 @@ impl Migration {
             let last = self.copier.last_origin(partition, self.source.id);
             let last = last.map_err(broker)?;
             // What retention has removed meanwhile the store had in blocks, and takes along.
-            let (from, part) = last.map_or((bounds.start, 0), Origin::following);
+            let (from, part) = last.map_or((bounds.start, 0), CopyOrigin::following);
             let (from, part) = if from < bounds.start {
                 (bounds.start, 0)
             } else {
@@ -167,7 +167,7 @@ impl Migration {
         let parts = self.parts(partition, record)?;
         let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
         for (part, payload) in (0..count).zip(&parts).skip(first as usize) {
-            let origin = Origin {
+            let origin = CopyOrigin {
                 queue: self.source.id,
                 partition,
                 offset: record.offset,
