@@ -1,9 +1,12 @@
 //! The binary on a real broker.
 
+mod dead_letters;
 mod fleet;
 mod migrate;
 mod queue_commands;
 mod refusals;
+mod replay;
+mod resume;
 mod roles;
 mod torture;
 

@@ -7,6 +7,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use millrace_queue::Durability;
+use millrace_queue::kafka::{ClientSettings, KafkaOptions};
+
 use super::{Millrace, eventually};
 
 /// Brokers in a directory of their own, stopped when dropped.
@@ -149,12 +152,39 @@ impl Topic {
 
     /// `millrace queue …` on this topic.
     pub fn queue_command(&self, args: &[&str]) -> Output {
+        self.command(&[&["queue"], args].concat())
+    }
+
+    /// Any command of the binary on this topic.
+    pub fn command(&self, args: &[&str]) -> Output {
         let mut command = Millrace::command();
-        command.arg("queue").args(args);
+        command.args(args);
         for setting in &self.settings {
             command.args(["--set", setting]);
         }
         command.output().unwrap()
+    }
+
+    /// A command that must succeed; its output.
+    pub fn succeed(&self, args: &[&str]) -> String {
+        let output = self.command(args);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {stderr}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// One that must fail; what it says.
+    pub fn fail(&self, args: &[&str]) -> String {
+        let output = self.command(args);
+        assert!(!output.status.success(), "{args:?} succeeded");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// The topic as millrace's own queue, for records that no client would send.
+    pub fn options(&self, brokers: &str) -> KafkaOptions {
+        let mut options = KafkaOptions::new(&self.name, ClientSettings::new(brokers));
+        options.minimum_durability = Durability::Process;
+        options
     }
 
     /// The settings, `key=value`, with further ones.
