@@ -10,7 +10,7 @@
 //! - It stays in the directory for as long as it counts towards `store.dead_letters_max`, so that a
 //!   restart does not forget how many there were.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -87,6 +87,7 @@ impl Forwarder {
             clock,
             metrics,
             sent: BTreeMap::new(),
+            failed: BTreeSet::new(),
             standing: Arc::clone(&standing),
             stop: Arc::clone(&stop),
         };
@@ -135,6 +136,8 @@ struct Worker {
     metrics: ForwardMetrics,
     /// Acknowledged by the topic, and still in the directory; when each was kept.
     sent: BTreeMap<Origin, TimestampMs>,
+    /// Tried and not taken.
+    failed: BTreeSet<Origin>,
     standing: Arc<Mutex<Standing>>,
     stop: Arc<AtomicBool>,
 }
@@ -156,25 +159,15 @@ impl Worker {
         }
     }
 
-    /// Sends what is not sent, and removes what is and counts no more. The first problem; one letter
-    /// that cannot be sent keeps no other.
+    /// Sends what is not sent, until the topic does not take one; and removes what is sent and counts no
+    /// more.
     fn look(&mut self) -> Result<(), String> {
-        let mut problem = Ok(());
         let now = self.clock.now();
+        let mut unsent = Vec::new();
         for (_, letters) in &self.boxes {
             for origin in letters.origins() {
-                if self.stop.load(Ordering::SeqCst) {
-                    return problem;
-                }
                 match self.sent.get(&origin) {
-                    None => match send(&self.topic, letters, origin) {
-                        Ok(kept_at) => {
-                            info!(letter = %origin, "dead letter sent to its topic");
-                            self.metrics.sent.inc();
-                            self.sent.insert(origin, kept_at);
-                        }
-                        Err(error) => problem = problem.and(Err(error)),
-                    },
+                    None => unsent.push((origin, letters.clone())),
                     Some(kept_at) if *kept_at < now.saturating_sub(DEAD_LETTER_WINDOW) => {
                         letters
                             .purge(&[origin], now)
@@ -185,7 +178,26 @@ impl Worker {
                 }
             }
         }
-        problem
+        // One that the topic will never take, because it is too long, keeps no other.
+        unsent.sort_by_key(|(origin, _)| (self.failed.contains(origin), *origin));
+        for (origin, letters) in unsent {
+            if self.stop.load(Ordering::SeqCst) {
+                break;
+            }
+            match send(&self.topic, &letters, origin) {
+                Ok(kept_at) => {
+                    info!(letter = %origin, "dead letter sent to its topic");
+                    self.metrics.sent.inc();
+                    self.sent.insert(origin, kept_at);
+                    self.failed.remove(&origin);
+                }
+                Err(error) => {
+                    self.failed.insert(origin);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn note(&self, problem: Option<String>) {

@@ -117,26 +117,31 @@ fn a_poison_record_is_kept_shown_and_purged_while_the_server_runs_and_while_it_i
     stop(server);
 
     let here = ["--data-dir", text(dir.path())];
-    let dlq = |args: &[&str]| [&["dlq"], args, &here].concat();
-    let left = lines(&succeed(&dlq(&["list", "--json", "--reason", "batch"])));
+    fn dlq<'a>(args: &[&'a str], here: &[&'a str]) -> Vec<&'a str> {
+        [&["dlq"], args, here].concat()
+    }
+    let left = lines(&succeed(&dlq(
+        &["list", "--json", "--reason", "batch"],
+        &here,
+    )));
     assert_eq!(left.len(), 1);
     let left = left[0]["name"].as_str().unwrap();
-    let shown = succeed(&dlq(&["show", left]));
+    let shown = succeed(&dlq(&["show", left], &here));
     assert!(
         shown.contains("00 6d 6f 72 65") && shown.contains(".more"),
         "{shown}"
     );
     let output = Millrace::command()
-        .args(dlq(&["requeue", left, "--yes"]))
+        .args(dlq(&["requeue", left, "--yes"], &here))
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(65));
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.contains("left as it is: it is no batch"), "{said}");
-    assert!(succeed(&dlq(&["list", "--partition", "7"])).is_empty());
-    succeed(&dlq(&["purge", left, "--yes"]));
-    assert!(succeed(&dlq(&["list"])).is_empty());
-    let gone = fail(&dlq(&["purge", left, "--yes"]));
+    assert!(succeed(&dlq(&["list", "--partition", "7"], &here)).is_empty());
+    succeed(&dlq(&["purge", left, "--yes"], &here));
+    assert!(succeed(&dlq(&["list"], &here)).is_empty());
+    let gone = fail(&dlq(&["purge", left, "--yes"], &here));
     assert!(gone.contains("no dead letters of these names"), "{gone}");
     // A restart does not bring them back.
     let server = Millrace::start(dir.path(), SETTINGS);

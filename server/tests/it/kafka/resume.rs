@@ -19,11 +19,11 @@ fn a_shard_skips_what_it_is_told_to_and_the_manifest_says_so() {
     let server = topic.start(&all, &[]);
     push(&server, 1);
     wait_applied(&server.client());
-    let resume = |more: &[&str]| {
-        let own = ["queue", "resume", "--data-dir", text, "--partition", "0"];
+    fn resume<'a>(dir: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+        let own = ["queue", "resume", "--data-dir", dir, "--partition", "0"];
         [&own[..], more].concat()
-    };
-    let locked = topic.fail(&resume(&["--from", "end", "--accept-loss"]));
+    }
+    let locked = topic.fail(&resume(text, &["--from", "end", "--accept-loss"]));
     assert!(locked.contains("in use by another millrace"), "{locked}");
     server.terminate();
     // While the store is away, two records arrive.
@@ -31,17 +31,15 @@ fn a_shard_skips_what_it_is_told_to_and_the_manifest_says_so() {
     push(&ingest, 2);
     push(&ingest, 3);
     ingest.terminate();
-    let beyond = topic.fail(&resume(&["--from", "9", "--accept-loss"]));
+    let beyond = topic.fail(&resume(text, &["--from", "9", "--accept-loss"]));
     assert!(
         beyond.contains("the queue has the offsets 0 to 3 of partition 0, not 9"),
         "{beyond}"
     );
-    let said = topic.succeed(&resume(&[
-        "--from",
-        "2",
-        "--accept-loss",
-        "--accept-dead-letters",
-    ]));
+    let said = topic.succeed(&resume(
+        text,
+        &["--from", "2", "--accept-loss", "--accept-dead-letters"],
+    ));
     assert!(
         said.contains("its dead letters so far are accepted"),
         "{said}"
@@ -64,7 +62,7 @@ fn a_shard_skips_what_it_is_told_to_and_the_manifest_says_so() {
     assert_eq!(partitions(&client)[0]["gaps"][0]["to_offset"], 2);
     server.terminate();
     // `oldest` brings it back, and what was there stays as it was.
-    topic.succeed(&resume(&["--from", "oldest", "--accept-loss"]));
+    topic.succeed(&resume(text, &["--from", "oldest", "--accept-loss"]));
     let server = topic.start(&all, &[]);
     let client = server.client();
     eventually("what was passed over", PATIENCE, || {
