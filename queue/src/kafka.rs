@@ -14,6 +14,7 @@
 mod bounds;
 mod consumer;
 mod copy;
+mod letters;
 mod look;
 mod metrics;
 mod producer;
@@ -33,7 +34,8 @@ use crate::traits::{ConsumeError, Consumer, Durability, Producer, QueueIdentity}
 use watch::TopicWatch;
 
 pub use bounds::{KafkaBounds, PartitionBounds};
-pub use copy::{Copier, Origin};
+pub use copy::{Copier, CopyOrigin};
+pub use letters::{KafkaLetters, LettersTopic};
 pub use metrics::KafkaMetrics;
 pub use settings::{ClientSettings, SettingsError};
 pub use topic::{Shortfall, TopicReport, TopicSpec};

@@ -32,7 +32,7 @@ mod traits;
 pub mod wire;
 
 pub use appender::{Appender, AppenderOptions, PendingAppend, SubmitError};
-pub use dead_letter::{DeadLetter, Origin, OriginError};
+pub use dead_letter::{DeadLetter, LetterEntry, LetterError, LetterHead, Origin, OriginError};
 pub use embedded::{EmbeddedOptions, EmbeddedQueue, MAX_PARTITIONS};
 pub use error::{IdentityDamage, QueueError};
 pub use look::RecordSource;

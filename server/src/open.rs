@@ -13,6 +13,7 @@ use millrace_query::api::{self, Api, ApiMetrics, Freshness};
 use millrace_query::{Engine, SeriesSource};
 use millrace_queue::Appender;
 use millrace_store::Store;
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate};
@@ -20,12 +21,14 @@ use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
 use crate::app::{App, Parts, Stage};
+use crate::append::LazyProducer;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::lag::LagWatch;
+use crate::letters::{self, Letters, LocalLetters};
 use crate::queue::{self, DurabilityMetrics, Queue};
 use crate::source::{PartSource, StoreFreshness};
-use crate::{companions, fleet, options, records, retention, routes};
+use crate::{companions, fleet, options, records, replay, retention, routes};
 
 /// Between two tries to reach brokers that went away during the start.
 const RETRY: Duration = Duration::from_secs(1);
@@ -37,6 +40,7 @@ pub struct Opened {
     /// The store, if this process has one.
     pub store: Option<Arc<Store>>,
     appender: Option<Appender>,
+    producer: Arc<LazyProducer>,
     /// Where the queue ended when it was opened, in the store's partitions.
     pub recovered: BTreeMap<PartitionId, Offset>,
 }
@@ -68,15 +72,17 @@ pub fn open(app: &App, fs: &Arc<dyn Fs>, config: &Config) -> Result<Opened, Fail
         store
             .start(readers.collect::<Result<_, _>>()?)
             .map_err(|error| Failure::Data(error.to_string()))?;
+        queue.forward_letters(&store, app)?;
         Some(store)
     } else {
         None
     };
 
     let mut router = records::router(queue.records());
+    let producer = Arc::new(LazyProducer::new(queue.clone()));
     let appender = if roles.ingest {
         let options = options::appender(config);
-        let appender = Appender::new(queue.producer()?, options, &app.registry);
+        let appender = Appender::new(producer.get()?, options, &app.registry);
         let options = options::ingest(config);
         let ingest = Ingest::new(options, appender.clone(), app.clock.clone(), &app.registry);
         router = router.merge(ingest.router());
@@ -103,6 +109,7 @@ pub fn open(app: &App, fs: &Arc<dyn Fs>, config: &Config) -> Result<Opened, Fail
             undo_window: config.store.delete_undo_window,
         }));
     }
+    router = router.merge(tending(app, config, store.as_ref(), &queue, &producer));
     let unknown = move |uri: Uri| async move { routes::unknown_path(roles, &uri) };
     app.install(Parts {
         router: router.fallback(unknown),
@@ -124,8 +131,46 @@ pub fn open(app: &App, fs: &Arc<dyn Fs>, config: &Config) -> Result<Opened, Fail
         queue,
         store,
         appender,
+        producer,
         recovered,
     })
+}
+
+/// What looks after the queue's records by hand: dead letters, and replays into the store.
+fn tending(
+    app: &App,
+    config: &Config,
+    store: Option<&Arc<Store>>,
+    queue: &Arc<dyn Queue>,
+    producer: &Arc<LazyProducer>,
+) -> Router {
+    let enabled = config.server.admin_api;
+    let mut router = Router::new();
+    let local = || {
+        let boxes = store?
+            .dead_letters()
+            .into_iter()
+            .map(|(_, letters)| letters);
+        Some(Arc::new(LocalLetters(boxes.collect())) as Arc<dyn Letters>)
+    };
+    if let Some(letters) = queue.letters().or_else(local) {
+        router = router.merge(letters::http::router(letters::http::Endpoints {
+            enabled,
+            letters,
+            producer: producer.clone(),
+            clock: app.clock.clone(),
+        }));
+    }
+    if let Some(store) = store {
+        router = router.merge(replay::router(replay::Replayer {
+            enabled,
+            store: store.clone(),
+            records: queue.records(),
+            producer: producer.clone(),
+            running: Mutex::new(()),
+        }));
+    }
+    router
 }
 
 fn open_store(
@@ -222,6 +267,7 @@ pub fn close(opened: &Opened) -> Result<(), Failure> {
     if let Some(appender) = &opened.appender {
         appender.close();
     }
+    opened.producer.close();
     let closed = match &opened.store {
         Some(store) => store
             .close()

@@ -25,6 +25,9 @@ struct Pipeline {
     /// Why the queue does not tell where it ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
+    /// Why dead letters are not taken by their topic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dead_letters_problem: Option<String>,
     partitions: Vec<Partition>,
 }
 
@@ -65,6 +68,10 @@ struct Partition {
     block_bytes: u64,
     recovery_seconds: f64,
     replayed_records: u64,
+    /// Records that could not be applied, in the store's directory.
+    dead_letters: u64,
+    /// Those of them that their topic has not acknowledged, where there is one.
+    dead_letters_unsent: u64,
 }
 
 /// A place where a shard's position was set rather than reached.
@@ -124,6 +131,8 @@ impl Partition {
             block_bytes: shard.block_bytes,
             recovery_seconds: shard.recovery.as_secs_f64(),
             replayed_records: shard.replayed_records,
+            dead_letters: 0,
+            dead_letters_unsent: 0,
         }
     }
 
@@ -161,6 +170,7 @@ pub async fn status(State(app): State<Arc<App>>) -> Response {
         queue: parts.map(|parts| parts.queue.identity().id.to_string()),
         roles: parts.map(|parts| parts.roles.names()).unwrap_or_default(),
         problem,
+        dead_letters_problem: parts.and_then(|parts| parts.queue.letters_standing().problem),
         partitions,
     };
     Json(json!({"status": "success", "data": data})).into_response()
@@ -174,10 +184,19 @@ fn partitions(parts: &Parts, now: TimestampMs) -> (Vec<Partition>, Option<String
     };
     let partitions = match &parts.store {
         Some(store) => {
+            let standing = parts.queue.letters_standing();
+            let letters = store.dead_letters().into_iter();
+            let letters: BTreeMap<_, _> = letters.map(|(p, all)| (p, all.len() as u64)).collect();
             let shard = |shard: ShardStatus| {
+                let partition = shard.partition;
                 let end = ends.get(&shard.partition).map(|bounds| bounds.end);
                 let lag = end.map(|end| parts.lag.look(&shard, end, now));
-                Partition::new(shard, end, lag)
+                let of = |counts: &BTreeMap<_, u64>| counts.get(&partition).copied().unwrap_or(0);
+                Partition {
+                    dead_letters: of(&letters),
+                    dead_letters_unsent: of(&standing.unsent),
+                    ..Partition::new(shard, end, lag)
+                }
             };
             store.status().into_iter().map(shard).collect()
         }

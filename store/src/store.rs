@@ -132,7 +132,7 @@ impl Store {
         &self.identity
     }
 
-    fn shard(&self, partition: PartitionId) -> Option<&Arc<Shared>> {
+    pub(crate) fn shard(&self, partition: PartitionId) -> Option<&Arc<Shared>> {
         let at = self
             .shared
             .binary_search_by_key(&partition, |s| s.partition);

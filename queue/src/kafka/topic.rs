@@ -90,7 +90,7 @@ impl fmt::Display for Shortfall {
     }
 }
 
-fn shortfall(
+pub(super) fn shortfall(
     setting: &'static str,
     found: impl fmt::Display,
     needed: impl fmt::Display,
@@ -318,30 +318,47 @@ pub(super) fn inspect(options: &KafkaOptions) -> Result<TopicReport, KafkaError>
 }
 
 pub(super) fn create(options: &KafkaOptions, spec: &TopicSpec) -> Result<(), KafkaError> {
+    let mut wanted = vec![
+        ("cleanup.policy", "delete".to_owned()),
+        (
+            "min.insync.replicas",
+            spec.min_insync_replicas().to_string(),
+        ),
+        ("unclean.leader.election.enable", "false".to_owned()),
+        ("retention.ms", spec.retention.as_millis().to_string()),
+        (
+            "max.message.bytes",
+            (options.max_batch_bytes + (100 << 10)).to_string(),
+        ),
+    ];
+    if let Some(count) = spec.flush_messages() {
+        wanted.push(("flush.messages", count.to_string()));
+    }
+    create_as(options, spec.partitions, spec.replication, &wanted)
+}
+
+/// Creates the topic of the options with these settings of its own.
+pub(super) fn create_as(
+    options: &KafkaOptions,
+    partitions: u32,
+    replication: u32,
+    wanted: &[(&str, String)],
+) -> Result<(), KafkaError> {
     let admin = admin(options)?;
-    let retention_ms = spec.retention.as_millis().to_string();
-    let max_bytes = (options.max_batch_bytes + (100 << 10)).to_string();
-    let min_insync = spec.min_insync_replicas().to_string();
-    let flush = spec.flush_messages().map(|count| count.to_string());
     let doing = "creating the topic";
     let too_many = |reason: &str| KafkaError::Refused {
         doing,
         reason: reason.to_owned(),
     };
-    let partitions = i32::try_from(spec.partitions).map_err(|_| too_many("too many partitions"))?;
-    let replication = i32::try_from(spec.replication).map_err(|_| too_many("too many replicas"))?;
+    let partitions = i32::try_from(partitions).map_err(|_| too_many("too many partitions"))?;
+    let replication = i32::try_from(replication).map_err(|_| too_many("too many replicas"))?;
     let mut topic = NewTopic::new(
         &options.topic,
         partitions,
         TopicReplication::Fixed(replication),
-    )
-    .set("cleanup.policy", "delete")
-    .set("min.insync.replicas", &min_insync)
-    .set("unclean.leader.election.enable", "false")
-    .set("retention.ms", &retention_ms)
-    .set("max.message.bytes", &max_bytes);
-    if let Some(count) = &flush {
-        topic = topic.set("flush.messages", count);
+    );
+    for (name, value) in wanted {
+        topic = topic.set(name, value);
     }
     let admin_options = AdminOptions::new()
         .request_timeout(Some(TIMEOUT))

@@ -146,7 +146,8 @@ settings! {
         idle_timeout: Duration = "60s";
         /// On SIGTERM, requests in flight get this long to end.
         shutdown_timeout: Duration = "20s";
-        /// Whether `/api/v1/admin` answers: deletes, and what retention would do.
+        /// Whether `/api/v1/admin`, `/api/v1/dlq` and `/api/v1/queue/replay` answer: deletes, what
+        /// retention would do, dead letters, replays into the live store.
         admin_api: bool = "false";
     }
 

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use millrace_log::fs::OsFs;
-use millrace_queue::kafka::{KafkaError, KafkaOptions, KafkaQueue, TopicReport, TopicSpec};
+use millrace_queue::kafka::{
+    KafkaError, KafkaLetters, KafkaQueue, LettersTopic, TopicReport, TopicSpec,
+};
 
 use super::CreateArgs;
 use crate::config::kind::QueueBackend;
@@ -33,7 +35,8 @@ pub(super) fn run(args: &CreateArgs, config: &Config) -> Result<(), Failure> {
         Ok(report) => (report, false),
         Err(KafkaError::NoTopic { .. }) => {
             KafkaQueue::create_topic(&options, &spec).map_err(failed)?;
-            (news_of(&options).map_err(failed)?, true)
+            let report = until_known(|| KafkaQueue::inspect(&options));
+            (report.map_err(failed)?, true)
         }
         Err(error) => return Err(failed(error)),
     };
@@ -46,19 +49,39 @@ pub(super) fn run(args: &CreateArgs, config: &Config) -> Result<(), Failure> {
             differences.join("; ")
         )));
     }
-    let what = if created {
+    crate::print(&text(&report, made(created)))?;
+    let (name, created) = match KafkaLetters::create(&report, &options) {
+        Ok(LettersTopic::Created(name)) => (name, true),
+        Ok(LettersTopic::There(name)) => (name, false),
+        Err(error @ KafkaError::Unfit { .. }) => {
+            return Err(Failure::Refused(format!(
+                "the topic of the dead letters is not as it must be, and was not changed: {error}"
+            )));
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    if created {
+        until_known(|| KafkaLetters::open(&options)).map_err(failed)?;
+    }
+    crate::print(&format!(
+        "topic {name}, for dead letters, is {}\n",
+        made(created)
+    ))
+}
+
+fn made(created: bool) -> &'static str {
+    if created {
         "created"
     } else {
         "there already, and as asked"
-    };
-    crate::print(&text(&report, what))
+    }
 }
 
-/// What the brokers say of the new topic, once they know it.
-fn news_of(options: &KafkaOptions) -> Result<TopicReport, KafkaError> {
+/// What the brokers say of a new topic, once they know it.
+fn until_known<T>(ask: impl Fn() -> Result<T, KafkaError>) -> Result<T, KafkaError> {
     let deadline = Instant::now() + NEWS;
     loop {
-        match KafkaQueue::inspect(options) {
+        match ask() {
             Err(KafkaError::NoTopic { .. }) if Instant::now() < deadline => {
                 std::thread::park_timeout(RETRY);
             }

@@ -2,10 +2,13 @@
 
 mod catch_up;
 mod failures;
+mod dead_letters;
 mod fleet;
 mod migrate;
 mod queue_commands;
 mod refusals;
+mod replay;
+mod resume;
 mod roles;
 mod torture;
 
