@@ -1,17 +1,19 @@
-//! `millrace queue create`: the topic, made right or found right.
+//! `millrace queue create`: the topic and its control topic, made right or found right.
 
 use std::time::{Duration, Instant};
 
 use millrace_log::fs::OsFs;
+use millrace_queue::Durability;
 use millrace_queue::kafka::{
-    KafkaError, KafkaLetters, KafkaQueue, LettersTopic, TopicReport, TopicSpec,
+    ControlTopic, KafkaError, KafkaLetters, KafkaOptions, KafkaQueue, LettersTopic, Mismatch,
+    TopicReport, TopicSpec, control_topic,
 };
 
 use super::CreateArgs;
 use crate::config::kind::QueueBackend;
 use crate::config::{Config, broken};
 use crate::failure::Failure;
-use crate::queue::kafka::options;
+use crate::queue::kafka::{claimant, identity, options};
 
 /// So long the brokers may take to tell one another of a new topic.
 const NEWS: Duration = Duration::from_secs(30);
@@ -25,6 +27,8 @@ pub(super) fn run(args: &CreateArgs, config: &Config) -> Result<(), Failure> {
     }
     let mut options = options(&OsFs, config)?;
     options.partitions = None;
+    // What is asked for here is compared below; the minimum is for those who use it.
+    options.minimum_durability = Durability::Process;
     let spec = TopicSpec {
         partitions: args.partitions,
         replication: args.replication,
@@ -50,6 +54,7 @@ pub(super) fn run(args: &CreateArgs, config: &Config) -> Result<(), Failure> {
         )));
     }
     crate::print(&text(&report, made(created)))?;
+    crate::print(&control(&options, &spec, &report, created)?)?;
     let (name, created) = match KafkaLetters::create(&report, &options) {
         Ok(LettersTopic::Created(name)) => (name, true),
         Ok(LettersTopic::There(name)) => (name, false),
@@ -74,6 +79,40 @@ fn made(created: bool) -> &'static str {
         "created"
     } else {
         "there already, and as asked"
+    }
+}
+
+/// Creates the control topic unless it is there, and writes down what the queue is unless somebody
+/// has. Returns what there is to say of that.
+fn control(
+    options: &KafkaOptions,
+    spec: &TopicSpec,
+    report: &TopicReport,
+    created: bool,
+) -> Result<String, Failure> {
+    let failed = |error: KafkaError| Failure::Client(error.to_string());
+    if let Err(error) = ControlTopic::inspect(options) {
+        if !matches!(error, KafkaError::NoTopic { .. }) {
+            return Err(failed(error));
+        }
+        ControlTopic::create(options, spec).map_err(failed)?;
+    }
+    let mut control = until_known(|| ControlTopic::open(options)).map_err(failed)?;
+    let name = control_topic(&options.topic);
+    match control.claim(&identity(report, options), claimant(&OsFs)?) {
+        Ok(()) => Ok(format!(
+            "topic {name}, for what the queue is and where stores are, says so\n"
+        )),
+        // Whoever creates it knows that the one before is gone; the others must be told.
+        Err(KafkaError::NotTheQueue {
+            mismatch: Mismatch::Recreated { claimed, .. },
+            ..
+        }) if created => Ok(format!(
+            "topic {name} still says that the queue is {claimed}, a topic that was here before: \
+             `millrace queue\nadopt` takes this one in its place (docs/kafka.md, recreated)\n",
+        )),
+        Err(error @ KafkaError::NotTheQueue { .. }) => Err(Failure::Refused(error.to_string())),
+        Err(error) => Err(failed(error)),
     }
 }
 
