@@ -17,6 +17,7 @@ mod client;
 mod compare;
 mod encode;
 mod fleet;
+mod footprint;
 mod load;
 mod pressure;
 mod process;
@@ -45,6 +46,8 @@ enum Command {
     Queries(queries::QueriesArgs),
     /// Ask millrace for more than a query may have, while it takes samples
     Pressure(pressure::PressureArgs),
+    /// Measure what memory queries over many series take of millrace
+    Footprint(footprint::FootprintArgs),
 }
 
 fn main() -> Result<()> {
@@ -53,5 +56,6 @@ fn main() -> Result<()> {
         Command::Compare(args) => compare::main(&args),
         Command::Queries(args) => queries::main(&args),
         Command::Pressure(args) => pressure::main(&args),
+        Command::Footprint(args) => footprint::main(&args),
     }
 }

@@ -8,7 +8,7 @@ use millrace_model::TimeRange;
 use super::columns::{self, SAMPLES_MAX};
 use super::rollup::{RollupColumns, decode_times, decode_values};
 use super::times::TimesEntry;
-use super::{BlockError, BlockReader, ChunkEntry, Codec, Section, SeriesPlace};
+use super::{BlockError, BlockReader, ChunkEntry, Codec, SERIES_PER_PAGE, Section, SeriesPlace};
 use crate::planted::CHUNK_UNVERIFIED;
 
 impl BlockReader {
@@ -26,11 +26,34 @@ impl BlockReader {
         timestamps: &mut Vec<i64>,
         values: &mut Vec<f64>,
     ) -> Result<(), BlockError> {
-        let chunks = &place.chunks;
+        let read = self.read_chunks(&place.chunks, range, timestamps, values);
+        read.map(drop)
+    }
+
+    /// The same for the series of that number. The bytes of chunks that were read.
+    pub(crate) fn read_number(
+        &self,
+        number: u32,
+        range: TimeRange,
+        timestamps: &mut Vec<i64>,
+        values: &mut Vec<f64>,
+    ) -> Result<u64, BlockError> {
+        let set = self.series_set(number / SERIES_PER_PAGE)?;
+        let chunks = set.chunks((number % SERIES_PER_PAGE) as usize);
+        self.read_chunks(chunks, range, timestamps, values)
+    }
+
+    fn read_chunks(
+        &self,
+        chunks: &[ChunkEntry],
+        range: TimeRange,
+        timestamps: &mut Vec<i64>,
+        values: &mut Vec<f64>,
+    ) -> Result<u64, BlockError> {
         let from = chunks.partition_point(|c| c.last < range.start.0);
         let to = chunks.partition_point(|c| c.first <= range.end.0);
         let Some(chunks @ [first, ..]) = chunks.get(from..to) else {
-            return Ok(());
+            return Ok(0);
         };
         let samples: usize = chunks
             .iter()
@@ -47,7 +70,8 @@ impl BlockReader {
                 self.read_chunk(chunk, bytes, range, timestamps, values)?;
             }
             Ok(())
-        })
+        })?;
+        Ok(bytes)
     }
 
     /// Appends the buckets of a series of this block that overlap `range`, in a resolution that the

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 use millrace_log::SystemClock;
 use millrace_model::{Offset, PartitionId};
+use millrace_store::block::PageCache;
 use millrace_store::shard::{Shard, ShardContext};
 use millrace_store::{DeadLetterBox, GapCause, StoreMetrics, StoreOptions};
 use prometheus::Registry;
@@ -117,6 +118,8 @@ pub fn run(args: &ResumeArgs, config: &Config) -> Result<(), Failure> {
         },
         identity: queue.identity().clone(),
         metrics: StoreMetrics::register(&Registry::new()).map_err(|error| data(&error))?,
+        // Nothing is searched for here.
+        pages: Arc::new(PageCache::new(0)),
     };
     let mut shard =
         Shard::open(context, &offline.store, partition).map_err(|error| data(&error))?;
