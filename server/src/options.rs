@@ -92,6 +92,7 @@ pub fn store(config: &Config) -> StoreOptions {
         wal_bytes_max: store.wal_bytes_max.0,
         memtable_bytes: store.memtable_bytes.0,
         memtable_max_age: store.memtable_max_age,
+        index_cache_bytes: store.index_cache_bytes.0,
         block_window: store.block_window,
         rollups: store.rollups.clone(),
         dead_letters_max: store.dead_letters_max as u64,

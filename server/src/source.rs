@@ -109,9 +109,9 @@ impl StoredSeries for Stored {
             .read(&mut out.timestamps, &mut out.values)
             .map_err(source_error);
         let stats = &self.context.stats;
-        ReadStats::add(&stats.bytes, self.series.block_bytes());
         ReadStats::add(&stats.read_nanos, nanos(begun));
-        read
+        ReadStats::add(&stats.bytes, read?);
+        Ok(())
     }
 }
 

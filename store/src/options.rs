@@ -34,6 +34,9 @@ pub struct StoreOptions {
     pub memtable_bytes: u64,
     /// A memtable whose first sample came this long ago is sealed.
     pub memtable_max_age: Duration,
+    /// Memory for pages of the blocks' indexes, in bytes: what was read and taken apart for one
+    /// query need not be for the next.
+    pub index_cache_bytes: u64,
     /// Width of a block's time window.
     pub block_window: Duration,
     /// Most blocks that one seal writes, at least 8. If its samples lie further apart, the oldest
@@ -68,6 +71,7 @@ impl Default for StoreOptions {
             // some 450 bytes, so this is a million of them. It is taken only as it is needed.
             memtable_bytes: 1 << 30,
             memtable_max_age: Duration::from_secs(2 * 3600),
+            index_cache_bytes: 64 << 20,
             block_window: Duration::from_secs(2 * 3600),
             // 5 days of 2-hour windows; beyond that, wider blocks serve as well.
             blocks_per_seal_max: 64,

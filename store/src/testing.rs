@@ -17,6 +17,7 @@ use millrace_model::{
 use millrace_queue::{QueueIdentity, Record};
 use prometheus::Registry;
 
+use crate::block::PageCache;
 use crate::compact::CompactJob;
 use crate::error::StoreError;
 use crate::metrics::StoreMetrics;
@@ -252,6 +253,8 @@ pub(crate) fn context(fs: Arc<dyn Fs>, options: StoreOptions) -> ShardContext {
         options,
         identity: identity(),
         metrics: StoreMetrics::register(&Registry::new()).unwrap(),
+        // Small enough that pages come and go.
+        pages: Arc::new(PageCache::new(64 << 10)),
     }
 }
 

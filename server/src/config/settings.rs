@@ -342,6 +342,8 @@ settings! {
         memtable_bytes: Bytes = "1GiB";
         /// Samples in memory are sealed into blocks after this time at the latest.
         memtable_max_age: Duration = "2h";
+        /// Memory for the parts of blocks' indexes that queries have used lately; 0 keeps none.
+        index_cache_bytes: Bytes = "64MiB";
         /// Records that cannot be applied are kept as dead letters; a shard stops at the first one
         /// beyond so many in ten minutes.
         dead_letters_max: usize = "100";

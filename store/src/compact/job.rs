@@ -8,7 +8,9 @@ use millrace_log::fs::Fs;
 use millrace_log::planted::active;
 use millrace_model::{Labels, Offset, PartitionId, TenantId, TimeRange, TimestampMs};
 
-use crate::block::{BlockIter, BlockMeta, BlockOptions, BlockSeries, BlockWriter, RollupColumns};
+use crate::block::{
+    BlockIter, BlockMeta, BlockOptions, BlockSeries, BlockWriter, PageCache, RollupColumns,
+};
 use crate::error::{IoContext, StoreError};
 use crate::manifest::BlockEntry;
 use crate::merge::Merger;
@@ -31,6 +33,7 @@ pub(crate) trait Keep: Send + Sync + std::fmt::Debug {
 pub(crate) struct CompactJob {
     pub(crate) fs: Arc<dyn Fs>,
     pub(crate) dir: ShardDir,
+    pub(crate) pages: Arc<PageCache>,
     pub(crate) partition: PartitionId,
     pub(crate) now: TimestampMs,
     /// In the order of their sequences. One that has only rollups comes alone.
@@ -266,7 +269,7 @@ impl CompactJob {
             level: self.level,
             rewrites: self.rewrites,
         };
-        LiveBlock::open(&*self.fs, &self.dir, entry).map(Some)
+        LiveBlock::open(&*self.fs, &self.dir, &self.pages, entry).map(Some)
     }
 
     /// Reads what one input has of a series, without what deletes hide.

@@ -31,6 +31,7 @@ use millrace_model::batch::is_requeued;
 use millrace_model::{Clock, Offset, PartitionId, TimestampMs};
 use millrace_queue::{Fingerprint, Origin, QueueIdentity, Record};
 
+use crate::block::PageCache;
 use crate::dead_letters::{DeadLetterBox, Kept, Terms};
 use crate::decode::{Decoded, Earlier, RecordError};
 use crate::error::StoreError;
@@ -67,6 +68,8 @@ pub struct ShardContext {
     pub identity: QueueIdentity,
     /// Metrics of the whole store.
     pub metrics: StoreMetrics,
+    /// Pages of the indexes of its blocks.
+    pub pages: Arc<PageCache>,
 }
 
 impl ShardContext {

@@ -149,6 +149,7 @@ impl Upkeep {
         CompactJob {
             fs: Arc::clone(fs),
             dir: self.dir.clone(),
+            pages: Arc::clone(&self.context.pages),
             partition: self.shared.partition,
             now: self.context.clock.now(),
             inputs,
