@@ -1,6 +1,9 @@
 //! Random operations against a map from (tenant, series, timestamp) to bits.
 
+use std::cell::Cell;
+
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 
 use millrace_model::{DeleteId, MatchOp, Matcher};
 
@@ -12,13 +15,13 @@ use crate::retain::{RetentionOptions, RetentionRule};
 /// Operations of the test: so many by default, or what the environment says. The whole of issue 4's
 /// claim is `MILLRACE_MODEL_OPS=1000000`.
 const OPS: u32 = 8_000;
-/// A case has this many on average.
-const OPS_PER_CASE: u32 = 50;
+/// A case has 1 to this many, and a half of it on average.
+const OPS_PER_CASE_MAX: u32 = 80;
 
 fn cases() -> u32 {
     let wanted = std::env::var("MILLRACE_MODEL_OPS").ok();
     let wanted = wanted.map_or(OPS, |text| text.parse().expect("a number of operations"));
-    wanted.div_ceil(OPS_PER_CASE)
+    wanted.div_ceil(OPS_PER_CASE_MAX / 2)
 }
 
 #[derive(Clone, Debug)]
@@ -366,10 +369,12 @@ fn small() -> StoreOptions {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
-    #[test]
-    fn a_shard_equals_a_map(ops in proptest::collection::vec(arb_op(), 1..80)) {
+#[test]
+fn a_shard_equals_a_map() {
+    let (mut runner, count) = (TestRunner::new(config()), Cell::new(0));
+    let ops = proptest::collection::vec(arb_op(), 1..=OPS_PER_CASE_MAX as usize);
+    let outcome = runner.run(&ops, |ops| {
+        count.set(count.get() + ops.len());
         let mut world = World::new();
         for op in ops {
             world.run(op);
@@ -381,5 +386,17 @@ proptest! {
         upkeep(world.shard()).unwrap();
         world.check((i64::MIN, i64::MAX));
         prop_assert!(world.shard().dead_letters().read_all().is_ok());
+        Ok(())
+    });
+    println!("store, model: {} operations", count.get());
+    outcome.unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+fn config() -> ProptestConfig {
+    ProptestConfig {
+        cases: cases(),
+        source_file: Some(file!()),
+        test_name: Some("a_shard_equals_a_map"),
+        ..ProptestConfig::default()
     }
 }
