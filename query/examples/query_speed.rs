@@ -5,10 +5,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use millrace_model::{Labels, Matcher, MetricMetadata, TenantId, TimestampMs};
+use millrace_model::{Labels, Matcher, TenantId, TimestampMs};
 use millrace_query::{
-    CancelFlag, Engine, EngineOptions, LabelRequest, QueryRequest, QueryTime, ReadContext,
-    SampleColumns, Select, SeriesSource, SourceError, StoredSeries,
+    CancelFlag, Engine, EngineOptions, QueryRequest, QueryTime, SampleColumns, Select,
+    SeriesSource, SourceError, StoredSeries,
 };
 
 const SERIES: usize = 1_000;

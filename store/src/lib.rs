@@ -23,8 +23,9 @@
 //!   [`millrace_model::Clock`].
 //! - The first failed write or sync stops the shard, and nothing retries it.
 //!
-//! Formats: `docs/formats/wal.md`, `docs/formats/manifest.md`, `docs/formats/block.md`.
+//! Formats: `docs/formats/wal.md`, `docs/formats/backup.md`, `docs/formats/manifest.md`, `docs/formats/block.md`.
 
+pub mod backup;
 pub mod block;
 pub mod chunk;
 mod compact;

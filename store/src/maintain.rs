@@ -16,6 +16,7 @@ use millrace_log::fs::Fs;
 use millrace_model::TimestampMs;
 use parking_lot::Mutex;
 
+use crate::backup::ShardSnapshot;
 use crate::compact::{CompactJob, Pace, PacedFs};
 use crate::error::StoreError;
 use crate::options::StoreOptions;
@@ -41,6 +42,14 @@ pub(crate) struct Commit {
     pub(crate) done: Sender<()>,
 }
 
+/// What a shard's thread is asked to do between two polls of the queue.
+#[derive(Debug)]
+pub(crate) enum Errand {
+    Commit(Commit),
+    /// Whether with the WAL, and where the snapshot goes; closed if the shard has stopped.
+    Snapshot(bool, Sender<Result<ShardSnapshot, StoreError>>),
+}
+
 /// What the thread is asked to do at once.
 #[derive(Debug)]
 pub(crate) enum Wish {
@@ -63,7 +72,7 @@ pub(crate) struct Request {
 #[derive(Debug)]
 pub(crate) struct Tended {
     pub(crate) upkeep: Upkeep,
-    pub(crate) commits: Sender<Commit>,
+    pub(crate) errands: Sender<Errand>,
     pub(crate) failures: u32,
     pub(crate) not_before: Option<Instant>,
 }
@@ -83,10 +92,10 @@ pub(crate) struct Maintainer {
 }
 
 impl Tended {
-    pub(crate) fn new(upkeep: Upkeep, commits: Sender<Commit>) -> Self {
+    pub(crate) fn new(upkeep: Upkeep, errands: Sender<Errand>) -> Self {
         Self {
             upkeep,
-            commits,
+            errands,
             failures: 0,
             not_before: None,
         }
@@ -100,7 +109,7 @@ impl Tended {
             reason: "its thread has ended".to_owned(),
         };
         let (done, committed) = bounded(1);
-        let sent = self.commits.send(Commit { change, done });
+        let sent = self.errands.send(Errand::Commit(Commit { change, done }));
         sent.map_err(|_| stopped())?;
         committed.recv().map_err(|_| stopped())
     }

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use millrace_fleet::wire::frame::FrameReader;
 use millrace_fleet::{FleetOptions, FleetSource, ServeOptions};
-use millrace_model::{Labels, MetricMetadata, TenantId};
+use millrace_model::Labels;
 use millrace_query::{
-    CancelFlag, LabelRequest, ReadContext, SampleColumns, Select, SeriesSource, SourceError,
-    StoredSeries,
+    CancelFlag, ReadContext, SampleColumns, Select, SeriesSource, SourceError, StoredSeries,
 };
 
 use crate::support::{

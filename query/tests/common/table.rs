@@ -1,12 +1,10 @@
 //! A source of series that is a table in memory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millrace_model::{Labels, Matcher, MetricMetadata, TenantId, TimeRange};
-use millrace_query::{
-    LabelRequest, ReadContext, SampleColumns, Select, SeriesSource, SourceError, StoredSeries,
-};
+use millrace_query::{ReadContext, SampleColumns, Select, SeriesSource, SourceError, StoredSeries};
 
 /// Series of the anonymous tenant.
 #[derive(Clone, Debug, Default)]

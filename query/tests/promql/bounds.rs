@@ -3,11 +3,10 @@
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use millrace_model::{Labels, MetricMetadata, TenantId, TimeRange, TimestampMs};
+use millrace_model::{Labels, TenantId, TimeRange, TimestampMs};
 use millrace_query::{
-    CancelFlag, Engine, EngineOptions, LabelRequest, QueryError, QueryOutcome, QueryRequest,
-    QueryTime, QueryValue, ReadContext, SampleColumns, Select, SeriesSource, SourceError,
-    StoredSeries,
+    CancelFlag, Engine, EngineOptions, QueryError, QueryOutcome, QueryRequest, QueryTime,
+    QueryValue, SampleColumns, Select, SeriesSource, SourceError, StoredSeries,
 };
 use proptest::prelude::*;
 

@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use millrace_model::{Labels, MetricMetadata, TenantId, TimeRange, TimestampMs};
-use millrace_query::{
-    LabelRequest, ReadContext, SampleColumns, Select, SeriesSource, SourceError, StoredSeries,
-};
+use millrace_model::{Labels, TimeRange, TimestampMs};
+use millrace_query::{SampleColumns, Select, SeriesSource, SourceError, StoredSeries};
 
 /// Samples by series and time.
 #[derive(Debug, Default)]

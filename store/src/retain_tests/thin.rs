@@ -67,7 +67,7 @@ fn samples_go_and_the_last_of_each_bucket_stays() {
     assert_eq!((items[0].series, items[0].samples), (2, 240));
     let before: u64 = shard.shared().view().blocks[0].entry.bytes;
     assert!(items[0].bytes > 0 && items[0].bytes < before);
-    retain(&mut shard, &thinning(), now);
+    retain(&mut shard, &thinning(), now).unwrap();
     let expect = lasts(&all, &[(0, 5 * MINUTE)]);
     assert!(expect.len() < all.len() && expect.len() > 480);
     assert_eq!(dump(&shard, &["t"]).unwrap(), expect);
@@ -111,7 +111,7 @@ fn fine_rollups_go_later_and_everything_last() {
     ] {
         let items = decided(&shard, &thinning(), now);
         assert_eq!(items.len(), expect, "{items:?}");
-        retain(&mut shard, &thinning(), now);
+        retain(&mut shard, &thinning(), now).unwrap();
         assert_eq!(dump(&shard, &["t"]).unwrap(), lasts(&all, &parts), "{now}");
         assert_eq!(decided(&shard, &thinning(), now), []);
     }
@@ -122,14 +122,14 @@ fn fine_rollups_go_later_and_everything_last() {
         (&[HOUR][..], 240)
     );
     drop(view);
-    retain(&mut shard, &thinning(), 20 * DAY);
+    retain(&mut shard, &thinning(), 20 * DAY).unwrap();
     assert_eq!(dump(&shard, &["t"]).unwrap(), Model::new());
 }
 
 #[test]
 fn late_samples_are_read_beside_what_is_left_and_are_not_merged_with_it() {
     let (_, mut queue, mut shard) = three_days();
-    retain(&mut shard, &thinning(), DAY + 3 * HOUR);
+    retain(&mut shard, &thinning(), DAY + 3 * HOUR).unwrap();
     let expect = dump(&shard, &["t"]).unwrap();
     let (late, again) = (30 * MINUTE + 100, 34 * MINUTE + 7);
     let rows = vec![("a".to_owned(), late, 1), ("a".to_owned(), again, 2)];
@@ -150,7 +150,7 @@ fn late_samples_are_read_beside_what_is_left_and_are_not_merged_with_it() {
 #[test]
 fn a_delete_takes_each_bucket_that_it_touches() {
     let (_, mut queue, mut shard) = three_days();
-    retain(&mut shard, &thinning(), DAY + 3 * HOUR);
+    retain(&mut shard, &thinning(), DAY + 3 * HOUR).unwrap();
     // From the middle of the bucket of 10 to that of 20 minutes; all of b.
     queue.push_delete("t", delete(1, "a", (12 * MINUTE, 22 * MINUTE), 0));
     queue.push_delete("t", delete(2, "b", (i64::MIN, DAY), 0));
@@ -175,7 +175,7 @@ fn a_delete_takes_each_bucket_that_it_touches() {
 #[test]
 fn rules_take_series_out_of_what_is_left() {
     let (_, _, mut shard) = three_days();
-    retain(&mut shard, &thinning(), DAY + 3 * HOUR);
+    retain(&mut shard, &thinning(), DAY + 3 * HOUR).unwrap();
     let options = RetentionOptions {
         rules: vec![RetentionRule {
             tenant: None,
@@ -186,7 +186,7 @@ fn rules_take_series_out_of_what_is_left() {
     };
     let items = decided(&shard, &options, DAY + 4 * HOUR);
     assert_eq!(parts(&items), [(0, RetentionPart::Series)]);
-    retain(&mut shard, &options, DAY + 4 * HOUR);
+    retain(&mut shard, &options, DAY + 4 * HOUR).unwrap();
     let left = dump_range(&shard, &["t"], TimeRange::new(0, DAY)).unwrap();
     assert_eq!(left.len(), 24);
     assert!(left.keys().all(|k| k.1 == "a"));
