@@ -1,6 +1,7 @@
 //! The life of the server: lock, listen, recover, serve, drain.
 
 use std::collections::BTreeMap;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,6 +75,7 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     let address = listener.local_addr().map_err(listen)?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(runtime_threads())
         .enable_all()
         .thread_name("http")
         .build()
@@ -105,6 +107,13 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     drop(runtime);
     drop(lock);
     ended
+}
+
+/// The runtime only moves bytes, and its threads wake one another for each request: on few processors
+/// that takes longer than a small query.
+fn runtime_threads() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    processors.div_ceil(2)
 }
 
 fn holder(config: &Config, clock: &dyn Clock) -> String {
@@ -265,7 +274,8 @@ async fn watch_for_failure(app: &App) {
         }
         let mut hindrances = pipeline::unreadable(parts);
         hindrances.extend(parts.lag.problem());
-        hindrances.extend(parts.queue.iter().filter_map(|queue| queue.trouble()));
+        let queue = parts.queue.as_ref();
+        hindrances.extend(queue.and_then(|queue| queue.trouble()));
         let now = app.clock.monotonic();
         let hindered = app.stage().0 == Stage::Hindered;
         if hindrances.is_empty() {

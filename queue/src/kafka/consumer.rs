@@ -27,18 +27,20 @@ const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// there more than once, and the position is durable elsewhere.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Closes a client on a thread of its own, after doing something with it for the last time, and waits
+/// Commits `last`, if there is something to commit, and closes a client, on a thread of its own; waits
 /// for that, but not for ever.
 pub(super) fn close<C: ConsumerContext + 'static>(
     client: BaseConsumer<C>,
+    last: Option<TopicPartitionList>,
     of: &dyn fmt::Display,
-    last: impl FnOnce(&BaseConsumer<C>) + Send + 'static,
 ) {
     let (closed, wait) = std::sync::mpsc::channel();
     let spawned = std::thread::Builder::new()
         .name("kafka-close".into())
         .spawn(move || {
-            last(&client);
+            if let Some(Err(error)) = last.map(|last| client.commit(&last, CommitMode::Sync)) {
+                debug!(%error, "the last position was not committed");
+            }
             drop(client);
             // Nobody listens any more after the timeout, which is fine.
             let _unheard = closed.send(());
@@ -388,19 +390,10 @@ fn is_about_connections(error: &ClientError) -> bool {
 
 impl Drop for KafkaConsumer {
     fn drop(&mut self) {
+        // So that Kafka's tools show where a shard ended, not where it was a second before.
         let last = self.uncommitted.and_then(|next| self.list(next).ok());
         if let Some(client) = self.client.take() {
-            // So that Kafka's tools show where a shard ended, not where it was a second before.
-            let commit = move |client: &BaseConsumer<Context>| {
-                if let Some(Err(error)) = last.map(|last| client.commit(&last, CommitMode::Sync)) {
-                    debug!(%error, "the last position was not committed");
-                }
-            };
-            close(
-                client,
-                &format_args!("partition {}", self.partition),
-                commit,
-            );
+            close(client, last, &format_args!("partition {}", self.partition));
         }
     }
 }

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
+use millrace_queue::Durability;
+use millrace_queue::kafka::{ClientSettings, KafkaOptions};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Millrace, eventually};
@@ -224,8 +226,13 @@ impl Topic {
 
     /// `millrace queue …` on this topic.
     pub fn queue_command(&self, args: &[&str]) -> Output {
+        self.command(&[&["queue"], args].concat())
+    }
+
+    /// Any command of the binary on this topic.
+    pub fn command(&self, args: &[&str]) -> Output {
         let mut command = Millrace::command();
-        command.arg("queue").args(args);
+        command.args(args);
         for setting in &self.settings {
             command.args(["--set", setting]);
         }
@@ -299,6 +306,28 @@ impl Topic {
         };
         let leader = behind("Leader:").parse().unwrap_or(0);
         (leader, numbers("Replicas:"), numbers("Isr:"))
+    }
+
+    /// A command that must succeed; its output.
+    pub fn succeed(&self, args: &[&str]) -> String {
+        let output = self.command(args);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {stderr}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// One that must fail; what it says.
+    pub fn fail(&self, args: &[&str]) -> String {
+        let output = self.command(args);
+        assert!(!output.status.success(), "{args:?} succeeded");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// The topic as millrace's own queue, for records that no client would send.
+    pub fn options(&self, brokers: &str) -> KafkaOptions {
+        let mut options = KafkaOptions::new(&self.name, ClientSettings::new(brokers));
+        options.minimum_durability = Durability::Process;
+        options
     }
 
     /// The settings, `key=value`, with further ones.
