@@ -107,6 +107,10 @@ impl BlockReader {
         window.end = offset + bytes;
         let read = window.get(offset, len).expect("it was read just now");
         let result = with(read);
+        if result.is_err() {
+            // Who asks again is to see what the file has by then.
+            window.bytes.clear();
+        }
         WINDOWS.with_borrow_mut(|windows| windows.push(window));
         result
     }
