@@ -67,14 +67,15 @@ pub fn router(admin: Admin) -> Router {
 }
 
 /// A request that is not done, and why.
-struct Refusal {
+pub struct Refusal {
     status: StatusCode,
     kind: &'static str,
     text: String,
 }
 
 impl Refusal {
-    fn bad_data(text: impl Into<String>) -> Self {
+    /// The request is wrong.
+    pub fn bad_data(text: impl Into<String>) -> Self {
         Self {
             status: StatusCode::BAD_REQUEST,
             kind: "bad_data",
@@ -82,7 +83,8 @@ impl Refusal {
         }
     }
 
-    fn unavailable(text: impl Into<String>) -> Self {
+    /// It may succeed later.
+    pub fn unavailable(text: impl Into<String>) -> Self {
         Self {
             status: StatusCode::SERVICE_UNAVAILABLE,
             kind: "unavailable",
@@ -90,7 +92,8 @@ impl Refusal {
         }
     }
 
-    fn internal(error: &StoreError) -> Self {
+    /// Something that nobody should have to expect.
+    pub fn internal(error: &StoreError) -> Self {
         Self {
             status: StatusCode::INTERNAL_SERVER_ERROR,
             kind: "internal",
@@ -116,22 +119,31 @@ fn tenant() -> TenantId {
     TenantId::anonymous()
 }
 
+/// Whether a request that changes something is let through.
+///
+/// # Errors
+///
+/// The admin endpoints are off, or it is another method.
+pub fn allow(enabled: bool, method: &Method) -> Result<(), Refusal> {
+    if !enabled {
+        return Err(Refusal::unavailable(
+            "admin APIs disabled; server.admin_api=true enables them",
+        ));
+    }
+    // Prometheus's own clients use both.
+    if method == Method::POST || method == Method::PUT {
+        return Ok(());
+    }
+    Err(Refusal {
+        status: StatusCode::METHOD_NOT_ALLOWED,
+        kind: "method_not_allowed",
+        text: format!("this changes data: POST or PUT, not {method}"),
+    })
+}
+
 impl Admin {
     fn check(&self, method: &Method) -> Result<(), Refusal> {
-        if !self.enabled {
-            return Err(Refusal::unavailable(
-                "admin APIs disabled; server.admin_api=true enables them",
-            ));
-        }
-        // Prometheus's own clients use both.
-        if method == Method::POST || method == Method::PUT {
-            return Ok(());
-        }
-        Err(Refusal {
-            status: StatusCode::METHOD_NOT_ALLOWED,
-            kind: "method_not_allowed",
-            text: format!("this changes data: POST or PUT, not {method}"),
-        })
+        allow(self.enabled, method)
     }
 
     fn random_id(&self) -> Result<DeleteId, Refusal> {
@@ -218,7 +230,11 @@ impl Admin {
 }
 
 /// The parameters of the query string and of a form.
-async fn pairs(request: Request) -> Result<Vec<(String, String)>, Refusal> {
+///
+/// # Errors
+///
+/// One of them cannot be read.
+pub async fn pairs(request: Request) -> Result<Vec<(String, String)>, Refusal> {
     type Pairs = Vec<(String, String)>;
     let of_query = Query::<Pairs>::try_from_uri(request.uri());
     let Query(mut pairs) = of_query.map_err(|error| Refusal::bad_data(error.to_string()))?;
@@ -235,13 +251,18 @@ async fn pairs(request: Request) -> Result<Vec<(String, String)>, Refusal> {
     Ok(pairs)
 }
 
-fn find<'a>(pairs: &'a [(String, String)], wanted: &str) -> Option<&'a str> {
+/// The first parameter of a name.
+pub fn find<'a>(pairs: &'a [(String, String)], wanted: &str) -> Option<&'a str> {
     let found = pairs.iter().find(|(name, _)| name == wanted);
     found.map(|(_, value)| value.as_str())
 }
 
 /// Unix seconds with a fraction, or RFC 3339.
-fn time(
+///
+/// # Errors
+///
+/// It is neither.
+pub fn time(
     pairs: &[(String, String)],
     name: &str,
     default: TimestampMs,

@@ -21,9 +21,11 @@ use tracing::{info, warn};
 use crate::admin::{self, Admin};
 use crate::app::{App, Parts, Stage};
 use crate::config::Config;
+use crate::export::{self, Export};
 use crate::failure::Failure;
 use crate::lag::LagWatch;
 use crate::queue::{self, DurabilityMetrics, Queue};
+use crate::snapshot::{self, Snapshots};
 use crate::source::{PartSource, StoreFreshness};
 use crate::{companions, fleet, options, records, retention, routes};
 
@@ -101,6 +103,16 @@ pub fn open(app: &App, fs: &Arc<dyn Fs>, config: &Config) -> Result<Opened, Fail
             clock: app.clock.clone(),
             fs: fs.clone(),
             undo_window: config.store.delete_undo_window,
+        }));
+    }
+    if let Some(store) = &store {
+        router = router.merge(snapshot::router(Snapshots {
+            enabled: config.server.admin_api,
+            store: store.clone(),
+            queue: queue.clone(),
+            clock: app.clock.clone(),
+            fs: fs.clone(),
+            data_dir: config.top.data_dir.clone(),
         }));
     }
     let unknown = move |uri: Uri| async move { routes::unknown_path(roles, &uri) };
@@ -200,8 +212,13 @@ fn query_router(
             }
         };
     let metrics = ApiMetrics::new(&app.registry).map_err(|error| failed(&error))?;
+    let engine = Arc::new(Engine::new(source.clone(), options::engine(config)));
+    let export = export::router(Export {
+        source: source.clone(),
+        engine: engine.clone(),
+    });
     let query = api::router(Api {
-        engine: Arc::new(Engine::new(source.clone(), options::engine(config))),
+        engine,
         source,
         clock: app.clock.clone(),
         freshness,
@@ -209,7 +226,7 @@ fn query_router(
         options: options::api(config),
         metrics,
     });
-    Ok(query.merge(status).layer(compression()))
+    Ok(query.merge(export).merge(status).layer(compression()))
 }
 
 /// The way of a sample: nothing is acknowledged any more, then the queue has it, then the store

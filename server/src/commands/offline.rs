@@ -71,23 +71,35 @@ impl Offline {
     }
 
     fn embedded(&self, config: &Config) -> Result<Handles, Failure> {
-        let data = |error: &dyn std::fmt::Display| Failure::Data(error.to_string());
-        let dir = config.top.data_dir.join("queue");
-        let identity =
-            EmbeddedQueue::stored_identity(&*self.fs, &dir).map_err(|error| data(&error))?;
-        let identity = identity.ok_or_else(|| {
+        let queue = self.embedded_queue(config)?.ok_or_else(|| {
             Failure::Data(format!("there is no queue in {:?}", config.top.data_dir))
         })?;
-        let mut wanted = options::queue(config, Some(identity.partitions), 1);
-        wanted.partitions = identity.partitions;
-        wanted.shard_key = identity.shard_key;
-        let (clock, registry) = (Arc::new(SystemClock), Registry::new());
-        let queue = EmbeddedQueue::open(Arc::clone(&self.fs), clock, &dir, wanted, &registry)
-            .map_err(|error| data(&error))?;
         Ok(Handles {
             producer: queue.producer(),
             records: Arc::new(queue),
         })
+    }
+
+    /// The embedded queue, if the directory has one.
+    ///
+    /// # Errors
+    ///
+    /// It does not open.
+    pub fn embedded_queue(&self, config: &Config) -> Result<Option<EmbeddedQueue>, Failure> {
+        let data = |error: &dyn std::fmt::Display| Failure::Data(error.to_string());
+        let dir = config.top.data_dir.join("queue");
+        let identity =
+            EmbeddedQueue::stored_identity(&*self.fs, &dir).map_err(|error| data(&error))?;
+        let Some(identity) = identity else {
+            return Ok(None);
+        };
+        let mut wanted = options::queue(config, Some(identity.partitions), 1);
+        wanted.partitions = identity.partitions;
+        wanted.shard_key = identity.shard_key;
+        let (clock, registry) = (Arc::new(SystemClock), Registry::new());
+        EmbeddedQueue::open(Arc::clone(&self.fs), clock, &dir, wanted, &registry)
+            .map(Some)
+            .map_err(|error| data(&error))
     }
 
     /// The partitions that the store has directories of.

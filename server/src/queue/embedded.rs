@@ -6,7 +6,8 @@ use std::sync::Arc;
 use millrace_log::fs::Fs;
 use millrace_model::{PartitionId, TimestampMs};
 use millrace_queue::{
-    Consumer, Durability, EmbeddedQueue, Producer, QueueError, QueueIdentity, RecordSource,
+    Consumer, Durability, EmbeddedQueue, HeldQueue, Producer, QueueError, QueueIdentity,
+    RecordSource,
 };
 
 use super::{Bounds, DurabilityReport, Queue};
@@ -98,6 +99,12 @@ impl Queue for Embedded {
     fn retain(&self, now: TimestampMs) -> Result<(), String> {
         self.0
             .enforce_retention(now)
+            .map_err(|error| error.to_string())
+    }
+
+    fn hold_behind(&self, first: &mut dyn FnMut()) -> Result<Option<HeldQueue>, String> {
+        let held = self.0.hold_behind(first);
+        held.map(|((), queue)| Some(queue))
             .map_err(|error| error.to_string())
     }
 

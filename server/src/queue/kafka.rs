@@ -10,7 +10,7 @@ use millrace_model::{PartitionId, ShardKey, TimestampMs};
 use millrace_queue::kafka::{
     ClientSettings, KafkaBounds, KafkaError, KafkaMetrics, KafkaOptions, KafkaQueue, TopicReport,
 };
-use millrace_queue::{Consumer, Durability, Producer, QueueIdentity, RecordSource};
+use millrace_queue::{Consumer, Durability, HeldQueue, Producer, QueueIdentity, RecordSource};
 use parking_lot::Mutex;
 use tracing::{info, warn};
 
@@ -294,6 +294,12 @@ impl Queue for Kafka {
     fn retain(&self, _: TimestampMs) -> Result<(), String> {
         // The brokers do.
         Ok(())
+    }
+
+    /// The topic keeps its records itself.
+    fn hold_behind(&self, first: &mut dyn FnMut()) -> Result<Option<HeldQueue>, String> {
+        first();
+        Ok(None)
     }
 
     fn close(&self) {

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod api;
+mod backup;
 mod bad_input;
 mod configuration;
 mod dependencies;
