@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::app::{App, Parts, Stage};
 use crate::lag::Lag;
+use crate::queue::Queue;
 
 #[derive(Serialize)]
 struct Pipeline {
@@ -158,7 +159,9 @@ pub async fn status(State(app): State<Arc<App>>) -> Response {
     let data = Pipeline {
         stage,
         detail,
-        queue: parts.map(|parts| parts.queue.identity().id.to_string()),
+        queue: parts
+            .and_then(|parts| parts.queue.as_ref())
+            .map(|queue| queue.identity().id.to_string()),
         roles: parts.map(|parts| parts.roles.names()).unwrap_or_default(),
         problem,
         partitions,
@@ -168,7 +171,10 @@ pub async fn status(State(app): State<Arc<App>>) -> Response {
 
 /// The partitions, and why the queue does not tell its end, if it does not.
 fn partitions(parts: &Parts, now: TimestampMs) -> (Vec<Partition>, Option<String>) {
-    let (ends, problem) = match parts.queue.bounds(&watched(parts)) {
+    let Some(queue) = &parts.queue else {
+        return (Vec::new(), None);
+    };
+    let (ends, problem) = match queue.bounds(&watched(parts, &**queue)) {
         Ok(bounds) => (bounds, None),
         Err(problem) => (BTreeMap::new(), Some(problem)),
     };
@@ -182,7 +188,7 @@ fn partitions(parts: &Parts, now: TimestampMs) -> (Vec<Partition>, Option<String
             store.status().into_iter().map(shard).collect()
         }
         None => {
-            let queue = parts.queue.identity().id.to_string();
+            let queue = queue.identity().id.to_string();
             let ends = ends.into_iter();
             ends.map(|(partition, bounds)| Partition::unowned(&queue, partition, bounds.end))
                 .collect()
@@ -192,12 +198,10 @@ fn partitions(parts: &Parts, now: TimestampMs) -> (Vec<Partition>, Option<String
 }
 
 /// The partitions that this process has to do with: those of its store, or all.
-fn watched(parts: &Parts) -> Vec<PartitionId> {
+fn watched(parts: &Parts, queue: &dyn Queue) -> Vec<PartitionId> {
     match &parts.store {
         Some(store) => store.owned(),
-        None => (0..parts.queue.identity().partitions)
-            .map(PartitionId)
-            .collect(),
+        None => (0..queue.identity().partitions).map(PartitionId).collect(),
     }
 }
 
@@ -207,7 +211,10 @@ fn watched(parts: &Parts) -> Vec<PartitionId> {
 ///
 /// In words, why the queue does not tell its end.
 pub fn look(parts: &Parts, now: TimestampMs) -> Result<(), String> {
-    let bounds = parts.queue.bounds(&watched(parts))?;
+    let Some(queue) = &parts.queue else {
+        return Ok(());
+    };
+    let bounds = queue.bounds(&watched(parts, &**queue))?;
     parts.lag.note_bounds(&bounds);
     let shards = parts.store.as_ref().map(|store| store.status());
     for shard in shards.into_iter().flatten() {

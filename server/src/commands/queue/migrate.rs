@@ -16,7 +16,7 @@ use millrace_log::SystemClock;
 use millrace_log::fs::{Fs, OsFs};
 use millrace_model::batch::split_batch;
 use millrace_model::{Offset, PartitionId};
-use millrace_queue::kafka::{Copier, KafkaError, KafkaQueue, Origin};
+use millrace_queue::kafka::{ControlTopic, Copier, KafkaError, KafkaQueue, Origin};
 use millrace_queue::{QueueIdentity, Record, RecordSource};
 use millrace_store::{GapCause, Store};
 use prometheus::Registry;
@@ -53,7 +53,11 @@ pub(super) fn run(args: &MigrateArgs, config: &Config) -> Result<(), Failure> {
     target.shard_key = source.shard_key.clone();
     target.partitions = Some(source.partitions);
     let max_batch_bytes = target.max_batch_bytes;
-    let topic = KafkaQueue::open(target).map_err(broker)?;
+    let topic = KafkaQueue::open(target.clone()).map_err(broker)?;
+    let mut control = ControlTopic::open(&target).map_err(broker)?;
+    control
+        .claim(topic.identity(), kafka::claimant(&OsFs)?)
+        .map_err(|error| Failure::Refused(error.to_string()))?;
     let migration = Migration {
         copier: Copier::start(&topic).map_err(broker)?,
         opened,

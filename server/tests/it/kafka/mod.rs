@@ -1,10 +1,13 @@
 //! The binary on a real broker.
 
+mod announced;
 mod fleet;
+mod identity;
 mod migrate;
 mod queue_commands;
 mod refusals;
 mod roles;
+mod secure;
 mod torture;
 
 use std::time::Duration;
