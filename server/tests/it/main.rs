@@ -11,6 +11,7 @@ mod backup;
 mod bad_input;
 mod configuration;
 mod dependencies;
+mod export;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod kill;

@@ -291,7 +291,7 @@ fn every_failing_call_of_a_merge_or_a_delete_loses_nothing() {
 
 #[test]
 fn every_failing_call_of_retention_a_backup_or_a_restore_loses_nothing() {
-    sweep(&Scenario::backups(), 1_000);
+    sweep(&Scenario::one_backup(), 500);
 }
 
 #[test]

@@ -95,6 +95,16 @@ impl Scenario {
         }
     }
 
+    /// A backup, a restore and retention, once each.
+    pub(super) fn one_backup() -> Self {
+        Self {
+            name: "one backup".to_owned(),
+            queue: days_queue(),
+            steps: ONE_BACKUP_STEPS.to_vec(),
+            retain: Some((2 * DAY, "c")),
+        }
+    }
+
     /// Of everything something, and little of it.
     pub(super) fn random(seed: u64) -> Self {
         let mut rng = Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
@@ -196,6 +206,18 @@ const BACKUP_STEPS: [Step; 15] = [
     Step::Upkeep,
     Step::Retain,
     Step::Restore,
+    Step::Apply(1),
+];
+
+/// Short, since each of its calls fails in many ways.
+const ONE_BACKUP_STEPS: [Step; 8] = [
+    Step::Apply(4),
+    Step::Seal,
+    Step::Apply(2),
+    Step::Backup,
+    Step::Restore,
+    Step::Seal,
+    Step::Retain,
     Step::Apply(1),
 ];
 
