@@ -11,7 +11,7 @@ use millrace_queue::kafka::{
     ClientSettings, ControlFollower, ControlTopic, KafkaBounds, KafkaError, KafkaLetters,
     KafkaMetrics, KafkaOptions, KafkaQueue, Mismatch, TopicReport, control_topic,
 };
-use millrace_queue::{Consumer, Durability, Producer, QueueIdentity, RecordSource};
+use millrace_queue::{Consumer, Durability, HeldQueue, Producer, QueueIdentity, RecordSource};
 use millrace_store::Store;
 use parking_lot::Mutex;
 use tracing::{info, warn};
@@ -416,6 +416,12 @@ impl Queue for Kafka {
         forwarder
             .as_ref()
             .map_or_else(Standing::default, Forwarder::standing)
+    }
+
+    /// The topic keeps its records itself.
+    fn hold_behind(&self, first: &mut dyn FnMut()) -> Result<Option<HeldQueue>, String> {
+        first();
+        Ok(None)
     }
 
     fn close(&self) {
