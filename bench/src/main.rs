@@ -17,6 +17,7 @@ mod client;
 mod compare;
 mod encode;
 mod fleet;
+mod kafka;
 mod load;
 mod pressure;
 mod process;
@@ -43,6 +44,8 @@ enum Command {
     Compare(compare::CompareArgs),
     /// Ask millrace, Prometheus and VictoriaMetrics the same queries on equal data
     Queries(queries::QueriesArgs),
+    /// Measure millrace on Kafka beside its embedded queue, and how fast a store catches up
+    Kafka(kafka::KafkaArgs),
     /// Ask millrace for more than a query may have, while it takes samples
     Pressure(pressure::PressureArgs),
 }
@@ -52,6 +55,7 @@ fn main() -> Result<()> {
         Command::Load(args) => load::main(&args),
         Command::Compare(args) => compare::main(&args),
         Command::Queries(args) => queries::main(&args),
+        Command::Kafka(args) => kafka::main(&args),
         Command::Pressure(args) => pressure::main(&args),
     }
 }

@@ -8,6 +8,8 @@
 //!   before any of it.
 
 mod admin;
+#[cfg(feature = "kafka")]
+mod announce;
 mod app;
 mod append;
 mod banner;

@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::app::{App, Parts, Stage};
 use crate::lag::Lag;
+use crate::queue::Queue;
 
 #[derive(Serialize)]
 struct Pipeline {
@@ -167,10 +168,14 @@ pub async fn status(State(app): State<Arc<App>>) -> Response {
     let data = Pipeline {
         stage,
         detail,
-        queue: parts.map(|parts| parts.queue.identity().id.to_string()),
+        queue: parts
+            .and_then(|parts| parts.queue.as_ref())
+            .map(|queue| queue.identity().id.to_string()),
         roles: parts.map(|parts| parts.roles.names()).unwrap_or_default(),
         problem,
-        dead_letters_problem: parts.and_then(|parts| parts.queue.letters_standing().problem),
+        dead_letters_problem: parts
+            .and_then(|parts| parts.queue.as_ref())
+            .and_then(|queue| queue.letters_standing().problem),
         partitions,
     };
     Json(json!({"status": "success", "data": data})).into_response()
@@ -178,13 +183,16 @@ pub async fn status(State(app): State<Arc<App>>) -> Response {
 
 /// The partitions, and why the queue does not tell its end, if it does not.
 fn partitions(parts: &Parts, now: TimestampMs) -> (Vec<Partition>, Option<String>) {
-    let (ends, problem) = match parts.queue.bounds(&watched(parts)) {
+    let Some(queue) = &parts.queue else {
+        return (Vec::new(), None);
+    };
+    let (ends, problem) = match queue.bounds(&watched(parts, &**queue)) {
         Ok(bounds) => (bounds, None),
         Err(problem) => (BTreeMap::new(), Some(problem)),
     };
     let partitions = match &parts.store {
         Some(store) => {
-            let standing = parts.queue.letters_standing();
+            let standing = queue.letters_standing();
             let letters = store.dead_letters().into_iter();
             let letters: BTreeMap<_, _> = letters.map(|(p, all)| (p, all.len() as u64)).collect();
             let shard = |shard: ShardStatus| {
@@ -201,7 +209,7 @@ fn partitions(parts: &Parts, now: TimestampMs) -> (Vec<Partition>, Option<String
             store.status().into_iter().map(shard).collect()
         }
         None => {
-            let queue = parts.queue.identity().id.to_string();
+            let queue = queue.identity().id.to_string();
             let ends = ends.into_iter();
             ends.map(|(partition, bounds)| Partition::unowned(&queue, partition, bounds.end))
                 .collect()
@@ -211,12 +219,10 @@ fn partitions(parts: &Parts, now: TimestampMs) -> (Vec<Partition>, Option<String
 }
 
 /// The partitions that this process has to do with: those of its store, or all.
-fn watched(parts: &Parts) -> Vec<PartitionId> {
+fn watched(parts: &Parts, queue: &dyn Queue) -> Vec<PartitionId> {
     match &parts.store {
         Some(store) => store.owned(),
-        None => (0..parts.queue.identity().partitions)
-            .map(PartitionId)
-            .collect(),
+        None => (0..queue.identity().partitions).map(PartitionId).collect(),
     }
 }
 
@@ -226,7 +232,10 @@ fn watched(parts: &Parts) -> Vec<PartitionId> {
 ///
 /// In words, why the queue does not tell its end.
 pub fn look(parts: &Parts, now: TimestampMs) -> Result<(), String> {
-    let bounds = parts.queue.bounds(&watched(parts))?;
+    let Some(queue) = &parts.queue else {
+        return Ok(());
+    };
+    let bounds = queue.bounds(&watched(parts, &**queue))?;
     parts.lag.note_bounds(&bounds);
     let shards = parts.store.as_ref().map(|store| store.status());
     for shard in shards.into_iter().flatten() {

@@ -101,6 +101,15 @@ pub fn unknown_path(roles: Roles, uri: &Uri) -> Response {
     )
 }
 
+/// For what a process without a queue cannot tell.
+pub fn no_queue() -> Response {
+    failure(
+        StatusCode::NOT_FOUND,
+        "not_found",
+        "this process runs only query and has no queue; ask one with ingest or store",
+    )
+}
+
 /// For methods that a path does not take.
 pub async fn wrong_method(method: Method, uri: Uri) -> Response {
     failure(

@@ -58,7 +58,8 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     let fs: Arc<dyn Fs> = Arc::new(OsFs);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     // Without a store and an embedded queue nothing is kept here, so that needs no directory.
-    let keeps_data = config.top.roles.store || config.queue.backend == QueueBackend::Embedded;
+    let embedded = config.queue.backend == QueueBackend::Embedded;
+    let keeps_data = config.top.roles.store || (embedded && config.needs_queue());
     let lock = keeps_data
         .then(|| DirLock::take(&fs, &config.top.data_dir, &holder(config, &*clock)))
         .transpose()?;
@@ -142,6 +143,7 @@ async fn life(
         source,
     };
     let mut signals = Signals::new().map_err(system)?;
+    let address = listener.local_addr().map_err(system)?;
     let listener = TcpListener::from_std(listener).map_err(system)?;
     let (stop, stopped) = watch::channel(false);
     let grace = config.server.shutdown_timeout;
@@ -149,7 +151,7 @@ async fn life(
 
     let opening = {
         let (app, fs, config) = (app.clone(), fs.clone(), config.clone());
-        tokio::task::spawn_blocking(move || open(&app, &fs, &config))
+        tokio::task::spawn_blocking(move || open(&app, &fs, &config, address))
     };
     tokio::pin!(opening);
     let opened = tokio::select! {
@@ -173,8 +175,7 @@ async fn life(
         async move {
             tokio::select! {
                 () = watch_for_failure(&app) => {}
-                () = retain(&app, &queue) => {}
-                () = look_again(&app, &queue) => {}
+                () = watch_queue(&app, queue) => {}
                 () = watch_lag(&app) => {}
                 () = async {
                     catch_up(&app, store.as_deref(), &recovered).await;
@@ -297,6 +298,14 @@ async fn watch_lag(app: &Arc<App>) {
     }
 }
 
+/// What has to be done for the queue now and then. Ends only with its task.
+async fn watch_queue(app: &Arc<App>, queue: Option<Arc<dyn Queue>>) {
+    let Some(queue) = queue else {
+        return std::future::pending().await;
+    };
+    tokio::join!(retain(app, &queue), look_again(app, &queue));
+}
+
 /// Looks again at what durability is made of: somebody may change a topic while it is used.
 async fn look_again(app: &Arc<App>, queue: &Arc<dyn Queue>) {
     if !queue.is_remote() {
@@ -310,8 +319,8 @@ async fn look_again(app: &Arc<App>, queue: &Arc<dyn Queue>) {
         let (app, queue) = (app.clone(), queue.clone());
         let looking = tokio::task::spawn_blocking(move || {
             let looked = queue.look_again();
-            if let Some(parts) = app.parts() {
-                parts.durability.note(&queue.durability());
+            if let Some(durability) = app.parts().and_then(|parts| parts.durability.as_ref()) {
+                durability.note(&queue.durability());
             }
             looked
         });

@@ -27,6 +27,21 @@ const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// there more than once, and the position is durable elsewhere.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Closes a client on a thread of its own, and waits for that, but not for ever.
+pub(super) fn close<C: ConsumerContext + 'static>(client: BaseConsumer<C>, of: &dyn fmt::Display) {
+    let (closed, wait) = std::sync::mpsc::channel();
+    let spawned = std::thread::Builder::new()
+        .name("kafka-close".into())
+        .spawn(move || {
+            drop(client);
+            // Nobody listens any more after the timeout, which is fine.
+            let _unheard = closed.send(());
+        });
+    if spawned.is_err() || wait.recv_timeout(CLOSE_TIMEOUT).is_err() {
+        warn!(%of, "closing the kafka consumer takes too long, it is left behind");
+    }
+}
+
 struct Context {
     /// The last thing that librdkafka complained about, for the error that follows.
     last_complaint: Mutex<Option<String>>,
@@ -357,19 +372,8 @@ fn is_about_connections(error: &ClientError) -> bool {
 
 impl Drop for KafkaConsumer {
     fn drop(&mut self) {
-        let Some(client) = self.client.take() else {
-            return;
-        };
-        let (closed, wait) = std::sync::mpsc::channel();
-        let spawned = std::thread::Builder::new()
-            .name("kafka-close".into())
-            .spawn(move || {
-                drop(client);
-                // Nobody listens any more after the timeout, which is fine.
-                let _unheard = closed.send(());
-            });
-        if spawned.is_err() || wait.recv_timeout(CLOSE_TIMEOUT).is_err() {
-            warn!(partition = %self.partition, "closing the kafka consumer takes too long, it is left behind");
+        if let Some(client) = self.client.take() {
+            close(client, &format_args!("partition {}", self.partition));
         }
     }
 }

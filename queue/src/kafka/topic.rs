@@ -200,6 +200,32 @@ impl TopicReport {
         found
     }
 
+    /// Whether it can be a control topic: one partition, compacted, and no less durable than asked.
+    pub(super) fn check_control(&self, options: &KafkaOptions) -> Result<(), KafkaError> {
+        let mut shortfalls = Vec::new();
+        if self.partitions != 1 {
+            shortfalls.push(shortfall("partition count", self.partitions, 1));
+        }
+        if self.cleanup_policy != "compact" {
+            let found = &self.cleanup_policy;
+            shortfalls.push(shortfall("cleanup.policy", found, "compact"));
+        }
+        if self.durability() < options.minimum_durability {
+            shortfalls.extend(self.short_of(options.minimum_durability));
+        }
+        self.unless_short(shortfalls)
+    }
+
+    fn unless_short(&self, shortfalls: Vec<Shortfall>) -> Result<(), KafkaError> {
+        if shortfalls.is_empty() {
+            return Ok(());
+        }
+        Err(KafkaError::Unfit {
+            topic: self.topic.clone(),
+            shortfalls,
+        })
+    }
+
     pub(super) fn check(&self, options: &KafkaOptions) -> Result<(), KafkaError> {
         let mut shortfalls = Vec::new();
         if let Some(wanted) = options
@@ -223,13 +249,7 @@ impl TopicReport {
         if self.durability() < options.minimum_durability {
             shortfalls.extend(self.short_of(options.minimum_durability));
         }
-        if shortfalls.is_empty() {
-            return Ok(());
-        }
-        Err(KafkaError::Unfit {
-            topic: self.topic.clone(),
-            shortfalls,
-        })
+        self.unless_short(shortfalls)
     }
 }
 
@@ -318,47 +338,55 @@ pub(super) fn inspect(options: &KafkaOptions) -> Result<TopicReport, KafkaError>
 }
 
 pub(super) fn create(options: &KafkaOptions, spec: &TopicSpec) -> Result<(), KafkaError> {
-    let mut wanted = vec![
-        ("cleanup.policy", "delete".to_owned()),
-        (
-            "min.insync.replicas",
-            spec.min_insync_replicas().to_string(),
-        ),
-        ("unclean.leader.election.enable", "false".to_owned()),
-        ("retention.ms", spec.retention.as_millis().to_string()),
-        (
-            "max.message.bytes",
-            (options.max_batch_bytes + (100 << 10)).to_string(),
-        ),
+    let retention_ms = spec.retention.as_millis().to_string();
+    let max_bytes = (options.max_batch_bytes + (100 << 10)).to_string();
+    let own = [
+        ("cleanup.policy", "delete"),
+        ("retention.ms", &retention_ms),
+        ("max.message.bytes", &max_bytes),
     ];
-    if let Some(count) = spec.flush_messages() {
-        wanted.push(("flush.messages", count.to_string()));
-    }
-    create_as(options, spec.partitions, spec.replication, &wanted)
+    create_with(options, spec, spec.partitions, &own)
 }
 
-/// Creates the topic of the options with these settings of its own.
-pub(super) fn create_as(
+/// Creates the control topic beside a topic that is like `spec`.
+pub(super) fn create_control(options: &KafkaOptions, spec: &TopicSpec) -> Result<(), KafkaError> {
+    // The brokers' times tell how old an announcement is, so they must be of one kind of clock.
+    let own = [
+        ("cleanup.policy", "compact"),
+        ("message.timestamp.type", "LogAppendTime"),
+    ];
+    create_with(options, spec, 1, &own)
+}
+
+/// Creates a topic with so many partitions, as durable as `spec` says.
+pub(super) fn create_with(
     options: &KafkaOptions,
+    spec: &TopicSpec,
     partitions: u32,
-    replication: u32,
-    wanted: &[(&str, String)],
+    own: &[(&str, &str)],
 ) -> Result<(), KafkaError> {
     let admin = admin(options)?;
+    let min_insync = spec.min_insync_replicas().to_string();
+    let flush = spec.flush_messages().map(|count| count.to_string());
     let doing = "creating the topic";
     let too_many = |reason: &str| KafkaError::Refused {
         doing,
         reason: reason.to_owned(),
     };
     let partitions = i32::try_from(partitions).map_err(|_| too_many("too many partitions"))?;
-    let replication = i32::try_from(replication).map_err(|_| too_many("too many replicas"))?;
+    let replication = i32::try_from(spec.replication).map_err(|_| too_many("too many replicas"))?;
     let mut topic = NewTopic::new(
         &options.topic,
         partitions,
         TopicReplication::Fixed(replication),
-    );
-    for (name, value) in wanted {
+    )
+    .set("min.insync.replicas", &min_insync)
+    .set("unclean.leader.election.enable", "false");
+    for (name, value) in own {
         topic = topic.set(name, value);
+    }
+    if let Some(count) = &flush {
+        topic = topic.set("flush.messages", count);
     }
     let admin_options = AdminOptions::new()
         .request_timeout(Some(TIMEOUT))

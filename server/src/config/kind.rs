@@ -563,7 +563,7 @@ mod fleet;
 mod kafka;
 mod secret;
 
-pub use fleet::Roles;
+pub use fleet::{Advertise, Roles};
 pub use kafka::{DurabilitySetting, QueueBackend, SecurityProtocol};
 pub use secret::{Properties, Secret};
 

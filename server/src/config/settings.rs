@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::kind::{
-    AutoCount, Bytes, DeltaSetting, DurabilitySetting, Kind, LogFilter, LogFormat, Properties,
-    QueueBackend, Raw, Roles, Secret, SecurityProtocol, StringFieldsSetting,
+    Advertise, AutoCount, Bytes, DeltaSetting, DurabilitySetting, Kind, LogFilter, LogFormat,
+    Properties, QueueBackend, Raw, Roles, Secret, SecurityProtocol, StringFieldsSetting,
     TranslationStrategySetting, WalSyncSetting,
 };
 
@@ -299,12 +299,18 @@ settings! {
         nodes: u32 = "1";
         /// This replica's name for people. `none` takes host and port.
         replica: Option<String> = "none";
+        /// The address, `host:port`, at which query processes reach this store, which it announces in
+        /// `<topic>.control`. `auto`: the address that it listens on, where that is one and not all
+        /// of the machine's. `none` announces nothing.
+        advertise: Advertise = "auto";
+        /// Time between two announcements. A store that is silent for 3.5 times as long is forgotten.
+        announce_interval: Duration = "10s";
     }
 
     /// How queries find stores in other processes.
     fleet: Fleet ["fleet."] {
         /// Addresses of stores, `host:port` each, for a query process whose own store has not all
-        /// partitions.
+        /// partitions. Empty: those that announce themselves in `<topic>.control`.
         stores: Vec<String> = "";
         /// Time between two looks at each store: whether it answers, and how far it is.
         poll_interval: Duration = "500ms";

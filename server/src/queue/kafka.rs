@@ -8,8 +8,8 @@ use std::time::Duration;
 use millrace_log::fs::{Fs, read_all};
 use millrace_model::{PartitionId, ShardKey, TimestampMs};
 use millrace_queue::kafka::{
-    ClientSettings, KafkaBounds, KafkaError, KafkaLetters, KafkaMetrics, KafkaOptions, KafkaQueue,
-    TopicReport,
+    ClientSettings, ControlFollower, ControlTopic, KafkaBounds, KafkaError, KafkaLetters,
+    KafkaMetrics, KafkaOptions, KafkaQueue, Mismatch, TopicReport, control_topic,
 };
 use millrace_queue::{Consumer, Durability, Producer, QueueIdentity, RecordSource};
 use millrace_store::Store;
@@ -30,7 +30,7 @@ const RETRY: Duration = Duration::from_secs(1);
 const NEWS_OF_A_TOPIC: Duration = Duration::from_secs(10);
 
 /// How long to wait for the answer to where a partition ends.
-const BOUNDS_TIMEOUT: Duration = Duration::from_secs(5);
+pub const BOUNDS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Files of secrets and properties are small; a path to something else is told early.
 const MAX_FILE_BYTES: u64 = 64 << 10;
@@ -124,6 +124,66 @@ pub fn options(fs: &dyn Fs, config: &Config) -> Result<KafkaOptions, Failure> {
     Ok(options)
 }
 
+/// What queue a topic is, as it was found, in a process with these options.
+#[must_use]
+pub fn identity(report: &TopicReport, options: &KafkaOptions) -> QueueIdentity {
+    QueueIdentity {
+        id: report.topic_id,
+        partitions: report.partitions,
+        shard_key: options.shard_key.clone(),
+    }
+}
+
+/// A number that no other process draws.
+///
+/// # Errors
+///
+/// If the system gives none.
+pub fn claimant(fs: &dyn Fs) -> Result<u128, Failure> {
+    fs.unique_id().map_err(|source| Failure::System {
+        what: "the system's random numbers cannot be read",
+        source,
+    })
+}
+
+/// Asks brokers until they answer, and tells `/-/ready` meanwhile what is waited for.
+fn waiting<T>(app: &App, mut ask: impl FnMut() -> Result<T, KafkaError>) -> Result<T, Failure> {
+    let begun = app.clock.monotonic();
+    loop {
+        let error = match ask() {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let waited = app.clock.monotonic().saturating_sub(begun);
+        let new_topic = matches!(error, KafkaError::NoTopic { .. }) && waited < NEWS_OF_A_TOPIC;
+        if !error.is_temporary() && !new_topic {
+            return Err(Failure::Refused(error.to_string()));
+        }
+        let detail = format!("{error}; asking again");
+        if app.stage() != (Stage::OpeningQueue, detail.clone()) {
+            warn!(%error, "waiting for the queue");
+        }
+        app.enter(Stage::OpeningQueue, detail);
+        std::thread::park_timeout(RETRY);
+    }
+}
+
+/// Waits for the brokers, reads what stores have announced, and follows it from then on.
+///
+/// # Errors
+///
+/// A control topic that is not there or not as it must be, or settings that cannot be used.
+pub fn follow(app: &App, fs: &dyn Fs, config: &Config) -> Result<ControlFollower, Failure> {
+    let options = options(fs, config)?;
+    let follower = waiting(app, || ControlTopic::open(&options)?.follow())?;
+    info!(
+        topic = control_topic(&options.topic),
+        stores = follower.announced().len(),
+        "stores are found by their announcements"
+    );
+    Ok(follower)
+}
+
 /// A secret by value, or the content of its file without its last line end.
 fn secret(
     fs: &dyn Fs,
@@ -168,27 +228,26 @@ fn properties(text: &str) -> Result<Vec<(String, String)>, String> {
         .collect()
 }
 
-/// Waits for the brokers, and opens the topic if it gives what is asked.
+/// Waits for the brokers, and opens the topic if it gives what is asked and is the queue that this
+/// pipeline works with.
 pub(super) fn open(app: &App, fs: &dyn Fs, config: &Config) -> Result<Arc<dyn Queue>, Failure> {
     let options = options(fs, config)?;
-    let begun = app.clock.monotonic();
-    let queue = loop {
-        let error = match KafkaQueue::open(options.clone()) {
-            Ok(queue) => break queue,
-            Err(error) => error,
-        };
-        let waited = app.clock.monotonic().saturating_sub(begun);
-        let new_topic = matches!(error, KafkaError::NoTopic { .. }) && waited < NEWS_OF_A_TOPIC;
-        if !error.is_temporary() && !new_topic {
-            return Err(Failure::Refused(error.to_string()));
+    let claimant = claimant(fs)?;
+    let queue = waiting(app, || {
+        let queue = KafkaQueue::open(options.clone())?;
+        let claimed = ControlTopic::open(&options)?.claim(queue.identity(), claimant);
+        match claimed {
+            // A store keeps what it has read: its shards find that out themselves, and stop.
+            Err(KafkaError::NotTheQueue {
+                mismatch: mismatch @ Mismatch::Recreated { .. },
+                topic,
+            }) if !config.top.roles.ingest => {
+                warn!(topic, %mismatch, "the topic is not the queue that the stores have read");
+                Ok(queue)
+            }
+            claimed => claimed.map(|()| queue),
         }
-        let detail = format!("{error}; asking again");
-        if app.stage() != (Stage::OpeningQueue, detail.clone()) {
-            warn!(%error, "waiting for the queue");
-        }
-        app.enter(Stage::OpeningQueue, detail);
-        std::thread::park_timeout(RETRY);
-    };
+    })?;
     let report = queue.report();
     info!(
         topic = report.topic,

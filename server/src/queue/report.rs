@@ -82,10 +82,12 @@ pub struct Short {
 
 /// Answers the request.
 pub async fn status(State(app): State<Arc<App>>) -> Response {
-    let report = app.parts().map(|parts| parts.queue.durability());
-    match report {
+    let Some(parts) = app.parts() else {
+        return crate::routes::not_open_yet(&app);
+    };
+    match parts.queue.as_ref().map(|queue| queue.durability()) {
         Some(report) => Json(json!({"status": "success", "data": report})).into_response(),
-        None => crate::routes::not_open_yet(&app),
+        None => crate::routes::no_queue(),
     }
 }
 

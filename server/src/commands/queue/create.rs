@@ -1,17 +1,19 @@
-//! `millrace queue create`: the topic, made right or found right.
+//! `millrace queue create`: the topic and its control topic, made right or found right.
 
 use std::time::{Duration, Instant};
 
 use millrace_log::fs::OsFs;
+use millrace_queue::Durability;
 use millrace_queue::kafka::{
-    KafkaError, KafkaLetters, KafkaQueue, LettersTopic, TopicReport, TopicSpec,
+    ControlTopic, KafkaError, KafkaLetters, KafkaOptions, KafkaQueue, LettersTopic, Mismatch,
+    TopicReport, TopicSpec, control_topic,
 };
 
 use super::CreateArgs;
 use crate::config::kind::QueueBackend;
 use crate::config::{Config, broken};
 use crate::failure::Failure;
-use crate::queue::kafka::options;
+use crate::queue::kafka::{claimant, identity, options};
 
 /// So long the brokers may take to tell one another of a new topic.
 const NEWS: Duration = Duration::from_secs(30);
@@ -25,6 +27,8 @@ pub(super) fn run(args: &CreateArgs, config: &Config) -> Result<(), Failure> {
     }
     let mut options = options(&OsFs, config)?;
     options.partitions = None;
+    // What is asked for here is compared below; the minimum is for those who use it.
+    options.minimum_durability = Durability::Process;
     let spec = TopicSpec {
         partitions: args.partitions,
         replication: args.replication,
@@ -35,7 +39,7 @@ pub(super) fn run(args: &CreateArgs, config: &Config) -> Result<(), Failure> {
         Ok(report) => (report, false),
         Err(KafkaError::NoTopic { .. }) => {
             KafkaQueue::create_topic(&options, &spec).map_err(failed)?;
-            let report = until_known(|| KafkaQueue::inspect(&options));
+            let report = news(|| KafkaQueue::inspect(&options));
             (report.map_err(failed)?, true)
         }
         Err(error) => return Err(failed(error)),
@@ -49,36 +53,79 @@ pub(super) fn run(args: &CreateArgs, config: &Config) -> Result<(), Failure> {
             differences.join("; ")
         )));
     }
-    crate::print(&text(&report, made(created)))?;
-    let (name, created) = match KafkaLetters::create(&report, &options) {
-        Ok(LettersTopic::Created(name)) => (name, true),
-        Ok(LettersTopic::There(name)) => (name, false),
-        Err(error @ KafkaError::Unfit { .. }) => {
-            return Err(Failure::Refused(format!(
-                "the topic of the dead letters is not as it must be, and was not changed: {error}"
-            )));
-        }
-        Err(error) => return Err(failed(error)),
-    };
-    if created {
-        until_known(|| KafkaLetters::open(&options)).map_err(failed)?;
-    }
-    crate::print(&format!(
-        "topic {name}, for dead letters, is {}\n",
-        made(created)
-    ))
-}
-
-fn made(created: bool) -> &'static str {
-    if created {
+    let what = if created {
         "created"
     } else {
         "there already, and as asked"
+    };
+    let mut told = text(&report, what);
+    if let Some(note) = control(&options, &spec, &report, created)? {
+        told.push_str(&note);
+    }
+    told.push_str(&letters(&options, &spec, &report)?);
+    crate::print(&told)
+}
+
+/// Creates the topic of the dead letters unless it is there. Returns what there is to say.
+fn letters(
+    options: &KafkaOptions,
+    spec: &TopicSpec,
+    report: &TopicReport,
+) -> Result<String, Failure> {
+    let failed = |error: KafkaError| match error {
+        error @ KafkaError::Unfit { .. } => Failure::Refused(format!(
+            "the topic of the dead letters is not as it must be, and was not changed: {error}"
+        )),
+        error => Failure::Client(error.to_string()),
+    };
+    let made = KafkaLetters::create(report, options, spec).map_err(failed)?;
+    let (name, how) = match made {
+        LettersTopic::Created(name) => (name, ""),
+        LettersTopic::There(name) => (name, ", there already"),
+    };
+    news(|| KafkaLetters::open(options)).map_err(failed)?;
+    Ok(format!(
+        "  and                 {name}: records that cannot be applied{how}\n"
+    ))
+}
+
+/// Creates the control topic unless it is there, and writes down what the queue is unless somebody
+/// has. Returns what else there is to say.
+fn control(
+    options: &KafkaOptions,
+    spec: &TopicSpec,
+    report: &TopicReport,
+    created: bool,
+) -> Result<Option<String>, Failure> {
+    let failed = |error: KafkaError| Failure::Client(error.to_string());
+    if let Err(error) = ControlTopic::inspect(options) {
+        if !matches!(error, KafkaError::NoTopic { .. }) {
+            return Err(failed(error));
+        }
+        ControlTopic::create(options, spec).map_err(failed)?;
+    }
+    let mut control = news(|| ControlTopic::open(options)).map_err(failed)?;
+    match control.claim(&identity(report, options), claimant(&OsFs)?) {
+        Ok(()) => Ok(Some(format!(
+            "  beside it           {}: what the queue is, and where stores are\n",
+            control_topic(&options.topic)
+        ))),
+        // Whoever creates it knows that the one before is gone; the others must be told.
+        Err(KafkaError::NotTheQueue {
+            mismatch: Mismatch::Recreated { claimed, .. },
+            ..
+        }) if created => Ok(Some(format!(
+            "  {} still says that the queue is {claimed}, a topic that was here before: `millrace \
+             queue\n  adopt` takes this one in its place (docs/kafka.md, recreated)\n",
+            control_topic(&options.topic)
+        ))),
+        Err(error @ KafkaError::NotTheQueue { .. }) => Err(Failure::Refused(error.to_string())),
+        Err(error) => Err(failed(error)),
     }
 }
 
 /// What the brokers say of a new topic, once they know it.
-fn until_known<T>(ask: impl Fn() -> Result<T, KafkaError>) -> Result<T, KafkaError> {
+fn news<T>(ask: impl Fn() -> Result<T, KafkaError>) -> Result<T, KafkaError> {
     let deadline = Instant::now() + NEWS;
     loop {
         match ask() {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use millrace_log::fs::OsFs;
 use millrace_model::batch::split_batch;
 use millrace_model::{Offset, PartitionId};
-use millrace_queue::kafka::{Copier, CopyOrigin, KafkaError, KafkaQueue};
+use millrace_queue::kafka::{ControlTopic, Copier, CopyOrigin, KafkaError, KafkaQueue};
 use millrace_queue::{QueueIdentity, Record, RecordSource};
 use millrace_store::GapCause;
 
@@ -50,7 +50,11 @@ pub(super) fn run(args: &MigrateArgs, config: &Config) -> Result<(), Failure> {
     target.shard_key = source.shard_key.clone();
     target.partitions = Some(source.partitions);
     let max_batch_bytes = target.max_batch_bytes;
-    let topic = KafkaQueue::open(target).map_err(broker)?;
+    let topic = KafkaQueue::open(target.clone()).map_err(broker)?;
+    let mut control = ControlTopic::open(&target).map_err(broker)?;
+    control
+        .claim(topic.identity(), kafka::claimant(&OsFs)?)
+        .map_err(|error| Failure::Refused(error.to_string()))?;
     let migration = Migration {
         copier: Copier::start(&topic).map_err(broker)?,
         opened,

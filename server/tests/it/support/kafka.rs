@@ -32,12 +32,34 @@ impl Cluster {
             .expect("the brokers did not start")
     }
 
+    /// One broker that also listens with logins and TLS, for the user `millrace`.
+    pub fn start_secure(password: &str) -> Self {
+        let start = || {
+            let mut command = Command::new(script());
+            command.env("KAFKA_TEST_PASSWORD", password).arg("secure");
+            Self::run_start(command, &[])
+        };
+        (0..3)
+            .find_map(|_| start())
+            .expect("the broker did not start")
+    }
+
+    /// Its directory: what it is reached by, logs, data.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
     fn try_start(brokers: u32) -> Option<Self> {
+        let mut command = Command::new(script());
+        command.arg("start");
+        Self::run_start(command, &[&brokers.to_string()])
+    }
+
+    fn run_start(mut command: Command, args: &[&str]) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
-        let output = Command::new(script())
-            .arg("start")
+        let output = command
             .arg(dir.path())
-            .arg(brokers.to_string())
+            .args(args)
             .stderr(Stdio::inherit())
             .output()
             .unwrap();
