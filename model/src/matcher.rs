@@ -59,7 +59,55 @@ pub struct Matcher {
     name: String,
     op: MatchOp,
     value: String,
-    regex: Option<Regex>,
+    /// Of the operators that take a pattern.
+    pattern: Option<Pattern>,
+}
+
+/// A pattern, ready to be matched. Most that dashboards write need no automaton, and to build one
+/// takes longer than a small query does.
+#[derive(Clone, Debug)]
+enum Pattern {
+    /// `a|b|c`: nothing but alternatives, none of which is more than text.
+    OneOf,
+    /// `.*`, `.+`, and those behind a text: the text's length, and the fewest bytes behind it.
+    Prefix(usize, usize),
+    Regex(Regex),
+}
+
+impl Pattern {
+    fn new(text: &str) -> Result<Self, MatcherError> {
+        /// What may mean something else than itself, `|` aside.
+        const SPECIAL: &[char] = &[
+            '\\', '.', '+', '*', '?', '(', ')', '[', ']', '{', '}', '^', '$',
+        ];
+        if text.len() > Matcher::MAX_PATTERN_BYTES {
+            return Err(MatcherError::PatternTooLong { bytes: text.len() });
+        }
+        if !text.contains(SPECIAL) {
+            return Ok(Self::OneOf);
+        }
+        let (least, prefix) = match (text.strip_suffix(".*"), text.strip_suffix(".+")) {
+            (Some(prefix), _) => (0, prefix),
+            (None, Some(prefix)) => (1, prefix),
+            (None, None) => return compile(text).map(Self::Regex),
+        };
+        if prefix.contains(SPECIAL) || prefix.contains('|') {
+            return compile(text).map(Self::Regex);
+        }
+        Ok(Self::Prefix(prefix.len(), least))
+    }
+
+    /// Whether `value` matches the pattern, whose text is `text`, from end to end.
+    fn is_match(&self, text: &str, value: &str) -> bool {
+        match self {
+            Self::OneOf => text.split('|').any(|one| one == value),
+            Self::Prefix(len, least) => {
+                let behind = value.strip_prefix(&text[..*len]);
+                behind.is_some_and(|behind| behind.len() >= *least)
+            }
+            Self::Regex(regex) => regex.is_match(value),
+        }
+    }
 }
 
 impl Matcher {
@@ -79,15 +127,15 @@ impl Matcher {
         value: impl Into<String>,
     ) -> Result<Self, MatcherError> {
         let value = value.into();
-        let regex = match op {
+        let pattern = match op {
             MatchOp::Equal | MatchOp::NotEqual => None,
-            MatchOp::Regex | MatchOp::NotRegex => Some(compile(&value)?),
+            MatchOp::Regex | MatchOp::NotRegex => Some(Pattern::new(&value)?),
         };
         Ok(Self {
             name: name.into(),
             op,
             value,
-            regex,
+            pattern,
         })
     }
 
@@ -98,7 +146,7 @@ impl Matcher {
             name: name.into(),
             op: MatchOp::Equal,
             value: value.into(),
-            regex: None,
+            pattern: None,
         }
     }
 
@@ -123,13 +171,13 @@ impl Matcher {
     /// Whether a label with this value passes; `""` stands for a label that is not there.
     #[must_use]
     pub fn matches(&self, value: &str) -> bool {
-        match (self.op, &self.regex) {
+        match (self.op, &self.pattern) {
             (MatchOp::Equal, _) => value == self.value,
             (MatchOp::NotEqual, _) => value != self.value,
-            (MatchOp::Regex, Some(regex)) => regex.is_match(value),
-            (MatchOp::NotRegex, Some(regex)) => !regex.is_match(value),
+            (MatchOp::Regex, Some(pattern)) => pattern.is_match(&self.value, value),
+            (MatchOp::NotRegex, Some(pattern)) => !pattern.is_match(&self.value, value),
             (MatchOp::Regex | MatchOp::NotRegex, None) => {
-                unreachable!("a regex matcher is built with its regex")
+                unreachable!("a regex matcher is built with its pattern")
             }
         }
     }
@@ -149,11 +197,6 @@ impl Matcher {
 }
 
 fn compile(pattern: &str) -> Result<Regex, MatcherError> {
-    if pattern.len() > Matcher::MAX_PATTERN_BYTES {
-        return Err(MatcherError::PatternTooLong {
-            bytes: pattern.len(),
-        });
-    }
     RegexBuilder::new(&format!("^(?s:{pattern})$"))
         .size_limit(Matcher::MAX_PROGRAM_BYTES)
         .dfa_size_limit(Matcher::MAX_PROGRAM_BYTES)
@@ -237,6 +280,26 @@ mod tests {
         check(MatchOp::Equal, "", "", true);
         check(MatchOp::NotEqual, "", "", false);
         check(MatchOp::Regex, ".*", "", true);
+    }
+
+    #[test]
+    fn patterns_without_an_automaton_match_what_the_automaton_does() {
+        let patterns = [
+            "", "a", "a|b", "a|", "|", "a||b", "ab|a", ".*", ".+", "a.*", "a.+", "ü.+", "a|b.*",
+            "(a|b)", "a.", r"a\.*", r"a\|b", "(?i)a", "a-b|c/d", "a#b", " a|b ", "a&&b", "~a|<b>",
+        ];
+        let values = [
+            "", "a", "b", "ab", "ba", "a|b", "A", "ü", "üü", "a\n", "a.", "a.b", "a-b", "c/d",
+            "a#b", " a", "b ", "a&&b", "~a", "<b>", "|",
+        ];
+        for pattern in patterns {
+            let matcher = Matcher::new("l", MatchOp::Regex, pattern).unwrap();
+            let automaton = compile(pattern).unwrap();
+            for value in values {
+                let expect = automaton.is_match(value);
+                assert_eq!(matcher.matches(value), expect, "{pattern:?} on {value:?}");
+            }
+        }
     }
 
     #[test]

@@ -422,7 +422,7 @@ fn show_item(item: &RetentionItem) -> Value {
         "series": item.series,
         "samples": item.samples,
         "bytes": item.bytes,
-        "whole": item.whole,
+        "what": item.what.as_str(),
         "reason": item.reason.as_str(),
     })
 }

@@ -165,17 +165,14 @@ pub async fn status(State(app): State<Arc<App>>) -> Response {
             .unwrap_or_else(|error| (Vec::new(), Some(format!("a panic: {error}"))))
     };
     let parts = app.parts();
+    let queue = parts.and_then(|parts| parts.queue.as_ref());
     let data = Pipeline {
         stage,
         detail,
-        queue: parts
-            .and_then(|parts| parts.queue.as_ref())
-            .map(|queue| queue.identity().id.to_string()),
+        queue: queue.map(|queue| queue.identity().id.to_string()),
         roles: parts.map(|parts| parts.roles.names()).unwrap_or_default(),
         problem,
-        dead_letters_problem: parts
-            .and_then(|parts| parts.queue.as_ref())
-            .and_then(|queue| queue.letters_standing().problem),
+        dead_letters_problem: queue.and_then(|queue| queue.letters_standing().problem),
         partitions,
     };
     Json(json!({"status": "success", "data": data})).into_response()

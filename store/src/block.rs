@@ -28,6 +28,7 @@ mod error;
 mod fields;
 mod footer;
 mod labels;
+mod pages;
 mod postings;
 mod ranges;
 mod read;
@@ -44,7 +45,9 @@ mod writer;
 use millrace_model::{Labels, Offset, PartitionId, SeriesId, TimeRange, TimestampMs};
 
 pub use error::{BlockError, Section};
+pub use pages::PageCache;
 pub use ranges::ReadRanges;
+pub(crate) use reader::Found;
 pub use reader::{BlockIter, BlockReader};
 pub use rollup::RollupColumns;
 pub use statistics::{BlockStatistics, LabelStatistics};

@@ -23,8 +23,9 @@
 //!   [`millrace_model::Clock`].
 //! - The first failed write or sync stops the shard, and nothing retries it.
 //!
-//! Formats: `docs/formats/wal.md`, `docs/formats/manifest.md`, `docs/formats/block.md`.
+//! Formats: `docs/formats/wal.md`, `docs/formats/backup.md`, `docs/formats/manifest.md`, `docs/formats/block.md`.
 
+pub mod backup;
 pub mod block;
 pub mod chunk;
 mod compact;
@@ -70,7 +71,7 @@ pub use part::StorePart;
 pub use paths::BlockId;
 pub use read::StoreSeries;
 pub use retain::{
-    RetentionItem, RetentionOptions, RetentionReason, RetentionReport, RetentionRule,
+    RetentionItem, RetentionOptions, RetentionPart, RetentionReason, RetentionReport, RetentionRule,
 };
 pub use statistics::StoreStatistics;
 pub use store::Store;

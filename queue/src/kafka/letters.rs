@@ -22,7 +22,7 @@ use tracing::warn;
 
 use super::bounds::watermarks;
 use super::topic::{self, RECORD_OVERHEAD_BYTES, Shortfall, shortfall};
-use super::{KafkaError, KafkaOptions, TopicReport, TopicSpec, settings};
+use super::{KafkaError, KafkaOptions, TopicReport, settings};
 use crate::dead_letter::{DeadLetter, LetterEntry, LetterHead, Origin};
 
 /// The only partition.
@@ -83,16 +83,12 @@ impl KafkaLetters {
         format!("{topic}.dlq")
     }
 
-    /// Makes the letters' topic beside a queue's topic that is like `spec`, or finds it right.
+    /// Makes the letters' topic beside the queue's, as safe as that one, or finds it right.
     ///
     /// # Errors
     ///
     /// The brokers cannot be reached or refuse; a topic that is there and is otherwise.
-    pub fn create(
-        queue: &TopicReport,
-        options: &KafkaOptions,
-        spec: &TopicSpec,
-    ) -> Result<LettersTopic, KafkaError> {
+    pub fn create(queue: &TopicReport, options: &KafkaOptions) -> Result<LettersTopic, KafkaError> {
         let letters = Self::named(options);
         let name = letters.options.topic.clone();
         match topic::inspect(&letters.options) {
@@ -103,12 +99,19 @@ impl KafkaLetters {
             Err(KafkaError::NoTopic { .. }) => {}
             Err(error) => return Err(error),
         }
-        let longest = queue.max_message_bytes.max(letters.longest()) + LETTER_OVERHEAD_BYTES;
-        let own = [
-            ("cleanup.policy", "compact"),
-            ("max.message.bytes", &longest.to_string()),
+        let flush = (queue.replication == 1).then(|| ("flush.messages", "1".to_owned()));
+        let longest = queue.max_message_bytes.max(letters.longest());
+        let mut wanted = vec![
+            ("cleanup.policy", "compact".to_owned()),
+            ("min.insync.replicas", queue.min_insync_replicas.to_string()),
+            ("unclean.leader.election.enable", "false".to_owned()),
+            (
+                "max.message.bytes",
+                (longest + LETTER_OVERHEAD_BYTES).to_string(),
+            ),
         ];
-        topic::create_with(&letters.options, spec, 1, &own)?;
+        wanted.extend(flush);
+        topic::create_as(&letters.options, 1, queue.replication, &wanted)?;
         Ok(LettersTopic::Created(name))
     }
 

@@ -268,7 +268,7 @@ fn read(series: Option<&StoreSeries>, (times, values): &mut Columns) -> Result<(
     times.clear();
     values.clear();
     match series {
-        Some(series) => series.read(times, values).map_err(data),
+        Some(series) => series.read(times, values).map(drop).map_err(data),
         None => Ok(()),
     }
 }

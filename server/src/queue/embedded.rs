@@ -94,6 +94,11 @@ impl Queue for Embedded {
         }
     }
 
+    fn trouble(&self) -> Option<String> {
+        // Its failures last until a restart, and its metric tells them.
+        None
+    }
+
     fn look_again(&self) -> Result<(), String> {
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use millrace_log::fs::{Fs, read_all};
@@ -277,6 +277,7 @@ pub(super) fn open(app: &App, fs: &dyn Fs, config: &Config) -> Result<Arc<dyn Qu
     Ok(Arc::new(Kafka {
         watcher: KafkaBounds::start(&options).map_err(unusable)?,
         report: Mutex::new(report.clone()),
+        appends: Mutex::default(),
         letters: Arc::new(TopicLetters::new(options.clone())),
         letters_problem: Mutex::new(letters_problem),
         forwarder: Mutex::new(None),
@@ -300,6 +301,8 @@ struct Kafka {
     metrics: KafkaMetrics,
     /// As it was found when it was last looked at.
     report: Mutex<TopicReport>,
+    /// The producer of this process, if it has one.
+    appends: Mutex<Option<Weak<dyn Producer>>>,
     letters: Arc<TopicLetters>,
     /// The same, of the letters' topic.
     letters_problem: Mutex<Option<String>>,
@@ -313,9 +316,13 @@ impl Queue for Kafka {
     }
 
     fn producer(&self) -> Result<Arc<dyn Producer>, Failure> {
-        self.queue
+        let producer = self
+            .queue
             .producer_with(Some(self.metrics.clone()))
-            .map_err(|error| Failure::Refused(error.to_string()))
+            .map_err(|error| Failure::Refused(error.to_string()))?;
+        // Whoever appends decides when it ends.
+        *self.appends.lock() = Some(Arc::downgrade(&producer));
+        Ok(producer)
     }
 
     fn reader(&self, partition: PartitionId) -> Result<Box<dyn Consumer>, Failure> {
@@ -355,6 +362,11 @@ impl Queue for Kafka {
             problem: self.letters_problem.lock().clone(),
         });
         told
+    }
+
+    fn trouble(&self) -> Option<String> {
+        let producer = self.appends.lock().as_ref().and_then(Weak::upgrade);
+        producer.and_then(|producer| producer.trouble())
     }
 
     fn look_again(&self) -> Result<(), String> {

@@ -80,6 +80,9 @@ pub trait Queue: Send + Sync + fmt::Debug {
     /// In words, why it could not be looked at.
     fn look_again(&self) -> Result<(), String>;
 
+    /// Why appends of this process fail at present, in words.
+    fn trouble(&self) -> Option<String>;
+
     /// Lets the queue forget what it may, where that is our business.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use millrace_log::fs::Fs;
 use millrace_log::planted::active;
-use millrace_log::{Log, LogError, LogOptions, LogReader, Lsn, NewRecord};
+use millrace_log::{HeldSegment, Log, LogError, LogOptions, LogReader, Lsn, NewRecord};
 use millrace_model::{PartitionId, TimestampMs};
 use millrace_queue::{DeadLetter, Origin, Record};
 use parking_lot::Mutex;
@@ -203,6 +203,11 @@ impl DeadLetterBox {
         inner.log.sync().map_err(log_error)?;
         inner.recent.clear();
         Ok(())
+    }
+
+    /// What is durable now.
+    pub(crate) fn hold(&self) -> Result<Vec<HeldSegment>, StoreError> {
+        self.inner.lock().log.hold().map_err(log_error)
     }
 
     /// All letters there are, oldest first.

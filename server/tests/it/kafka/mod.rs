@@ -1,7 +1,9 @@
 //! The binary on a real broker.
 
 mod announced;
+mod catch_up;
 mod dead_letters;
+mod failures;
 mod fleet;
 mod identity;
 mod migrate;

@@ -187,6 +187,14 @@ impl Drop for Millrace {
         // Most tests have ended it already; an error says just that.
         let _ended = self.child.kill();
         let _waited = self.child.wait();
+        if let Some(reader) = self.stderr.take()
+            && std::thread::panicking()
+        {
+            let stderr = reader.join().unwrap_or_default();
+            let lines: Vec<&str> = stderr.lines().collect();
+            let last = &lines[lines.len().saturating_sub(40)..];
+            println!("the end of the log of {}:\n{}", self.url, last.join("\n"));
+        }
     }
 }
 
