@@ -194,11 +194,9 @@ fn tending(
     let enabled = config.server.admin_api;
     let mut router = Router::new();
     let local = || {
-        let boxes = store?
-            .dead_letters()
-            .into_iter()
-            .map(|(_, letters)| letters);
-        Some(Arc::new(LocalLetters(boxes.collect())) as Arc<dyn Letters>)
+        let boxes = store?.dead_letters().into_iter();
+        let letters = LocalLetters(boxes.map(|(_, letters)| letters).collect());
+        Some(Arc::new(letters) as Arc<dyn Letters>)
     };
     if let Some(letters) = queue.letters().or_else(local) {
         router = router.merge(letters::http::router(letters::http::Endpoints {

@@ -170,9 +170,9 @@ fn a_poison_record_is_one_letter_of_all_replicas_and_of_every_redelivery() {
             "1",
             "--timeout-ms",
             "30000",
-            "--formatter-property",
+            "--property",
             "print.key=true",
-            "--formatter-property",
+            "--property",
             "print.headers=true",
         ],
     );

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use millrace_queue::Durability;
@@ -139,7 +139,9 @@ impl Cluster {
         static GUARD: OnceLock<()> = OnceLock::new();
         let cluster = THREE.get_or_init(|| Mutex::new(Self::start(3)));
         extern "C" fn stop() {
-            if let Some(Ok(cluster)) = THREE.get().map(Mutex::lock) {
+            // After a test that failed as well.
+            if let Some(cluster) = THREE.get() {
+                let cluster = cluster.lock().unwrap_or_else(PoisonError::into_inner);
                 cluster.run(&["stop"]);
             }
         }

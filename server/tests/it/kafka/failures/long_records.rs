@@ -47,7 +47,7 @@ fn a_request_longer_than_a_record_is_spread_over_several() {
     wait_applied(&client);
     assert_eq!(count(&client, "noise"), 400_000.0);
     let records = partitions(&client)[0]["end_offset"].as_u64().unwrap();
-    assert!(records >= 8, "{records} records");
+    assert!(records > 4, "{records} records of four requests");
 }
 
 #[test]
