@@ -18,6 +18,7 @@ mod compare;
 mod encode;
 mod fleet;
 mod footprint;
+mod kafka;
 mod load;
 mod pressure;
 mod process;
@@ -44,6 +45,8 @@ enum Command {
     Compare(compare::CompareArgs),
     /// Ask millrace, Prometheus and VictoriaMetrics the same queries on equal data
     Queries(queries::QueriesArgs),
+    /// Measure millrace on Kafka beside its embedded queue, and how fast a store catches up
+    Kafka(kafka::KafkaArgs),
     /// Ask millrace for more than a query may have, while it takes samples
     Pressure(pressure::PressureArgs),
     /// Measure what memory queries over many series take of millrace
@@ -55,6 +58,7 @@ fn main() -> Result<()> {
         Command::Load(args) => load::main(&args),
         Command::Compare(args) => compare::main(&args),
         Command::Queries(args) => queries::main(&args),
+        Command::Kafka(args) => kafka::main(&args),
         Command::Pressure(args) => pressure::main(&args),
         Command::Footprint(args) => footprint::main(&args),
     }

@@ -28,6 +28,7 @@ pub struct Fleet {
     /// Requests run here; who asks blocks on it from a thread of its own.
     pub(crate) runtime: Handle,
     directory: Arc<dyn Directory>,
+    /// Of the first store that told it, where the directory does not.
     identity: OnceLock<QueueIdentity>,
 }
 
@@ -68,11 +69,9 @@ impl Fleet {
     /// The queue that the stores read; `None` as long as neither the directory nor a store has told.
     #[must_use]
     pub fn identity(&self) -> Option<QueueIdentity> {
-        if let Some(identity) = self.identity.get() {
-            return Some(identity.clone());
-        }
-        let identity = self.directory.identity()?;
-        Some(self.identity.get_or_init(|| identity).clone())
+        // What the directory says may change: a topic that was made again was adopted.
+        let told = self.directory.identity();
+        told.or_else(|| self.identity.get().cloned())
     }
 
     /// Looks at every store now.

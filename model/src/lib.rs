@@ -22,7 +22,7 @@ pub use labels::{Labels, LabelsBuilder, LabelsError, LabelsIter, METRIC_NAME, Ra
 pub use matcher::{MatchOp, Matcher, MatcherError};
 pub use metadata::{MetricMetadata, MetricType};
 pub use sample::{STALE_NAN_BITS, Sample, is_stale, stale_nan};
-pub use series::{SeriesHasher, SeriesId, ShardKey};
+pub use series::{PARTITIONING, SeriesHasher, SeriesId, ShardKey};
 pub use tenant::{TenantError, TenantId};
 pub use time::{Clock, ManualClock, TimeRange, TimestampMs};
 pub use varint::{read_varint, unzigzag, varint_len, write_varint, zigzag};

@@ -54,6 +54,10 @@ impl SeriesHasher {
     }
 }
 
+/// Names the way in which [`ShardKey::partition`] picks partitions: the hash, its seed and what goes
+/// into it. It changes whenever one of them does, since series would change their partitions.
+pub const PARTITIONING: u32 = 1;
+
 /// Decides the partition of a series: a hash of the tenant and of the first present of a list of
 /// label names, so that everything that one scrape target or one device sends stays together;
 /// of the whole label set where none is present.

@@ -7,13 +7,17 @@
 //!   *unknown* (`producer.rs`).
 //! - A consumer is assigned by hand and keeps its own position; out of range is an error, never a
 //!   reset (`consumer.rs`).
+//! - What the queue is, and where stores are, is written in a compacted topic beside it
+//!   (`control.rs`).
 //! - Before either is used the topic is looked at: what durability can it give, and is it the
 //!   topic that the configuration means (`topic.rs`).
 //! - Secrets are typed, so that no log line or error prints them (`settings.rs`).
 
 mod bounds;
 mod consumer;
+mod control;
 mod copy;
+mod letters;
 mod look;
 mod metrics;
 mod producer;
@@ -33,7 +37,11 @@ use crate::traits::{ConsumeError, Consumer, Durability, Producer, QueueIdentity}
 use watch::TopicWatch;
 
 pub use bounds::{KafkaBounds, PartitionBounds};
-pub use copy::{Copier, Origin};
+pub use control::{
+    Announcement, Announcer, ControlFollower, ControlTopic, Mismatch, control_topic,
+};
+pub use copy::{Copier, CopyOrigin};
+pub use letters::{KafkaLetters, LettersTopic};
 pub use metrics::KafkaMetrics;
 pub use settings::{ClientSettings, SettingsError};
 pub use topic::{Shortfall, TopicReport, TopicSpec};
@@ -275,6 +283,14 @@ pub enum KafkaError {
         /// Each setting that is short.
         shortfalls: Vec<Shortfall>,
     },
+    /// The topic is not what the pipeline's queue is known to be.
+    #[error("kafka: topic {topic:?}: {mismatch}")]
+    NotTheQueue {
+        /// Its name.
+        topic: String,
+        /// What differs, and what to do about it.
+        mismatch: Mismatch,
+    },
     /// A setting that cannot be passed on.
     #[error(transparent)]
     Settings(#[from] SettingsError),
@@ -291,6 +307,7 @@ impl KafkaError {
             | Self::Refused { .. }
             | Self::NoTopic { .. }
             | Self::Unfit { .. }
+            | Self::NotTheQueue { .. }
             | Self::Settings(_) => false,
         }
     }

@@ -18,6 +18,7 @@
 //! - This crate knows no runtime. What waits, waits on a condition or is a plain
 //!   [`Future`].
 
+mod address;
 mod appender;
 mod dead_letter;
 mod embedded;
@@ -31,9 +32,10 @@ mod resume;
 mod traits;
 pub mod wire;
 
+pub use address::is_address;
 pub use appender::{Appender, AppenderOptions, PendingAppend, SubmitError};
-pub use dead_letter::{DeadLetter, Origin, OriginError};
-pub use embedded::{EmbeddedOptions, EmbeddedQueue, MAX_PARTITIONS};
+pub use dead_letter::{DeadLetter, LetterEntry, LetterError, LetterHead, Origin, OriginError};
+pub use embedded::{EmbeddedOptions, EmbeddedQueue, HeldPartition, HeldQueue, MAX_PARTITIONS};
 pub use error::{IdentityDamage, QueueError};
 pub use look::RecordSource;
 pub use resume::ResumePoint;

@@ -64,12 +64,12 @@ pub struct Parts {
     pub router: Router,
     /// The store, where there is one.
     pub store: Option<Arc<Store>>,
-    /// The queue.
-    pub queue: Arc<dyn Queue>,
+    /// The queue, where a part reads or writes it.
+    pub queue: Option<Arc<dyn Queue>>,
     /// How far the store is behind it.
     pub lag: LagWatch,
     /// What its durability is made of, as metrics.
-    pub durability: DurabilityMetrics,
+    pub durability: Option<DurabilityMetrics>,
     /// Which parts run.
     pub roles: Roles,
 }

@@ -12,6 +12,7 @@ use millrace_fleet::{
     LocalShards, PartitionStatus, QueueInfo, ServeMetrics, ServeOptions, StaticDirectory,
     StoreStatus, status_router,
 };
+use millrace_log::fs::Fs;
 use millrace_model::{Offset, PartitionId};
 use millrace_query::SeriesSource;
 use millrace_query::api::{Freshness, FreshnessError};
@@ -21,7 +22,9 @@ use millrace_store::shard::ShardStatus;
 use prometheus::Registry;
 use tokio::runtime::Handle;
 
+use crate::app::App;
 use crate::config::Config;
+use crate::failure::Failure;
 use crate::source::{PartSource, wait_applied};
 
 /// The store of this process, as query processes see it.
@@ -127,20 +130,65 @@ pub struct Remote {
     pub router: Router,
 }
 
-/// Begins to look at the stores of the configuration.
+/// The stores of the configuration, or those that announce themselves. `identity` is the queue of
+/// this process, if it has one.
+///
+/// # Errors
+///
+/// A control topic that cannot be used. Brokers that are away are waited for.
+pub fn directory(
+    app: &App,
+    fs: &dyn Fs,
+    config: &Config,
+    identity: Option<&QueueIdentity>,
+) -> Result<Arc<dyn Directory>, Failure> {
+    let stores = config.fleet.stores.iter().cloned();
+    if stores.len() > 0 {
+        return Ok(Arc::new(StaticDirectory::new(stores, identity.cloned())));
+    }
+    announced(app, fs, config)
+}
+
+#[cfg(feature = "kafka")]
+fn announced(app: &App, fs: &dyn Fs, config: &Config) -> Result<Arc<dyn Directory>, Failure> {
+    let follower = crate::queue::kafka::follow(app, fs, config)?;
+    Ok(Arc::new(AnnouncedStores(follower)))
+}
+
+#[cfg(not(feature = "kafka"))]
+fn announced(_: &App, _: &dyn Fs, _: &Config) -> Result<Arc<dyn Directory>, Failure> {
+    let reason = "this millrace was built without Kafka: queries need fleet.stores";
+    Err(Failure::Refused(reason.to_owned()))
+}
+
+/// Stores that have announced themselves.
+#[cfg(feature = "kafka")]
+#[derive(Debug)]
+struct AnnouncedStores(millrace_queue::kafka::ControlFollower);
+
+#[cfg(feature = "kafka")]
+impl Directory for AnnouncedStores {
+    fn stores(&self) -> std::collections::BTreeSet<String> {
+        let announced = self.0.announced().into_iter();
+        announced.map(|store| store.address).collect()
+    }
+
+    fn identity(&self) -> Option<QueueIdentity> {
+        self.0.identity()
+    }
+}
+
+/// Begins to look at the stores of a directory.
 ///
 /// # Errors
 ///
 /// See [`FleetError`]; metrics that are registered already.
 pub fn remote(
     config: &Config,
-    identity: &QueueIdentity,
+    directory: Arc<dyn Directory>,
     registry: &Registry,
     runtime: Handle,
 ) -> Result<Remote, RemoteError> {
-    let stores = config.fleet.stores.iter().cloned();
-    let directory: Arc<dyn Directory> =
-        Arc::new(StaticDirectory::new(stores, Some(identity.clone())));
     let metrics = FleetMetrics::register(registry)?;
     let fleet = Fleet::start(directory, options(config), runtime, metrics)?;
     Ok(Remote {

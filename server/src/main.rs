@@ -8,7 +8,10 @@
 //!   before any of it.
 
 mod admin;
+#[cfg(feature = "kafka")]
+mod announce;
 mod app;
+mod append;
 mod banner;
 mod cli;
 mod commands;
@@ -19,6 +22,7 @@ mod failure;
 mod fleet;
 mod http;
 mod lag;
+mod letters;
 mod lock;
 mod logging;
 mod open;
@@ -28,6 +32,7 @@ mod process;
 mod query;
 mod queue;
 mod records;
+mod replay;
 mod retention;
 mod routes;
 mod run;
@@ -40,7 +45,7 @@ use clap::Parser as _;
 use millrace_log::fs::OsFs;
 
 use crate::cli::{Cli, Command};
-use crate::commands::{diff, inspect, replay, verify};
+use crate::commands::{diff, inspect, verify};
 use crate::failure::Failure;
 
 /// The system's allocator keeps what a burst took for ever; jemalloc gives it back, and is quicker
@@ -69,7 +74,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Some(Command::Demo(args)) => demo::run(&args),
         Some(Command::Queue(args)) => commands::queue::run(&args, &configuration(&cli.config)?),
         Some(Command::Dlq(args)) => commands::dlq::run(&args, &configuration(&cli.config)?),
-        Some(Command::Replay(args)) => replay::run(&configuration(&cli.config)?, &args),
+        Some(Command::Replay(args)) => commands::replay::run(&configuration(&cli.config)?, &args),
         Some(Command::Inspect(args)) => inspect::run(&args),
         Some(Command::Verify(args)) => verify::run(&args),
         Some(Command::Diff(args)) => diff::run(&configuration(&cli.config)?, &args),

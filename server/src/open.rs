@@ -1,6 +1,9 @@
 //! Opening the parts that the roles name, and closing them in the order in which a sample passes.
 
+mod queries;
+
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,89 +12,151 @@ use http::Uri;
 use millrace_ingest::Ingest;
 use millrace_log::fs::Fs;
 use millrace_model::{Offset, PartitionId};
-use millrace_query::api::{self, Api, ApiMetrics, Freshness};
-use millrace_query::{Engine, SeriesSource};
+use millrace_query::Engine;
 use millrace_queue::Appender;
 use millrace_store::Store;
-use tokio::runtime::Handle;
-use tower_http::compression::CompressionLayer;
-use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate};
+use parking_lot::Mutex;
 use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
+#[cfg(feature = "kafka")]
+use crate::announce::{self, Announced};
 use crate::app::{App, Parts, Stage};
+use crate::append::LazyProducer;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::lag::LagWatch;
+use crate::letters::{self, Letters, LocalLetters};
 use crate::queue::{self, DurabilityMetrics, Queue};
-use crate::source::{PartSource, StoreFreshness};
-use crate::{companions, fleet, options, records, retention, routes};
+use crate::source::PartSource;
+use crate::{fleet, options, records, replay, retention, routes};
 
 /// Between two tries to reach brokers that went away during the start.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Everything that has to be put in order at the end.
 pub struct Opened {
-    /// The queue.
-    pub queue: Arc<dyn Queue>,
+    /// The queue, where a part reads or writes it.
+    pub queue: Option<Arc<dyn Queue>>,
     /// The store, if this process has one.
     pub store: Option<Arc<Store>>,
     appender: Option<Appender>,
+    producer: Option<Arc<LazyProducer>>,
+    #[cfg(feature = "kafka")]
+    announced: Option<Announced>,
     /// Where the queue ended when it was opened, in the store's partitions.
     pub recovered: BTreeMap<PartitionId, Offset>,
 }
 
-/// Opens queue and store, starts the shards and hands what the roles serve to the routes. Blocks.
+/// Opens what the roles need of queue and store, starts the shards and hands what the roles serve to
+/// the routes. Blocks. `listening` is where others reach this process.
 ///
 /// # Errors
 ///
 /// What keeps a part from opening.
-pub fn open(app: &App, fs: &Arc<dyn Fs>, config: &Config) -> Result<Opened, Failure> {
+pub fn open(
+    app: &App,
+    fs: &Arc<dyn Fs>,
+    config: &Config,
+    listening: SocketAddr,
+) -> Result<Opened, Failure> {
     let begun = app.clock.monotonic();
     let roles = config.top.roles;
     let metrics = |error: prometheus::Error| Failure::Data(format!("metrics: {error}"));
 
     app.enter(Stage::OpeningQueue, "");
-    let queue = queue::open(app, fs, config)?;
-    let durability =
-        DurabilityMetrics::register(&app.registry, &queue.durability()).map_err(metrics)?;
+    let queue = match config.needs_queue() {
+        true => Some(queue::open(app, fs, config)?),
+        false => None,
+    };
+    let mut opened = Opened {
+        queue: queue.clone(),
+        store: None,
+        appender: None,
+        producer: None,
+        #[cfg(feature = "kafka")]
+        announced: None,
+        recovered: BTreeMap::new(),
+    };
+    let mut router = Router::new();
+    let (mut durability, mut remote) = (None, false);
+    if let Some(queue) = &queue {
+        let report = queue.durability();
+        durability = Some(DurabilityMetrics::register(&app.registry, &report).map_err(metrics)?);
+        remote = queue.is_remote();
+        router = router.merge(open_parts(app, fs, config, queue, &mut opened)?);
+    }
+    if roles.query {
+        let identity = queue.as_ref().map(|queue| queue.identity());
+        let store = opened.store.as_ref();
+        router = router.merge(queries::router(app, &**fs, config, store, identity)?);
+    }
+    let unknown = move |uri: Uri| async move { routes::unknown_path(roles, &uri) };
+    app.install(Parts {
+        router: router.fallback(unknown),
+        store: opened.store.clone(),
+        lag: LagWatch::register(&app.registry, remote).map_err(metrics)?,
+        durability,
+        queue: queue.clone(),
+        roles,
+    });
+    #[cfg(feature = "kafka")]
+    if let Some(store) = opened.store.as_ref().filter(|_| remote) {
+        opened.announced = announce::start(app, &**fs, config, store, listening)?;
+    }
+    #[cfg(not(feature = "kafka"))]
+    let _nobody_asks_where = listening;
+    info!(
+        seconds = app.clock.monotonic().saturating_sub(begun).as_secs_f64(),
+        roles = roles.names().join(","),
+        partitions = queue.as_ref().map(|queue| queue.identity().partitions),
+        owned = opened.store.as_ref().map(|store| store.owned().len()),
+        queue = queue.as_ref().map(|queue| queue.identity().id.to_string()),
+        "the parts are open"
+    );
+    Ok(opened)
+}
 
-    let mut recovered = BTreeMap::new();
-    let store = if roles.store {
-        let store = Arc::new(open_store(app, fs, config, &*queue)?);
+/// Opens the parts that read or write the queue, and returns what they serve.
+fn open_parts(
+    app: &App,
+    fs: &Arc<dyn Fs>,
+    config: &Config,
+    queue: &Arc<dyn Queue>,
+    opened: &mut Opened,
+) -> Result<Router, Failure> {
+    let roles = config.top.roles;
+    let metrics = |error: prometheus::Error| Failure::Data(format!("metrics: {error}"));
+    if roles.store {
+        let store = Arc::new(open_store(app, fs, config, &**queue)?);
         app.enter(Stage::CatchingUp, "");
         let owned = store.owned();
         let bounds = waiting(app, || queue.bounds(&owned));
-        recovered = bounds.into_iter().map(|(p, b)| (p, b.end)).collect();
+        opened.recovered = bounds.into_iter().map(|(p, b)| (p, b.end)).collect();
         // Each shard finds out for itself whether it may go on where it stands.
         let readers = owned.iter().map(|partition| queue.reader(*partition));
         store
             .start(readers.collect::<Result<_, _>>()?)
             .map_err(|error| Failure::Data(error.to_string()))?;
-        Some(store)
-    } else {
-        None
-    };
-
+        queue.forward_letters(&store, app)?;
+        opened.store = Some(store);
+    }
     let mut router = records::router(queue.records());
-    let appender = if roles.ingest {
+    let producer = Arc::new(LazyProducer::new(queue.clone()));
+    opened.producer = Some(producer.clone());
+    if roles.ingest {
         let options = options::appender(config);
-        let appender = Appender::new(queue.producer()?, options, &app.registry);
+        let appender = Appender::new(producer.get()?, options, &app.registry);
         let options = options::ingest(config);
         let ingest = Ingest::new(options, appender.clone(), app.clock.clone(), &app.registry);
         router = router.merge(ingest.router());
-        Some(appender)
-    } else {
-        None
-    };
-    if let Some(store) = store.as_ref().filter(|_| queue.is_remote()) {
+        opened.appender = Some(appender);
+    }
+    if let Some(store) = opened.store.as_ref().filter(|_| queue.is_remote()) {
         let serving = fleet::serve(store, config, &app.registry).map_err(metrics)?;
         router = router.merge(serving);
     }
-    if roles.query {
-        router = router.merge(query_router(app, config, store.as_ref(), &*queue)?);
-    }
-    if let (Some(store), Some(appender)) = (&store, &appender) {
+    if let (Some(store), Some(appender)) = (&opened.store, &opened.appender) {
         let source = Arc::new(PartSource(store.all()));
         router = router.merge(admin::router(Admin {
             enabled: config.server.admin_api,
@@ -103,29 +168,43 @@ pub fn open(app: &App, fs: &Arc<dyn Fs>, config: &Config) -> Result<Opened, Fail
             undo_window: config.store.delete_undo_window,
         }));
     }
-    let unknown = move |uri: Uri| async move { routes::unknown_path(roles, &uri) };
-    app.install(Parts {
-        router: router.fallback(unknown),
-        store: store.clone(),
-        lag: LagWatch::register(&app.registry, queue.is_remote()).map_err(metrics)?,
-        durability,
-        queue: queue.clone(),
-        roles,
-    });
-    info!(
-        seconds = app.clock.monotonic().saturating_sub(begun).as_secs_f64(),
-        roles = roles.names().join(","),
-        partitions = queue.identity().partitions,
-        owned = store.as_ref().map_or(0, |store| store.owned().len()),
-        queue = %queue.identity().id,
-        "the parts are open"
-    );
-    Ok(Opened {
-        queue,
-        store,
-        appender,
-        recovered,
-    })
+    let store = opened.store.as_ref();
+    Ok(router.merge(tending(app, config, store, queue, &producer)))
+}
+
+/// What looks after the queue's records by hand: dead letters, and replays into the store.
+fn tending(
+    app: &App,
+    config: &Config,
+    store: Option<&Arc<Store>>,
+    queue: &Arc<dyn Queue>,
+    producer: &Arc<LazyProducer>,
+) -> Router {
+    let enabled = config.server.admin_api;
+    let mut router = Router::new();
+    let local = || {
+        let boxes = store?.dead_letters().into_iter();
+        let letters = LocalLetters(boxes.map(|(_, letters)| letters).collect());
+        Some(Arc::new(letters) as Arc<dyn Letters>)
+    };
+    if let Some(letters) = queue.letters().or_else(local) {
+        router = router.merge(letters::http::router(letters::http::Endpoints {
+            enabled,
+            letters,
+            producer: producer.clone(),
+            clock: app.clock.clone(),
+        }));
+    }
+    if let Some(store) = store {
+        router = router.merge(replay::router(replay::Replayer {
+            enabled,
+            store: store.clone(),
+            records: queue.records(),
+            producer: producer.clone(),
+            running: Mutex::new(()),
+        }));
+    }
+    router
 }
 
 fn open_store(
@@ -175,43 +254,6 @@ fn waiting<T>(app: &App, mut ask: impl FnMut() -> Result<T, String>) -> T {
     }
 }
 
-/// What answers PromQL: the store of this process where it has all partitions, or else all stores
-/// that there are.
-fn query_router(
-    app: &App,
-    config: &Config,
-    store: Option<&Arc<Store>>,
-    queue: &dyn Queue,
-) -> Result<Router, Failure> {
-    let failed = |error: &dyn std::fmt::Display| Failure::Data(error.to_string());
-    let local = store.filter(|_| config.cluster.nodes == 1);
-    let (source, freshness, status): (Arc<dyn SeriesSource>, Arc<dyn Freshness>, Router) =
-        match local {
-            Some(store) => (
-                Arc::new(PartSource(store.all())),
-                Arc::new(StoreFreshness(store.clone())),
-                Router::new(),
-            ),
-            None => {
-                let identity = queue.identity();
-                let remote = fleet::remote(config, identity, &app.registry, Handle::current())
-                    .map_err(|error| failed(&error))?;
-                (remote.source, remote.freshness, remote.router)
-            }
-        };
-    let metrics = ApiMetrics::new(&app.registry).map_err(|error| failed(&error))?;
-    let query = api::router(Api {
-        engine: Arc::new(Engine::new(source.clone(), options::engine(config))),
-        source,
-        clock: app.clock.clone(),
-        freshness,
-        companions: companions::of(local, config, &app.registry),
-        options: options::api(config),
-        metrics,
-    });
-    Ok(query.merge(status).layer(compression()))
-}
-
 /// The way of a sample: nothing is acknowledged any more, then the queue has it, then the store
 /// has synced what it applied.
 ///
@@ -219,8 +261,15 @@ fn query_router(
 ///
 /// A store that could not sync, or had stopped before.
 pub fn close(opened: &Opened) -> Result<(), Failure> {
+    #[cfg(feature = "kafka")]
+    if let Some(announced) = &opened.announced {
+        announced.withdraw();
+    }
     if let Some(appender) = &opened.appender {
         appender.close();
+    }
+    if let Some(producer) = &opened.producer {
+        producer.close();
     }
     let closed = match &opened.store {
         Some(store) => store
@@ -228,15 +277,8 @@ pub fn close(opened: &Opened) -> Result<(), Failure> {
             .map_err(|error| Failure::Shutdown(error.to_string())),
         None => Ok(()),
     };
-    opened.queue.close();
+    if let Some(queue) = &opened.queue {
+        queue.close();
+    }
     closed
-}
-
-/// Answers are compressed as the client wishes, but for those that are compressed already.
-fn compression() -> CompressionLayer<impl Predicate> {
-    let chunks = NotForContentType::const_new("application/x-streamed-protobuf");
-    CompressionLayer::new()
-        .gzip(true)
-        .zstd(true)
-        .compress_when(DefaultPredicate::new().and(chunks))
 }

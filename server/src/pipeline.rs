@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::app::{App, Parts, Stage};
 use crate::lag::Lag;
+use crate::queue::Queue;
 
 #[derive(Serialize)]
 struct Pipeline {
@@ -25,6 +26,9 @@ struct Pipeline {
     /// Why the queue does not tell where it ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
+    /// Why dead letters are not taken by their topic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dead_letters_problem: Option<String>,
     partitions: Vec<Partition>,
 }
 
@@ -65,6 +69,10 @@ struct Partition {
     block_bytes: u64,
     recovery_seconds: f64,
     replayed_records: u64,
+    /// Records that could not be applied, in the store's directory.
+    dead_letters: u64,
+    /// Those of them that their topic has not acknowledged, where there is one.
+    dead_letters_unsent: u64,
 }
 
 /// A place where a shard's position was set rather than reached.
@@ -124,6 +132,8 @@ impl Partition {
             block_bytes: shard.block_bytes,
             recovery_seconds: shard.recovery.as_secs_f64(),
             replayed_records: shard.replayed_records,
+            dead_letters: 0,
+            dead_letters_unsent: 0,
         }
     }
 
@@ -155,12 +165,14 @@ pub async fn status(State(app): State<Arc<App>>) -> Response {
             .unwrap_or_else(|error| (Vec::new(), Some(format!("a panic: {error}"))))
     };
     let parts = app.parts();
+    let queue = parts.and_then(|parts| parts.queue.as_ref());
     let data = Pipeline {
         stage,
         detail,
-        queue: parts.map(|parts| parts.queue.identity().id.to_string()),
+        queue: queue.map(|queue| queue.identity().id.to_string()),
         roles: parts.map(|parts| parts.roles.names()).unwrap_or_default(),
         problem,
+        dead_letters_problem: queue.and_then(|queue| queue.letters_standing().problem),
         partitions,
     };
     Json(json!({"status": "success", "data": data})).into_response()
@@ -168,21 +180,33 @@ pub async fn status(State(app): State<Arc<App>>) -> Response {
 
 /// The partitions, and why the queue does not tell its end, if it does not.
 fn partitions(parts: &Parts, now: TimestampMs) -> (Vec<Partition>, Option<String>) {
-    let (ends, problem) = match parts.queue.bounds(&watched(parts)) {
+    let Some(queue) = &parts.queue else {
+        return (Vec::new(), None);
+    };
+    let (ends, problem) = match queue.bounds(&watched(parts, &**queue)) {
         Ok(bounds) => (bounds, None),
         Err(problem) => (BTreeMap::new(), Some(problem)),
     };
     let partitions = match &parts.store {
         Some(store) => {
+            let standing = queue.letters_standing();
+            let letters = store.dead_letters().into_iter();
+            let letters: BTreeMap<_, _> = letters.map(|(p, all)| (p, all.len() as u64)).collect();
             let shard = |shard: ShardStatus| {
+                let partition = shard.partition;
                 let end = ends.get(&shard.partition).map(|bounds| bounds.end);
                 let lag = end.map(|end| parts.lag.look(&shard, end, now));
-                Partition::new(shard, end, lag)
+                let of = |counts: &BTreeMap<_, u64>| counts.get(&partition).copied().unwrap_or(0);
+                Partition {
+                    dead_letters: of(&letters),
+                    dead_letters_unsent: of(&standing.unsent),
+                    ..Partition::new(shard, end, lag)
+                }
             };
             store.status().into_iter().map(shard).collect()
         }
         None => {
-            let queue = parts.queue.identity().id.to_string();
+            let queue = queue.identity().id.to_string();
             let ends = ends.into_iter();
             ends.map(|(partition, bounds)| Partition::unowned(&queue, partition, bounds.end))
                 .collect()
@@ -192,12 +216,10 @@ fn partitions(parts: &Parts, now: TimestampMs) -> (Vec<Partition>, Option<String
 }
 
 /// The partitions that this process has to do with: those of its store, or all.
-fn watched(parts: &Parts) -> Vec<PartitionId> {
+fn watched(parts: &Parts, queue: &dyn Queue) -> Vec<PartitionId> {
     match &parts.store {
         Some(store) => store.owned(),
-        None => (0..parts.queue.identity().partitions)
-            .map(PartitionId)
-            .collect(),
+        None => (0..queue.identity().partitions).map(PartitionId).collect(),
     }
 }
 
@@ -207,7 +229,10 @@ fn watched(parts: &Parts) -> Vec<PartitionId> {
 ///
 /// In words, why the queue does not tell its end.
 pub fn look(parts: &Parts, now: TimestampMs) -> Result<(), String> {
-    let bounds = parts.queue.bounds(&watched(parts))?;
+    let Some(queue) = &parts.queue else {
+        return Ok(());
+    };
+    let bounds = queue.bounds(&watched(parts, &**queue))?;
     parts.lag.note_bounds(&bounds);
     let shards = parts.store.as_ref().map(|store| store.status());
     for shard in shards.into_iter().flatten() {

@@ -59,7 +59,8 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     let fs: Arc<dyn Fs> = Arc::new(OsFs);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     // Without a store and an embedded queue nothing is kept here, so that needs no directory.
-    let keeps_data = config.top.roles.store || config.queue.backend == QueueBackend::Embedded;
+    let embedded = config.queue.backend == QueueBackend::Embedded;
+    let keeps_data = config.top.roles.store || (embedded && config.needs_queue());
     let lock = keeps_data
         .then(|| DirLock::take(&fs, &config.top.data_dir, &holder(config, &*clock)))
         .transpose()?;
@@ -151,6 +152,7 @@ async fn life(
         source,
     };
     let mut signals = Signals::new().map_err(system)?;
+    let address = listener.local_addr().map_err(system)?;
     let listener = TcpListener::from_std(listener).map_err(system)?;
     let (stop, stopped) = watch::channel(false);
     let grace = config.server.shutdown_timeout;
@@ -158,7 +160,7 @@ async fn life(
 
     let opening = {
         let (app, fs, config) = (app.clone(), fs.clone(), config.clone());
-        tokio::task::spawn_blocking(move || open(&app, &fs, &config))
+        tokio::task::spawn_blocking(move || open(&app, &fs, &config, address))
     };
     tokio::pin!(opening);
     let opened = tokio::select! {
@@ -180,15 +182,22 @@ async fn life(
         let (app, store, recovered) = (app.clone(), opened.store.clone(), opened.recovered.clone());
         let queue = opened.queue.clone();
         async move {
+            // A failure ends the catching up. The rest goes on: how far a stopped shard falls
+            // behind is what somebody wants to see then.
+            let health = async {
+                tokio::select! {
+                    () = watch_for_failure(&app) => {}
+                    () = async {
+                        catch_up(&app, store.as_deref(), &recovered).await;
+                        std::future::pending::<()>().await;
+                    } => {}
+                }
+                stay_failed(&app).await;
+            };
             tokio::select! {
-                () = watch_for_failure(&app) => {}
-                () = retain(&app, &queue) => {}
-                () = look_again(&app, &queue) => {}
+                () = health => {}
+                () = watch_queue(&app, queue) => {}
                 () = watch_lag(&app) => {}
-                () = async {
-                    catch_up(&app, store.as_deref(), &recovered).await;
-                    std::future::pending::<()>().await;
-                } => {}
             }
         }
     });
@@ -265,6 +274,8 @@ async fn watch_for_failure(app: &App) {
         }
         let mut hindrances = pipeline::unreadable(parts);
         hindrances.extend(parts.lag.problem());
+        let queue = parts.queue.as_ref();
+        hindrances.extend(queue.and_then(|queue| queue.trouble()));
         let now = app.clock.monotonic();
         let hindered = app.stage().0 == Stage::Hindered;
         if hindrances.is_empty() {
@@ -283,6 +294,20 @@ async fn watch_for_failure(app: &App) {
                 warn!(%reason, "the queue cannot be read; it is tried again and again");
             }
             app.enter(Stage::Hindered, reason);
+        }
+    }
+}
+
+/// Tells what else fails after the first failure. Ends only with its task.
+async fn stay_failed(app: &App) {
+    let mut ticks = tokio::time::interval(WATCH_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let Some(parts) = app.parts() else { continue };
+        let reason = pipeline::failures(parts, &app.registry).join("; ");
+        if app.stage() != (Stage::Failed, reason.clone()) {
+            error!(%reason, "more of the pipeline has failed");
+            app.enter(Stage::Failed, reason);
         }
     }
 }
@@ -306,6 +331,14 @@ async fn watch_lag(app: &Arc<App>) {
     }
 }
 
+/// What has to be done for the queue now and then. Ends only with its task.
+async fn watch_queue(app: &Arc<App>, queue: Option<Arc<dyn Queue>>) {
+    let Some(queue) = queue else {
+        return std::future::pending().await;
+    };
+    tokio::join!(retain(app, &queue), look_again(app, &queue));
+}
+
 /// Looks again at what durability is made of: somebody may change a topic while it is used.
 async fn look_again(app: &Arc<App>, queue: &Arc<dyn Queue>) {
     if !queue.is_remote() {
@@ -319,8 +352,8 @@ async fn look_again(app: &Arc<App>, queue: &Arc<dyn Queue>) {
         let (app, queue) = (app.clone(), queue.clone());
         let looking = tokio::task::spawn_blocking(move || {
             let looked = queue.look_again();
-            if let Some(parts) = app.parts() {
-                parts.durability.note(&queue.durability());
+            if let Some(durability) = app.parts().and_then(|parts| parts.durability.as_ref()) {
+                durability.note(&queue.durability());
             }
             looked
         });

@@ -5,7 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millrace_model::{Labels, MetricMetadata, Offset, PartitionId, TenantId};
+use chrono::{DateTime, SecondsFormat};
+use millrace_model::{Labels, MetricMetadata, Offset, PartitionId, TenantId, TimestampMs};
 use millrace_query::api::{Freshness, FreshnessError};
 use millrace_query::{
     LabelRequest, ReadContext, ReadStats, SampleColumns, Select, SeriesSource, SourceError,
@@ -25,6 +26,9 @@ impl SeriesSource for PartSource {
             .0
             .select(request.tenant, request.matchers, request.range)
             .map_err(source_error)?;
+        if let Some((until, bucket_ms)) = found.iter().find_map(StoreSeries::thinned) {
+            request.context.warn(thinned(until, bucket_ms));
+        }
         let (blocks, memtables) = self.0.places_in(request.range);
         let stats = &request.context.stats;
         ReadStats::add(&stats.blocks, blocks);
@@ -70,6 +74,18 @@ impl SeriesSource for PartSource {
     ) -> Result<Vec<MetricMetadata>, SourceError> {
         Ok(self.0.metadata(tenant, metric))
     }
+}
+
+/// What an answer says that is not of all samples there were.
+fn thinned(until: TimestampMs, bucket_ms: i64) -> String {
+    let until = DateTime::from_timestamp_millis(until.0).map_or_else(
+        || format!("{} ms", until.0),
+        |time| time.to_rfc3339_opts(SecondsFormat::Secs, true),
+    );
+    format!(
+        "samples before about {until} have expired: of each {} s the last one is left",
+        bucket_ms / 1000
+    )
 }
 
 fn nanos(since: Instant) -> u64 {

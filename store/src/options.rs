@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::block::BlockOptions;
+use crate::block::rollup::{RESOLUTIONS_MAX, without_multiples};
 use crate::compact::CompactionOptions;
 use crate::retain::RetentionOptions;
 
@@ -89,10 +90,33 @@ impl StoreOptions {
     /// How blocks with samples are written.
     #[must_use]
     pub fn block_options(&self) -> BlockOptions {
-        let ms = |width: &Duration| i64::try_from(width.as_millis()).unwrap_or(i64::MAX).max(1);
         BlockOptions {
-            resolutions: self.rollups.iter().map(ms).collect(),
+            resolutions: self.rollups.iter().map(width_ms).collect(),
             without_samples: false,
         }
     }
+
+    /// What is wrong with them, if anything is.
+    #[must_use]
+    pub fn check(&self) -> Option<String> {
+        let widths: Vec<i64> = self.rollups.iter().map(width_ms).collect();
+        let stored = without_multiples(&widths).len();
+        if stored > RESOLUTIONS_MAX {
+            return Some(format!(
+                "rollups of {stored} widths of which none is a multiple of another, at most \
+                 {RESOLUTIONS_MAX} can be stored"
+            ));
+        }
+        let retention = self.retention.check(&self.rollups);
+        self.compaction.check(self.block_window).or(retention)
+    }
+
+    /// The width of the widest rollups' buckets.
+    pub(crate) fn coarsest_rollup_ms(&self) -> Option<i64> {
+        self.rollups.iter().map(width_ms).max()
+    }
+}
+
+fn width_ms(width: &Duration) -> i64 {
+    i64::try_from(width.as_millis()).unwrap_or(i64::MAX).max(1)
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 use millrace_log::planted::active;
-use millrace_model::{Labels, Matcher, SeriesId, TenantId, TimeRange};
+use millrace_model::{Labels, Matcher, SeriesId, TenantId, TimeRange, TimestampMs};
 
 use crate::block::Found;
 use crate::error::StoreError;
@@ -58,6 +58,24 @@ impl StoreSeries {
     #[must_use]
     pub fn labels(&self) -> &Labels {
         &self.labels
+    }
+
+    /// Of the places where its samples are gone and only rollups are left: the moment of the last
+    /// sample there was, and the finest resolution that is left, in ms, the coarsest of these.
+    /// [`read`](Self::read) then tells the last sample of each bucket.
+    #[must_use]
+    pub fn thinned(&self) -> Option<(TimestampMs, i64)> {
+        let thinned = self
+            .sources
+            .iter()
+            .filter_map(|source| match &source.place {
+                Place::Block(block, _) if block.reader.without_samples() => {
+                    let finest = block.reader.resolutions().first()?;
+                    Some((TimestampMs(block.entry.max_time), *finest))
+                }
+                Place::Block(..) | Place::Table(..) => None,
+            });
+        thinned.reduce(|a, b| (a.0.max(b.0), a.1.max(b.1)))
     }
 
     pub(crate) fn into_labels(self) -> Labels {

@@ -89,7 +89,7 @@ impl Store {
         registry: &Registry,
     ) -> Result<Self, StoreError> {
         let owned = check_owned(owned, identity)?;
-        if let Some(what) = options.compaction.check(options.block_window) {
+        if let Some(what) = options.check() {
             return Err(StoreError::Options { what });
         }
         let context = ShardContext {
@@ -133,7 +133,7 @@ impl Store {
         &self.identity
     }
 
-    fn shard(&self, partition: PartitionId) -> Option<&Arc<Shared>> {
+    pub(crate) fn shard(&self, partition: PartitionId) -> Option<&Arc<Shared>> {
         let at = self
             .shared
             .binary_search_by_key(&partition, |s| s.partition);

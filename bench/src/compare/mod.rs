@@ -4,7 +4,7 @@
 //! time is taken from the start of the load until the server has come to rest, so that work put
 //! off is counted too.
 
-mod round;
+pub mod round;
 pub mod server;
 mod table;
 

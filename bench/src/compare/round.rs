@@ -125,7 +125,7 @@ pub fn run(mut server: Server, plan: &Plan, deadline: Duration) -> Result<Round>
 }
 
 /// The CPU time when the server was at rest.
-fn wait_for_rest(pid: u32) -> Result<f64> {
+pub fn wait_for_rest(pid: u32) -> Result<f64> {
     let deadline = Instant::now() + REST_TIMEOUT;
     let mut before = process::cpu_seconds(pid)?;
     loop {
@@ -165,12 +165,13 @@ impl Marker {
 }
 
 /// Asks a server.
-struct Probe {
+pub struct Probe {
     client: Client,
 }
 
 impl Probe {
-    fn new(url: &str) -> Result<Self> {
+    /// Of the server at this address.
+    pub fn new(url: &str) -> Result<Self> {
         Ok(Self {
             client: Client::new(url)?,
         })
@@ -224,7 +225,7 @@ impl Probe {
     }
 
     /// Waits until every sample of the load is counted.
-    fn wait_for_load(&mut self, server: &mut Server, check: &Check, end_ms: i64) -> Result<()> {
+    pub fn wait_for_load(&mut self, server: &mut Server, check: &Check, end_ms: i64) -> Result<()> {
         let Check {
             metric,
             samples,

@@ -14,7 +14,7 @@ use crate::traits::Durability;
 
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// Bytes that a record's own headers may add to a batch.
-const RECORD_OVERHEAD_BYTES: usize = 1024;
+pub(super) const RECORD_OVERHEAD_BYTES: usize = 1024;
 
 /// A topic as it should be created.
 #[derive(Clone, Debug)]
@@ -90,7 +90,7 @@ impl fmt::Display for Shortfall {
     }
 }
 
-fn shortfall(
+pub(super) fn shortfall(
     setting: &'static str,
     found: impl fmt::Display,
     needed: impl fmt::Display,
@@ -200,6 +200,32 @@ impl TopicReport {
         found
     }
 
+    /// Whether it can be a control topic: one partition, compacted, and no less durable than asked.
+    pub(super) fn check_control(&self, options: &KafkaOptions) -> Result<(), KafkaError> {
+        let mut shortfalls = Vec::new();
+        if self.partitions != 1 {
+            shortfalls.push(shortfall("partition count", self.partitions, 1));
+        }
+        if self.cleanup_policy != "compact" {
+            let found = &self.cleanup_policy;
+            shortfalls.push(shortfall("cleanup.policy", found, "compact"));
+        }
+        if self.durability() < options.minimum_durability {
+            shortfalls.extend(self.short_of(options.minimum_durability));
+        }
+        self.unless_short(shortfalls)
+    }
+
+    fn unless_short(&self, shortfalls: Vec<Shortfall>) -> Result<(), KafkaError> {
+        if shortfalls.is_empty() {
+            return Ok(());
+        }
+        Err(KafkaError::Unfit {
+            topic: self.topic.clone(),
+            shortfalls,
+        })
+    }
+
     pub(super) fn check(&self, options: &KafkaOptions) -> Result<(), KafkaError> {
         let mut shortfalls = Vec::new();
         if let Some(wanted) = options
@@ -223,13 +249,7 @@ impl TopicReport {
         if self.durability() < options.minimum_durability {
             shortfalls.extend(self.short_of(options.minimum_durability));
         }
-        if shortfalls.is_empty() {
-            return Ok(());
-        }
-        Err(KafkaError::Unfit {
-            topic: self.topic.clone(),
-            shortfalls,
-        })
+        self.unless_short(shortfalls)
     }
 }
 
@@ -318,30 +338,70 @@ pub(super) fn inspect(options: &KafkaOptions) -> Result<TopicReport, KafkaError>
 }
 
 pub(super) fn create(options: &KafkaOptions, spec: &TopicSpec) -> Result<(), KafkaError> {
+    let own = [
+        ("cleanup.policy", "delete".to_owned()),
+        ("retention.ms", spec.retention.as_millis().to_string()),
+        (
+            "max.message.bytes",
+            (options.max_batch_bytes + (100 << 10)).to_string(),
+        ),
+    ];
+    create_with(options, spec, spec.partitions, &own)
+}
+
+/// Creates the control topic beside a topic that is like `spec`.
+pub(super) fn create_control(options: &KafkaOptions, spec: &TopicSpec) -> Result<(), KafkaError> {
+    // The brokers' times tell how old an announcement is, so they must be of one kind of clock.
+    let own = [
+        ("cleanup.policy", "compact".to_owned()),
+        ("message.timestamp.type", "LogAppendTime".to_owned()),
+    ];
+    create_with(options, spec, 1, &own)
+}
+
+/// Creates a topic with so many partitions, as durable as `spec` says.
+fn create_with(
+    options: &KafkaOptions,
+    spec: &TopicSpec,
+    partitions: u32,
+    own: &[(&str, String)],
+) -> Result<(), KafkaError> {
+    let mut wanted = vec![
+        (
+            "min.insync.replicas",
+            spec.min_insync_replicas().to_string(),
+        ),
+        ("unclean.leader.election.enable", "false".to_owned()),
+    ];
+    wanted.extend(own.iter().cloned());
+    if let Some(count) = spec.flush_messages() {
+        wanted.push(("flush.messages", count.to_string()));
+    }
+    create_as(options, partitions, spec.replication, &wanted)
+}
+
+/// Creates the topic of the options with these settings of its own.
+pub(super) fn create_as(
+    options: &KafkaOptions,
+    partitions: u32,
+    replication: u32,
+    wanted: &[(&str, String)],
+) -> Result<(), KafkaError> {
     let admin = admin(options)?;
-    let retention_ms = spec.retention.as_millis().to_string();
-    let max_bytes = (options.max_batch_bytes + (100 << 10)).to_string();
-    let min_insync = spec.min_insync_replicas().to_string();
-    let flush = spec.flush_messages().map(|count| count.to_string());
     let doing = "creating the topic";
     let too_many = |reason: &str| KafkaError::Refused {
         doing,
         reason: reason.to_owned(),
     };
-    let partitions = i32::try_from(spec.partitions).map_err(|_| too_many("too many partitions"))?;
-    let replication = i32::try_from(spec.replication).map_err(|_| too_many("too many replicas"))?;
+    let partitions = i32::try_from(partitions).map_err(|_| too_many("too many partitions"))?;
+    let replication = i32::try_from(replication).map_err(|_| too_many("too many replicas"))?;
     let mut topic = NewTopic::new(
         &options.topic,
         partitions,
         TopicReplication::Fixed(replication),
-    )
-    .set("cleanup.policy", "delete")
-    .set("min.insync.replicas", &min_insync)
-    .set("unclean.leader.election.enable", "false")
-    .set("retention.ms", &retention_ms)
-    .set("max.message.bytes", &max_bytes);
-    if let Some(count) = &flush {
-        topic = topic.set("flush.messages", count);
+    );
+    for (name, value) in wanted {
+        topic = topic.set(name, value);
     }
     let admin_options = AdminOptions::new()
         .request_timeout(Some(TIMEOUT))

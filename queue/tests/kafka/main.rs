@@ -4,5 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod cluster;
+mod control;
 mod produce_and_consume;
 mod topic;

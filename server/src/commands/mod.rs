@@ -1,5 +1,6 @@
 //! What the program does beside serving.
 
+mod api;
 pub mod diff;
 pub mod dlq;
 pub mod inspect;

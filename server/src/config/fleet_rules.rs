@@ -1,5 +1,9 @@
 //! The rules of running in several processes: roles, the queue between them, who owns what.
 
+use std::time::Duration;
+
+use millrace_queue::is_address;
+
 use super::error::{ConfigError, Origin};
 use super::kind::{Bytes, QueueBackend, Roles};
 use super::load::Config;
@@ -11,6 +15,13 @@ const MIN_BATCH_BYTES: u64 = 64 << 10;
 /// Above, one batch would hold up a partition for too long.
 const MAX_BATCH_BYTES: u64 = 64 << 20;
 
+/// Between two announcements: shorter ones would fill the topic, longer ones find nobody.
+const ANNOUNCE_INTERVAL: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(150);
+
+/// The longest name whose control topic Kafka still takes: 249 without `.control`.
+const TOPIC_NAME_MAX: usize = 241;
+
 /// Checks the settings of roles, Kafka and the cluster.
 ///
 /// # Errors
@@ -19,8 +30,9 @@ const MAX_BATCH_BYTES: u64 = 64 << 20;
 pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     no_secret_from_a_flag(config)?;
     match config.queue.backend {
-        QueueBackend::Embedded => check_embedded(config)?,
-        QueueBackend::Kafka => check_kafka(config)?,
+        QueueBackend::Embedded if config.needs_queue() => check_embedded(config)?,
+        QueueBackend::Kafka if needs_brokers(config) => check_kafka(config)?,
+        QueueBackend::Embedded | QueueBackend::Kafka => {}
     }
     let cluster = &config.cluster;
     if cluster.nodes == 0 {
@@ -33,15 +45,20 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         );
         return Err(broken(config, "cluster.ordinal", reason));
     }
-    for store in &config.fleet.stores {
-        if store.rsplit_once(':').is_none_or(|(host, port)| {
-            host.is_empty() || host.contains('/') || port.parse::<u16>().is_err()
-        }) {
-            let reason = format!("{store:?} is no address: host:port is needed");
-            return Err(broken(config, "fleet.stores", reason));
-        }
+    if !ANNOUNCE_INTERVAL.contains(&cluster.announce_interval) {
+        let reason = "must be from 100ms to 2m30s".to_owned();
+        return Err(broken(config, "cluster.announce_interval", reason));
+    }
+    if let Some(store) = config.fleet.stores.iter().find(|store| !is_address(store)) {
+        let reason = format!("{store:?} is no address: host:port is needed");
+        return Err(broken(config, "fleet.stores", reason));
     }
     check_query(config)
+}
+
+/// Whether a process of this configuration talks to brokers: for its queue, or to find stores.
+fn needs_brokers(config: &Config) -> bool {
+    config.needs_queue() || config.fleet.stores.is_empty()
 }
 
 /// Every user of the machine can see the flags of a process.
@@ -98,8 +115,9 @@ fn check_kafka(config: &Config) -> Result<(), ConfigError> {
             "queue.backend=kafka needs the address of a broker, such as 127.0.0.1:9092",
         );
     }
-    if kafka.topic.is_empty() || kafka.topic.len() > 249 {
-        return fail("queue.kafka.topic", "must have 1 to 249 letters");
+    if kafka.topic.is_empty() || kafka.topic.len() > TOPIC_NAME_MAX {
+        let reason = format!("must have 1 to {TOPIC_NAME_MAX} letters");
+        return fail("queue.kafka.topic", &reason);
     }
     if kafka.group.is_empty() {
         return fail("queue.kafka.group", "must not be empty");
@@ -182,17 +200,12 @@ fn check_security(config: &Config) -> Result<(), ConfigError> {
 
 /// A query process must find all partitions.
 fn check_query(config: &Config) -> Result<(), ConfigError> {
-    let roles = config.top.roles;
-    let all_here = roles.store && config.cluster.nodes == 1;
-    if roles.query && !all_here && config.fleet.stores.is_empty() {
-        let reason = if roles.store {
-            "this store has only the partitions of its ordinal: queries need the addresses of all \
-             stores in fleet.stores"
-        } else {
-            "queries need stores: name their addresses in fleet.stores, or run the role store as \
-             well"
-        };
-        return Err(broken(config, "roles", reason.to_owned()));
+    let embedded = config.queue.backend == QueueBackend::Embedded;
+    if config.queries_fleet() && config.fleet.stores.is_empty() && embedded {
+        let reason = "queries need stores: name their addresses in fleet.stores, or take \
+                      queue.backend=kafka, where stores announce themselves"
+            .to_owned();
+        return Err(broken(config, "roles", reason));
     }
     Ok(())
 }
@@ -228,6 +241,11 @@ mod tests {
                 &["cluster.nodes=2"],
                 "the embedded queue feeds the one store",
             ),
+            (&["roles=query"], "name their addresses in fleet.stores"),
+            (&["roles=query", "fleet.stores=s:1"], "fine"),
+            (&["roles=query", "fleet.stores=s"], "\"s\" is no address"),
+            (&["cluster.advertise=s"], "\"s\" is no address"),
+            (&["cluster.announce_interval=1h"], "must be from 100ms"),
             #[cfg(not(feature = "kafka"))]
             (&[KAFKA, BROKERS], "was built without Kafka"),
         ];
@@ -235,22 +253,10 @@ mod tests {
             (&[KAFKA], "needs the address of a broker"),
             (&[KAFKA, BROKERS], "fine"),
             (&[KAFKA, BROKERS, "roles=ingest"], "fine"),
-            (
-                &[KAFKA, BROKERS, "roles=query"],
-                "name their addresses in fleet.stores",
-            ),
-            (
-                &[KAFKA, BROKERS, "roles=query", "fleet.stores=s:1,t:2"],
-                "fine",
-            ),
-            (
-                &[KAFKA, BROKERS, "roles=query", "fleet.stores=s"],
-                "\"s\" is no address",
-            ),
-            (
-                &[KAFKA, BROKERS, "cluster.nodes=2"],
-                "only the partitions of its ordinal",
-            ),
+            (&[KAFKA, BROKERS, "roles=query"], "fine"),
+            (&[KAFKA, "roles=query"], "needs the address of a broker"),
+            (&[KAFKA, "roles=query", "fleet.stores=s:1,t:2"], "fine"),
+            (&[KAFKA, BROKERS, "cluster.nodes=2"], "fine"),
             (&[KAFKA, BROKERS, "cluster.nodes=2", "roles=store"], "fine"),
             (
                 &[KAFKA, BROKERS, "cluster.nodes=2", "cluster.ordinal=2"],

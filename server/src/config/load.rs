@@ -53,6 +53,20 @@ impl Config {
         &self.ignored
     }
 
+    /// Whether a part of this process reads or writes the queue. A process with only the role
+    /// `query` does not.
+    #[must_use]
+    pub fn needs_queue(&self) -> bool {
+        self.top.roles.ingest || self.top.roles.store
+    }
+
+    /// Whether queries are answered by the stores of other processes.
+    #[must_use]
+    pub fn queries_fleet(&self) -> bool {
+        let roles = self.top.roles;
+        roles.query && !(roles.store && self.cluster.nodes == 1)
+    }
+
     /// All settings.
     #[must_use]
     pub fn parsed(&self) -> &Parsed {

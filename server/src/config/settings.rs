@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::kind::{
-    AutoCount, Bytes, DeltaSetting, DurabilitySetting, Kind, LogFilter, LogFormat, Properties,
-    QueueBackend, Raw, Roles, Secret, SecurityProtocol, StringFieldsSetting,
+    Advertise, AutoCount, Bytes, DeltaSetting, DurabilitySetting, Kind, LogFilter, LogFormat,
+    Properties, QueueBackend, Raw, Roles, Secret, SecurityProtocol, StringFieldsSetting,
     TranslationStrategySetting, WalSyncSetting,
 };
 
@@ -146,7 +146,8 @@ settings! {
         idle_timeout: Duration = "60s";
         /// On SIGTERM, requests in flight get this long to end.
         shutdown_timeout: Duration = "20s";
-        /// Whether `/api/v1/admin` answers: deletes, and what retention would do.
+        /// Whether `/api/v1/admin`, `/api/v1/dlq` and `/api/v1/queue/replay` answer: deletes, what
+        /// retention would do, dead letters, replays into the live store.
         admin_api: bool = "false";
     }
 
@@ -298,12 +299,18 @@ settings! {
         nodes: u32 = "1";
         /// This replica's name for people. `none` takes host and port.
         replica: Option<String> = "none";
+        /// The address, `host:port`, at which query processes reach this store, which it announces in
+        /// `<topic>.control`. `auto`: the address that it listens on, where that is one and not all
+        /// of the machine's. `none` announces nothing.
+        advertise: Advertise = "auto";
+        /// Time between two announcements. A store that is silent for 3.5 times as long is forgotten.
+        announce_interval: Duration = "10s";
     }
 
     /// How queries find stores in other processes.
     fleet: Fleet ["fleet."] {
         /// Addresses of stores, `host:port` each, for a query process whose own store has not all
-        /// partitions.
+        /// partitions. Empty: those that announce themselves in `<topic>.control`.
         stores: Vec<String> = "";
         /// Time between two looks at each store: whether it answers, and how far it is.
         poll_interval: Duration = "500ms";
@@ -342,6 +349,9 @@ settings! {
         dead_letters_max: usize = "100";
         /// Length of time that one block covers.
         block_window: Duration = "2h";
+        /// Widths of the buckets of time for which blocks keep count, sum, lowest, highest, first, last
+        /// and increase of each series. A multiple of another one costs nothing. Empty for none.
+        rollups: Vec<Duration> = "5m,1h";
         /// Whether small and overlapping blocks are merged into larger ones.
         compaction: bool = "true";
         /// Bytes that merging writes in a second at most; 0 stands for no bound.
@@ -352,8 +362,13 @@ settings! {
 
     /// What the store keeps for how long. Nothing goes unless it is set.
     retention: Retention ["store.retention."] {
-        /// Samples older than this go, block by block. `none` keeps them.
+        /// Samples older than this go, block by block, and their rollups. `none` keeps them.
         age: Option<Duration> = "none";
+        /// Samples older than this go, block by block, and their rollups stay: of each bucket a query
+        /// then sees the last sample. `none` keeps the samples as long as the rollups.
+        samples_age: Option<Duration> = "none";
+        /// Rollups older than this go, but for those of the widest buckets. Not before the samples.
+        fine_rollups_age: Option<Duration> = "none";
         /// Bytes of blocks kept; beyond, the oldest go. `none` keeps them.
         bytes: Option<Bytes> = "none";
         /// File with other ages by tenant and label: an array of tables `rule` with `tenant`,

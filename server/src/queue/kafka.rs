@@ -2,23 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use millrace_log::fs::{Fs, read_all};
 use millrace_model::{PartitionId, ShardKey, TimestampMs};
 use millrace_queue::kafka::{
-    ClientSettings, KafkaBounds, KafkaError, KafkaMetrics, KafkaOptions, KafkaQueue, TopicReport,
+    ClientSettings, ControlFollower, ControlTopic, KafkaBounds, KafkaError, KafkaLetters,
+    KafkaMetrics, KafkaOptions, KafkaQueue, Mismatch, TopicReport, control_topic,
 };
 use millrace_queue::{Consumer, Durability, Producer, QueueIdentity, RecordSource};
+use millrace_store::Store;
 use parking_lot::Mutex;
 use tracing::{info, warn};
 
-use super::{Bounds, DurabilityReport, Queue, Short, TopicFacts};
+use super::{Bounds, DurabilityReport, LettersFacts, Queue, Short, TopicFacts};
 use crate::app::{App, Stage};
 use crate::config::kind::{DurabilitySetting, Properties, Secret};
 use crate::config::{Config, ConfigError, broken};
 use crate::failure::Failure;
+use crate::letters::{ForwardMetrics, Forwarder, Letters, Standing, TopicLetters};
 
 /// Between two tries to reach the brokers.
 const RETRY: Duration = Duration::from_secs(1);
@@ -27,7 +30,7 @@ const RETRY: Duration = Duration::from_secs(1);
 const NEWS_OF_A_TOPIC: Duration = Duration::from_secs(10);
 
 /// How long to wait for the answer to where a partition ends.
-const BOUNDS_TIMEOUT: Duration = Duration::from_secs(5);
+pub const BOUNDS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Files of secrets and properties are small; a path to something else is told early.
 const MAX_FILE_BYTES: u64 = 64 << 10;
@@ -121,6 +124,66 @@ pub fn options(fs: &dyn Fs, config: &Config) -> Result<KafkaOptions, Failure> {
     Ok(options)
 }
 
+/// What queue a topic is, as it was found, in a process with these options.
+#[must_use]
+pub fn identity(report: &TopicReport, options: &KafkaOptions) -> QueueIdentity {
+    QueueIdentity {
+        id: report.topic_id,
+        partitions: report.partitions,
+        shard_key: options.shard_key.clone(),
+    }
+}
+
+/// A number that no other process draws.
+///
+/// # Errors
+///
+/// If the system gives none.
+pub fn claimant(fs: &dyn Fs) -> Result<u128, Failure> {
+    fs.unique_id().map_err(|source| Failure::System {
+        what: "the system's random numbers cannot be read",
+        source,
+    })
+}
+
+/// Asks brokers until they answer, and tells `/-/ready` meanwhile what is waited for.
+fn waiting<T>(app: &App, mut ask: impl FnMut() -> Result<T, KafkaError>) -> Result<T, Failure> {
+    let begun = app.clock.monotonic();
+    loop {
+        let error = match ask() {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let waited = app.clock.monotonic().saturating_sub(begun);
+        let new_topic = matches!(error, KafkaError::NoTopic { .. }) && waited < NEWS_OF_A_TOPIC;
+        if !error.is_temporary() && !new_topic {
+            return Err(Failure::Refused(error.to_string()));
+        }
+        let detail = format!("{error}; asking again");
+        if app.stage() != (Stage::OpeningQueue, detail.clone()) {
+            warn!(%error, "waiting for the queue");
+        }
+        app.enter(Stage::OpeningQueue, detail);
+        std::thread::park_timeout(RETRY);
+    }
+}
+
+/// Waits for the brokers, reads what stores have announced, and follows it from then on.
+///
+/// # Errors
+///
+/// A control topic that is not there or not as it must be, or settings that cannot be used.
+pub fn follow(app: &App, fs: &dyn Fs, config: &Config) -> Result<ControlFollower, Failure> {
+    let options = options(fs, config)?;
+    let follower = waiting(app, || ControlTopic::open(&options)?.follow())?;
+    info!(
+        topic = control_topic(&options.topic),
+        stores = follower.announced().len(),
+        "stores are found by their announcements"
+    );
+    Ok(follower)
+}
+
 /// A secret by value, or the content of its file without its last line end.
 fn secret(
     fs: &dyn Fs,
@@ -165,27 +228,26 @@ fn properties(text: &str) -> Result<Vec<(String, String)>, String> {
         .collect()
 }
 
-/// Waits for the brokers, and opens the topic if it gives what is asked.
+/// Waits for the brokers, and opens the topic if it gives what is asked and is the queue that this
+/// pipeline works with.
 pub(super) fn open(app: &App, fs: &dyn Fs, config: &Config) -> Result<Arc<dyn Queue>, Failure> {
     let options = options(fs, config)?;
-    let begun = app.clock.monotonic();
-    let queue = loop {
-        let error = match KafkaQueue::open(options.clone()) {
-            Ok(queue) => break queue,
-            Err(error) => error,
-        };
-        let waited = app.clock.monotonic().saturating_sub(begun);
-        let new_topic = matches!(error, KafkaError::NoTopic { .. }) && waited < NEWS_OF_A_TOPIC;
-        if !error.is_temporary() && !new_topic {
-            return Err(Failure::Refused(error.to_string()));
+    let claimant = claimant(fs)?;
+    let queue = waiting(app, || {
+        let queue = KafkaQueue::open(options.clone())?;
+        let claimed = ControlTopic::open(&options)?.claim(queue.identity(), claimant);
+        match claimed {
+            // A store keeps what it has read: its shards find that out themselves, and stop.
+            Err(KafkaError::NotTheQueue {
+                mismatch: mismatch @ Mismatch::Recreated { .. },
+                topic,
+            }) if !config.top.roles.ingest => {
+                warn!(topic, %mismatch, "the topic is not the queue that the stores have read");
+                Ok(queue)
+            }
+            claimed => claimed.map(|()| queue),
         }
-        let detail = format!("{error}; asking again");
-        if app.stage() != (Stage::OpeningQueue, detail.clone()) {
-            warn!(%error, "waiting for the queue");
-        }
-        app.enter(Stage::OpeningQueue, detail);
-        std::thread::park_timeout(RETRY);
-    };
+    })?;
     let report = queue.report();
     info!(
         topic = report.topic,
@@ -202,16 +264,33 @@ pub(super) fn open(app: &App, fs: &dyn Fs, config: &Config) -> Result<Arc<dyn Qu
         minimum = options.minimum_durability.as_str(),
         "the topic was checked: this is what it gives"
     );
+    let letters_problem = letters_problem(&options);
+    if let Some(problem) = &letters_problem {
+        warn!(
+            problem,
+            "dead letters will stay in the stores' directories until their topic takes them"
+        );
+    }
     let unusable = |error: KafkaError| Failure::Refused(error.to_string());
     let metrics = KafkaMetrics::register(&app.registry)
         .map_err(|error| Failure::Data(format!("metrics: {error}")))?;
     Ok(Arc::new(Kafka {
         watcher: KafkaBounds::start(&options).map_err(unusable)?,
         report: Mutex::new(report.clone()),
+        appends: Mutex::default(),
+        letters: Arc::new(TopicLetters::new(options.clone())),
+        letters_problem: Mutex::new(letters_problem),
+        forwarder: Mutex::new(None),
         queue,
         options,
         metrics,
     }))
+}
+
+/// What keeps the topic of the dead letters from taking some.
+fn letters_problem(options: &KafkaOptions) -> Option<String> {
+    let opened = KafkaLetters::open(options);
+    opened.err().map(|error| error.to_string())
 }
 
 #[derive(Debug)]
@@ -222,6 +301,13 @@ struct Kafka {
     metrics: KafkaMetrics,
     /// As it was found when it was last looked at.
     report: Mutex<TopicReport>,
+    /// The producer of this process, if it has one.
+    appends: Mutex<Option<Weak<dyn Producer>>>,
+    letters: Arc<TopicLetters>,
+    /// The same, of the letters' topic.
+    letters_problem: Mutex<Option<String>>,
+    /// Runs where there is a store.
+    forwarder: Mutex<Option<Forwarder>>,
 }
 
 impl Queue for Kafka {
@@ -230,9 +316,13 @@ impl Queue for Kafka {
     }
 
     fn producer(&self) -> Result<Arc<dyn Producer>, Failure> {
-        self.queue
+        let producer = self
+            .queue
             .producer_with(Some(self.metrics.clone()))
-            .map_err(|error| Failure::Refused(error.to_string()))
+            .map_err(|error| Failure::Refused(error.to_string()))?;
+        // Whoever appends decides when it ends.
+        *self.appends.lock() = Some(Arc::downgrade(&producer));
+        Ok(producer)
     }
 
     fn reader(&self, partition: PartitionId) -> Result<Box<dyn Consumer>, Failure> {
@@ -266,7 +356,17 @@ impl Queue for Kafka {
     }
 
     fn durability(&self) -> DurabilityReport {
-        report(&self.report.lock(), self.options.minimum_durability)
+        let mut told = report(&self.report.lock(), self.options.minimum_durability);
+        told.dead_letters = Some(LettersFacts {
+            topic: KafkaLetters::topic_of(&self.options.topic),
+            problem: self.letters_problem.lock().clone(),
+        });
+        told
+    }
+
+    fn trouble(&self) -> Option<String> {
+        let producer = self.appends.lock().as_ref().and_then(Weak::upgrade);
+        producer.and_then(|producer| producer.trouble())
     }
 
     fn look_again(&self) -> Result<(), String> {
@@ -288,6 +388,8 @@ impl Queue for Kafka {
             );
         }
         *report = found;
+        drop(report);
+        *self.letters_problem.lock() = letters_problem(&self.options);
         Ok(())
     }
 
@@ -296,14 +398,34 @@ impl Queue for Kafka {
         Ok(())
     }
 
+    fn letters(&self) -> Option<Arc<dyn Letters>> {
+        Some(Arc::clone(&self.letters) as Arc<dyn Letters>)
+    }
+
+    fn forward_letters(&self, store: &Store, app: &App) -> Result<(), Failure> {
+        let metrics = ForwardMetrics::register(&app.registry)
+            .map_err(|error| Failure::Data(format!("metrics: {error}")))?;
+        let (boxes, topic) = (store.dead_letters(), Arc::clone(&self.letters));
+        let forwarder = Forwarder::start(boxes, topic, app.clock.clone(), metrics)?;
+        *self.forwarder.lock() = Some(forwarder);
+        Ok(())
+    }
+
+    fn letters_standing(&self) -> Standing {
+        let forwarder = self.forwarder.lock();
+        forwarder
+            .as_ref()
+            .map_or_else(Standing::default, Forwarder::standing)
+    }
+
     fn close(&self) {
         // Producer and consumers end when they are dropped.
+        drop(self.forwarder.lock().take());
     }
 }
 
 /// A topic's report, as it is told to others.
-#[must_use]
-pub fn report(found: &TopicReport, minimum: Durability) -> DurabilityReport {
+fn report(found: &TopicReport, minimum: Durability) -> DurabilityReport {
     let level = found.durability();
     let above = [Durability::Disk, Durability::Replicated];
     let short = above.into_iter().filter(|of| *of > level).flat_map(|of| {
@@ -334,5 +456,6 @@ pub fn report(found: &TopicReport, minimum: Durability) -> DurabilityReport {
             cleanup_policy: found.cleanup_policy.clone(),
             flush_messages: found.flush_messages,
         }),
+        dead_letters: None,
     }
 }

@@ -9,6 +9,7 @@
 mod api;
 mod bad_input;
 mod configuration;
+mod dead_letters;
 mod dependencies;
 #[cfg(feature = "kafka")]
 mod kafka;
@@ -19,5 +20,6 @@ mod readers;
 mod readme;
 mod replay;
 mod repository;
+mod resume;
 mod support;
 mod verify;

@@ -17,8 +17,8 @@ use millrace_model::{Labels, SeriesHasher, SeriesId, TimeRange};
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 
-use super::ChunkEntry;
 use super::series::{SeriesPage, Symbols};
+use super::{ChunkEntry, RollupEntry};
 
 /// Parts with a lock each, so that threads seldom wait for one another.
 const PARTS: usize = 16;
@@ -146,6 +146,8 @@ struct SetEntry {
     /// Where its pairs and chunks end; they begin where those of the one before end.
     pairs_end: usize,
     chunks_end: usize,
+    /// The finest rollup, of a series without chunks.
+    finest: Option<Box<RollupEntry>>,
     id: OnceLock<SeriesId>,
     labels: OnceLock<Labels>,
 }
@@ -173,6 +175,11 @@ impl SeriesSet {
             range: page.range(),
             pairs_end: self.pairs.len(),
             chunks_end: self.chunks.len(),
+            finest: page
+                .chunks()
+                .is_empty()
+                .then(|| page.finest().map(Box::new))
+                .flatten(),
             id: OnceLock::new(),
             labels: OnceLock::new(),
         });
@@ -190,6 +197,7 @@ impl SeriesSet {
             + self.series.capacity() * (size_of::<SetEntry>() + 2 * size_of::<usize>())
             + self.pairs.capacity() * size_of::<u32>()
             + self.chunks.capacity() * size_of::<ChunkEntry>()
+            + self.series.iter().filter(|s| s.finest.is_some()).count() * size_of::<RollupEntry>()
             + label_bytes;
         self
     }
@@ -204,6 +212,11 @@ impl SeriesSet {
         let before = at.checked_sub(1).map(|before| &self.series[before]);
         let start = before.map_or(0, |before| before.chunks_end);
         &self.chunks[start..self.series[at].chunks_end]
+    }
+
+    /// Its finest rollup, if it has no chunks.
+    pub(super) fn finest(&self, at: usize) -> Option<&RollupEntry> {
+        self.series[at].finest.as_deref()
     }
 
     /// Whether it may have samples, or had some, in `range`.

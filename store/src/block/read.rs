@@ -8,7 +8,9 @@ use millrace_model::TimeRange;
 use super::columns::{self, SAMPLES_MAX};
 use super::rollup::{RollupColumns, decode_times, decode_values};
 use super::times::TimesEntry;
-use super::{BlockError, BlockReader, ChunkEntry, Codec, SERIES_PER_PAGE, Section, SeriesPlace};
+use super::{
+    BlockError, BlockReader, ChunkEntry, Codec, RollupEntry, SERIES_PER_PAGE, Section, SeriesPlace,
+};
 use crate::planted::CHUNK_UNVERIFIED;
 
 impl BlockReader {
@@ -39,7 +41,11 @@ impl BlockReader {
         values: &mut Vec<f64>,
     ) -> Result<u64, BlockError> {
         let set = self.series_set(number / SERIES_PER_PAGE)?;
-        let chunks = set.chunks((number % SERIES_PER_PAGE) as usize);
+        let at = (number % SERIES_PER_PAGE) as usize;
+        if self.footer.without_samples {
+            return self.read_lasts_of(set.finest(at), range, timestamps, values);
+        }
+        let chunks = set.chunks(at);
         self.read_chunks(chunks, range, timestamps, values)
     }
 
@@ -111,6 +117,55 @@ impl BlockReader {
         Ok(())
     }
 
+    /// Appends what is left of a series whose samples are gone: of each bucket of the finest stored
+    /// resolution the last sample, where that is in `range`. It is as it was sent, timestamp and
+    /// value. Of a series that was stale at the end of a bucket it is the last one before.
+    ///
+    /// # Errors
+    ///
+    /// Of the file system; damage in what is read. The columns are then of no use.
+    pub fn read_lasts(
+        &self,
+        place: &SeriesPlace,
+        range: TimeRange,
+        timestamps: &mut Vec<i64>,
+        values: &mut Vec<f64>,
+    ) -> Result<(), BlockError> {
+        let finest = place.rollups.first();
+        self.read_lasts_of(finest, range, timestamps, values)
+            .map(drop)
+    }
+
+    /// The bytes of rollups that were read.
+    fn read_lasts_of(
+        &self,
+        finest: Option<&RollupEntry>,
+        range: TimeRange,
+        timestamps: &mut Vec<i64>,
+        values: &mut Vec<f64>,
+    ) -> Result<u64, BlockError> {
+        let columns = self.rollup_of(finest, 0)?;
+        let from = columns.last_times.partition_point(|&t| t < range.start.0);
+        let to = columns.last_times.partition_point(|&t| t <= range.end.0);
+        if from < to {
+            timestamps.extend_from_slice(&columns.last_times[from..to]);
+            values.extend_from_slice(&columns.lasts[from..to]);
+        }
+        Ok(finest.map_or(0, |entry| u64::from(entry.bytes)))
+    }
+
+    /// Whether the samples themselves are not there any more, but only their rollups.
+    #[must_use]
+    pub fn without_samples(&self) -> bool {
+        self.footer.without_samples
+    }
+
+    /// The resolutions whose rollups are stored, in ms, the finest first.
+    #[must_use]
+    pub fn resolutions(&self) -> &[i64] {
+        self.footer.resolutions()
+    }
+
     /// Whether [`read_rollup`](Self::read_rollup) can answer in a resolution.
     #[must_use]
     pub fn has_rollup(&self, resolution_ms: i64) -> bool {
@@ -124,8 +179,17 @@ impl BlockReader {
         place: &SeriesPlace,
         at: usize,
     ) -> Result<RollupColumns, BlockError> {
+        self.rollup_of(place.rollups.get(at), at)
+    }
+
+    /// The same, from what the page says of it.
+    fn rollup_of(
+        &self,
+        entry: Option<&RollupEntry>,
+        at: usize,
+    ) -> Result<RollupColumns, BlockError> {
         let mut columns = RollupColumns::default();
-        let Some(entry) = place.rollups.get(at) else {
+        let Some(entry) = entry else {
             return Ok(columns);
         };
         let Some(times) = entry.times else {

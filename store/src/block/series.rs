@@ -523,6 +523,11 @@ impl<'a> SeriesPage<'a> {
         TimeRange::new(self.facts.0, self.facts.1)
     }
 
+    /// The rollup of the finest resolution of the series that was moved to, if there is one.
+    pub(super) fn finest(&self) -> Option<RollupEntry> {
+        self.rollups.first().copied()
+    }
+
     /// The chunks of the series that was moved to.
     pub(super) fn chunks(&self) -> &[ChunkEntry] {
         &self.chunks

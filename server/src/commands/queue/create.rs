@@ -1,15 +1,19 @@
-//! `millrace queue create`: the topic, made right or found right.
+//! `millrace queue create`: the topic and its control topic, made right or found right.
 
 use std::time::{Duration, Instant};
 
 use millrace_log::fs::OsFs;
-use millrace_queue::kafka::{KafkaError, KafkaOptions, KafkaQueue, TopicReport, TopicSpec};
+use millrace_queue::Durability;
+use millrace_queue::kafka::{
+    ControlTopic, KafkaError, KafkaLetters, KafkaOptions, KafkaQueue, LettersTopic, Mismatch,
+    TopicReport, TopicSpec, control_topic,
+};
 
 use super::CreateArgs;
 use crate::config::kind::QueueBackend;
 use crate::config::{Config, broken};
 use crate::failure::Failure;
-use crate::queue::kafka::options;
+use crate::queue::kafka::{claimant, identity, options};
 
 /// So long the brokers may take to tell one another of a new topic.
 const NEWS: Duration = Duration::from_secs(30);
@@ -23,6 +27,8 @@ pub(super) fn run(args: &CreateArgs, config: &Config) -> Result<(), Failure> {
     }
     let mut options = options(&OsFs, config)?;
     options.partitions = None;
+    // What is asked for here is compared below; the minimum is for those who use it.
+    options.minimum_durability = Durability::Process;
     let spec = TopicSpec {
         partitions: args.partitions,
         replication: args.replication,
@@ -33,7 +39,8 @@ pub(super) fn run(args: &CreateArgs, config: &Config) -> Result<(), Failure> {
         Ok(report) => (report, false),
         Err(KafkaError::NoTopic { .. }) => {
             KafkaQueue::create_topic(&options, &spec).map_err(failed)?;
-            (news_of(&options).map_err(failed)?, true)
+            let report = until_known(|| KafkaQueue::inspect(&options));
+            (report.map_err(failed)?, true)
         }
         Err(error) => return Err(failed(error)),
     };
@@ -46,19 +53,74 @@ pub(super) fn run(args: &CreateArgs, config: &Config) -> Result<(), Failure> {
             differences.join("; ")
         )));
     }
-    let what = if created {
+    crate::print(&text(&report, made(created)))?;
+    crate::print(&control(&options, &spec, &report, created)?)?;
+    let (name, created) = match KafkaLetters::create(&report, &options) {
+        Ok(LettersTopic::Created(name)) => (name, true),
+        Ok(LettersTopic::There(name)) => (name, false),
+        Err(error @ KafkaError::Unfit { .. }) => {
+            return Err(Failure::Refused(format!(
+                "the topic of the dead letters is not as it must be, and was not changed: {error}"
+            )));
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    if created {
+        until_known(|| KafkaLetters::open(&options)).map_err(failed)?;
+    }
+    crate::print(&format!(
+        "topic {name}, for dead letters, is {}\n",
+        made(created)
+    ))
+}
+
+fn made(created: bool) -> &'static str {
+    if created {
         "created"
     } else {
         "there already, and as asked"
-    };
-    crate::print(&text(&report, what))
+    }
 }
 
-/// What the brokers say of the new topic, once they know it.
-fn news_of(options: &KafkaOptions) -> Result<TopicReport, KafkaError> {
+/// Creates the control topic unless it is there, and writes down what the queue is unless somebody
+/// has. Returns what there is to say of that.
+fn control(
+    options: &KafkaOptions,
+    spec: &TopicSpec,
+    report: &TopicReport,
+    created: bool,
+) -> Result<String, Failure> {
+    let failed = |error: KafkaError| Failure::Client(error.to_string());
+    if let Err(error) = ControlTopic::inspect(options) {
+        if !matches!(error, KafkaError::NoTopic { .. }) {
+            return Err(failed(error));
+        }
+        ControlTopic::create(options, spec).map_err(failed)?;
+    }
+    let mut control = until_known(|| ControlTopic::open(options)).map_err(failed)?;
+    let name = control_topic(&options.topic);
+    match control.claim(&identity(report, options), claimant(&OsFs)?) {
+        Ok(()) => Ok(format!(
+            "topic {name}, for what the queue is and where stores are, says so\n"
+        )),
+        // Whoever creates it knows that the one before is gone; the others must be told.
+        Err(KafkaError::NotTheQueue {
+            mismatch: Mismatch::Recreated { claimed, .. },
+            ..
+        }) if created => Ok(format!(
+            "topic {name} still says that the queue is {claimed}, a topic that was here before: \
+             `millrace queue\nadopt` takes this one in its place (docs/kafka.md, recreated)\n",
+        )),
+        Err(error @ KafkaError::NotTheQueue { .. }) => Err(Failure::Refused(error.to_string())),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// What the brokers say of a new topic, once they know it.
+fn until_known<T>(ask: impl Fn() -> Result<T, KafkaError>) -> Result<T, KafkaError> {
     let deadline = Instant::now() + NEWS;
     loop {
-        match KafkaQueue::inspect(options) {
+        match ask() {
             Err(KafkaError::NoTopic { .. }) if Instant::now() < deadline => {
                 std::thread::park_timeout(RETRY);
             }

@@ -1,6 +1,8 @@
 //! `millrace queue …`: looking after the queue from the command line.
 
 #[cfg(feature = "kafka")]
+mod adopt;
+#[cfg(feature = "kafka")]
 mod create;
 mod lag;
 #[cfg(feature = "kafka")]
@@ -25,11 +27,16 @@ pub struct QueueArgs {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum QueueCommand {
-    /// Create the topic as millrace wants it, or check that it is so
+    /// Create the topic and its control topic as millrace wants them, or check that they are so
     ///
     /// A topic that is there already and is as asked is left as it is; one that differs is not
     /// changed, and the differences are told.
     Create(CreateArgs),
+    /// Take a topic that was deleted and made again as the queue, so that ingest writes to it
+    ///
+    /// `<topic>.control` says which topic the queue is, and ingest refuses another one. This writes
+    /// the topic that is there now in its place. What the stores have of the old one stays.
+    Adopt,
     /// Show where each partition ends and how far stores and the consumer group are behind
     Lag(LagArgs),
     /// Move from the embedded queue to Kafka, without loss or repeat
@@ -98,6 +105,13 @@ pub fn run(args: &QueueArgs, config: &Config) -> Result<(), Failure> {
         QueueCommand::Create(_) => Err(Failure::Client(
             "this millrace was built without Kafka, and an embedded queue is created by the first \
              start"
+                .to_owned(),
+        )),
+        #[cfg(feature = "kafka")]
+        QueueCommand::Adopt => adopt::run(config),
+        #[cfg(not(feature = "kafka"))]
+        QueueCommand::Adopt => Err(Failure::Client(
+            "this millrace was built without Kafka, and an embedded queue is never another one"
                 .to_owned(),
         )),
         #[cfg(feature = "kafka")]

@@ -1,6 +1,8 @@
 //! Which parts of the pipeline a process runs.
 
-use super::{Kind, Raw, quoted};
+use millrace_queue::is_address;
+
+use super::{Kind, Raw, quoted, text};
 
 /// The parts that a process runs: at least one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,9 +75,63 @@ impl Kind for Roles {
     }
 }
 
+/// Which address a store announces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Advertise {
+    /// The one that it listens on.
+    Auto,
+    /// None: whoever asks knows it.
+    Never,
+    /// This one, `host:port`.
+    Address(String),
+}
+
+impl Kind for Advertise {
+    const NAME: &'static str = "host:port, \"auto\" or \"none\"";
+
+    fn read(raw: &Raw) -> Result<Self, String> {
+        match text(raw, "auto")?.as_str() {
+            "auto" => Ok(Self::Auto),
+            "none" => Ok(Self::Never),
+            address if is_address(address) => Ok(Self::Address(address.to_owned())),
+            other => Err(format!(
+                "{other:?} is no address: host:port is needed, or auto, or none"
+            )),
+        }
+    }
+
+    fn to_toml(&self) -> String {
+        quoted(match self {
+            Self::Auto => "auto",
+            Self::Never => "none",
+            Self::Address(address) => address,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_advertised_address_is_one() {
+        for (text, expect) in [
+            ("auto", Ok(Advertise::Auto)),
+            ("none", Ok(Advertise::Never)),
+            ("s:1", Ok(Advertise::Address("s:1".to_owned()))),
+            ("s", Err("\"s\" is no address")),
+        ] {
+            let found = Advertise::read(&Raw::Text(text.to_owned()));
+            match (found, expect) {
+                (Ok(found), Ok(expect)) => {
+                    assert_eq!(found, expect);
+                    assert_eq!(found.to_toml(), quoted(text));
+                }
+                (Err(reason), Err(expect)) => assert!(reason.starts_with(expect), "{reason}"),
+                (found, _) => panic!("{text:?}: {found:?}"),
+            }
+        }
+    }
 
     #[test]
     fn any_set_of_roles_is_read_and_written() {
