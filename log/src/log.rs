@@ -216,6 +216,17 @@ impl Log {
         self.shared.0.read().infos()
     }
 
+    pub(crate) fn fs(&self) -> &dyn Fs {
+        &*self.fs
+    }
+
+    /// The segments with their files, oldest first.
+    pub(crate) fn files(&self) -> Vec<(PathBuf, SegmentInfo)> {
+        let list = self.shared.0.read();
+        let paths = list.segments.iter().map(|s| s.file.path.clone());
+        paths.zip(list.infos()).collect()
+    }
+
     fn refuse_if_poisoned(&self) -> Result<(), LogError> {
         match &self.poison {
             Some(error) => Err(error.clone()),

@@ -11,16 +11,19 @@ mod admin;
 #[cfg(feature = "kafka")]
 mod announce;
 mod app;
+mod append;
 mod banner;
 mod cli;
 mod commands;
 mod companions;
 mod config;
 mod demo;
+mod export;
 mod failure;
 mod fleet;
 mod http;
 mod lag;
+mod letters;
 mod lock;
 mod logging;
 mod open;
@@ -30,9 +33,11 @@ mod process;
 mod query;
 mod queue;
 mod records;
+mod replay;
 mod retention;
 mod routes;
 mod run;
+mod snapshot;
 mod source;
 
 use std::io::Write as _;
@@ -42,7 +47,7 @@ use clap::Parser as _;
 use millrace_log::fs::OsFs;
 
 use crate::cli::{Cli, Command};
-use crate::commands::{diff, inspect, replay, verify};
+use crate::commands::{diff, inspect, verify};
 use crate::failure::Failure;
 
 /// The system's allocator keeps what a burst took for ever; jemalloc gives it back, and is quicker
@@ -71,12 +76,16 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Some(Command::Demo(args)) => demo::run(&args),
         Some(Command::Queue(args)) => commands::queue::run(&args, &configuration(&cli.config)?),
         Some(Command::Dlq(args)) => commands::dlq::run(&args, &configuration(&cli.config)?),
-        Some(Command::Replay(args)) => replay::run(&configuration(&cli.config)?, &args),
+        Some(Command::Replay(args)) => commands::replay::run(&configuration(&cli.config)?, &args),
         Some(Command::Inspect(args)) => inspect::run(&args),
         Some(Command::Verify(args)) => verify::run(&args),
         Some(Command::Diff(args)) => diff::run(&configuration(&cli.config)?, &args),
         Some(Command::Query(args)) => query::run(&args),
         Some(Command::Retention(args)) => commands::retention::run(&args),
+        Some(Command::Backup(args)) => commands::backup::run(&configuration(&cli.config)?, &args),
+        Some(Command::Restore(args)) => commands::restore::run(&args),
+        Some(Command::Export(args)) => commands::export::run(&configuration(&cli.config)?, &args),
+        Some(Command::Import(args)) => commands::import::run(&args),
         Some(Command::Version) => print(concat!("millrace ", env!("CARGO_PKG_VERSION"), "\n")),
     }
 }

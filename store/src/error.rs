@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::backup::BackupProblem;
 use crate::block::BlockError;
 use crate::chunk::ChunkError;
 use millrace_log::LogError;
@@ -144,6 +145,22 @@ pub enum StoreError {
         max: u64,
         /// What is wrong with this one.
         reason: String,
+    },
+    /// Something of a backup, or a directory that a backup or a restore is to fill.
+    #[error("{path:?}: {problem}")]
+    Backup {
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: BackupProblem,
+    },
+    /// The shard's thread did not come to it in time.
+    #[error("partition {partition}: no snapshot within {timeout:?}")]
+    SnapshotTimeout {
+        /// The shard.
+        partition: PartitionId,
+        /// How long was waited.
+        timeout: Duration,
     },
     /// Options that contradict one another.
     #[error("options of the store: {what}")]

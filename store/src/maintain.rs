@@ -16,10 +16,11 @@ use millrace_log::fs::Fs;
 use millrace_model::TimestampMs;
 use parking_lot::Mutex;
 
+use crate::backup::ShardSnapshot;
 use crate::compact::{CompactJob, Pace, PacedFs};
 use crate::error::StoreError;
 use crate::options::StoreOptions;
-use crate::retain::{Decision, RetentionClock, Unexpired, decide, retention_time};
+use crate::retain::{Decision, RetentionClock, RetentionPart, Unexpired, decide, retention_time};
 use crate::shard::{Change, CleanStep, Upkeep};
 
 /// How often it is looked whether there is something to do.
@@ -39,6 +40,14 @@ pub(crate) struct Commit {
     pub(crate) change: Change,
     /// Told when it is durable; closed if the shard has stopped.
     pub(crate) done: Sender<()>,
+}
+
+/// What a shard's thread is asked to do between two polls of the queue.
+#[derive(Debug)]
+pub(crate) enum Errand {
+    Commit(Commit),
+    /// Whether with the WAL, and where the snapshot goes; closed if the shard has stopped.
+    Snapshot(bool, Sender<Result<ShardSnapshot, StoreError>>),
 }
 
 /// What the thread is asked to do at once.
@@ -63,7 +72,7 @@ pub(crate) struct Request {
 #[derive(Debug)]
 pub(crate) struct Tended {
     pub(crate) upkeep: Upkeep,
-    pub(crate) commits: Sender<Commit>,
+    pub(crate) errands: Sender<Errand>,
     pub(crate) failures: u32,
     pub(crate) not_before: Option<Instant>,
 }
@@ -83,10 +92,10 @@ pub(crate) struct Maintainer {
 }
 
 impl Tended {
-    pub(crate) fn new(upkeep: Upkeep, commits: Sender<Commit>) -> Self {
+    pub(crate) fn new(upkeep: Upkeep, errands: Sender<Errand>) -> Self {
         Self {
             upkeep,
-            commits,
+            errands,
             failures: 0,
             not_before: None,
         }
@@ -100,7 +109,7 @@ impl Tended {
             reason: "its thread has ended".to_owned(),
         };
         let (done, committed) = bounded(1);
-        let sent = self.commits.send(Commit { change, done });
+        let sent = self.errands.send(Errand::Commit(Commit { change, done }));
         sent.map_err(|_| stopped())?;
         committed.recv().map_err(|_| stopped())
     }
@@ -255,7 +264,8 @@ impl Maintainer {
             .map(|s| (s.upkeep.shared.partition, s.upkeep.shared.view()))
             .collect();
         if let Some(now) = retention_time(believed, &views) {
-            let decisions = decide(options, &views, now)?;
+            let coarsest = self.options.coarsest_rollup_ms();
+            let decisions = decide(options, &views, now, coarsest)?;
             drop(views);
             for decision in decisions {
                 self.let_go(decision, now, believed)?;
@@ -270,7 +280,11 @@ impl Maintainer {
         now: TimestampMs,
         believed: TimestampMs,
     ) -> Result<(), StoreError> {
-        let Decision { item, live } = decision;
+        let Decision {
+            item,
+            live,
+            thinner,
+        } = decision;
         let of = |s: &&Tended| s.upkeep.shared.partition == item.partition;
         let Some(shard) = self.shards.iter().find(of) else {
             return Ok(());
@@ -278,14 +292,20 @@ impl Maintainer {
         tracing::info!(
             partition = item.partition.0,
             block = %item.block,
-            whole = item.whole,
+            what = item.what.as_str(),
             series = item.series,
             samples = item.samples,
             bytes = item.bytes,
             reason = item.reason.as_str(),
             "retention lets go"
         );
-        if item.whole {
+        if let Some(options) = thinner {
+            let job = shard
+                .upkeep
+                .rewrite_as(&self.fs(shard), &live, None, options);
+            drop(live);
+            shard.run(job)?;
+        } else if item.what == RetentionPart::Block {
             drop(live);
             shard.commit(Change {
                 removed: vec![item.block],

@@ -80,5 +80,17 @@ pub(crate) const COMMIT_BEFORE_SYNC: Bug = Bug("store: group offset committed be
 pub(crate) const REQUEUED_OVERRIDES: Bug = Bug("store: requeued record overrides");
 /// Retention looks at the first sample of a block instead of the last.
 pub(crate) const RETENTION_BY_FIRST: Bug = Bug("store: retention by a block's first sample");
+/// A backup takes of the WAL what was synced before, not what is applied.
+pub(crate) const BACKUP_WAL_UNSYNCED: Bug = Bug("backup: no WAL cut");
+/// A backup takes the blocks and not the WAL, and says that it has all.
+pub(crate) const BACKUP_WITHOUT_WAL: Bug = Bug("backup: WAL left out");
+/// A backup's list is published before what it lists.
+pub(crate) const BACKUP_LIST_FIRST: Bug = Bug("backup: list before files");
+/// A segment that is still written is linked instead of copied.
+pub(crate) const BACKUP_OPEN_SEGMENT_LINKED: Bug = Bug("backup: open segment linked");
+/// A restore fills the directory under its own name.
+pub(crate) const RESTORE_IN_PLACE: Bug = Bug("restore: in place");
+/// A restore does not look at checksums.
+pub(crate) const RESTORE_UNCHECKED: Bug = Bug("restore: nothing verified");
 /// Retention believes any clock.
 pub(crate) const CLOCK_JUMP_BELIEVED: Bug = Bug("store: retention believes a clock that jumped");

@@ -6,7 +6,7 @@ use millrace_model::{MatchOp, Offset};
 
 use super::*;
 use crate::planted::HIGH_WATER_LOST;
-use crate::shard::{Change, Shard};
+use crate::shard::Shard;
 use crate::testing::*;
 
 const HOUR: i64 = 3_600_000;
@@ -40,31 +40,8 @@ fn ten_days() -> (SimFs, Shard) {
 
 fn decided(shard: &Shard, options: &RetentionOptions, now: i64) -> Vec<RetentionItem> {
     let views = [(shard.partition(), shard.shared().view())];
-    let found = decide(options, &views, TimestampMs(now)).unwrap();
+    let found = decide(options, &views, TimestampMs(now), Some(HOUR)).unwrap();
     found.into_iter().map(|d| d.item).collect()
-}
-
-/// Does what retention decides.
-fn retain(shard: &mut Shard, options: &RetentionOptions, now: i64) {
-    let now = TimestampMs(now);
-    let views = [(shard.partition(), shard.shared().view())];
-    let upkeep = shard.upkeep();
-    for decision in decide(options, &views, now).unwrap() {
-        if decision.item.whole {
-            let removed = vec![decision.item.block];
-            shard
-                .commit_change(Change {
-                    removed,
-                    high_water: Some(now),
-                    ..Change::default()
-                })
-                .unwrap();
-        } else {
-            let keep = Arc::new(Unexpired::of(options, &decision.live, now));
-            let job = upkeep.rewrite(&upkeep.context.fs, &decision.live, Some(keep));
-            run_job(shard, job).unwrap();
-        }
-    }
 }
 
 fn old_blocks_go_by_their_last_sample_check() {
@@ -76,9 +53,9 @@ fn old_blocks_go_by_their_last_sample_check() {
     assert!(
         items
             .iter()
-            .all(|i| i.whole && i.samples == 4 && i.bytes > 0)
+            .all(|i| i.what == RetentionPart::Block && i.samples == 4 && i.bytes > 0)
     );
-    retain(&mut shard, &by_age(hours(5 * 24)), now);
+    retain(&mut shard, &by_age(hours(5 * 24)), now).unwrap();
     let left = dump(&shard, &["one", "two"]).unwrap();
     assert_eq!(left.keys().map(|k| k.2).min(), Some(4 * DAY));
 }
@@ -107,11 +84,11 @@ fn rules_by_tenant_and_label_take_their_part_of_a_block() {
     let now = 9 * DAY + HOUR;
     let items = decided(&shard, &options, now);
     assert!(
-        items.iter().all(|i| !i.whole),
+        items.iter().all(|i| i.what != RetentionPart::Block),
         "tenant two keeps all: {items:?}"
     );
     for _ in 0..2 {
-        retain(&mut shard, &options, now);
+        retain(&mut shard, &options, now).unwrap();
         let one = dump(&shard, &["one"]).unwrap();
         let first = |series: &str| {
             let of = one.keys().filter(|k| k.1 == series);
@@ -191,7 +168,7 @@ fn a_clock_that_jumps_is_not_believed_until_it_stays_or_is_confirmed() {
 
 fn the_time_that_was_believed_survives_check() {
     let (fs, mut shard) = ten_days();
-    retain(&mut shard, &by_age(hours(24)), 9 * DAY);
+    retain(&mut shard, &by_age(hours(24)), 9 * DAY).unwrap();
     drop(shard);
     fs.kill();
     let shard = open(Arc::new(fs), options()).unwrap();
@@ -228,3 +205,6 @@ fn a_clock_that_is_always_believed_is_killed() {
 fn a_high_water_mark_that_is_not_kept_is_killed() {
     killed(HIGH_WATER_LOST, the_time_that_was_believed_survives_check);
 }
+
+#[path = "retain_tests/thin.rs"]
+mod thin;

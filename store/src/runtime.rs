@@ -16,14 +16,15 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, unbounded};
-use millrace_model::Offset;
+use millrace_model::{Offset, PartitionId};
 use parking_lot::Mutex;
 
 use millrace_queue::{ConsumeError, Consumer};
 
+use crate::backup::ShardSnapshot;
 use crate::compact::Pace;
 use crate::error::StoreError;
-use crate::maintain::{self, Commit, Maintainer, Tended};
+use crate::maintain::{self, Commit, Errand, Maintainer, Tended};
 use crate::manifest::GapCause;
 use crate::options::StoreOptions;
 use crate::retain::RetentionClock;
@@ -39,6 +40,9 @@ const RESUME_PATIENCE: Duration = Duration::from_secs(10);
 const LAG_EVERY: Duration = Duration::from_millis(250);
 /// A record that the queue has stamped may take this long until it can be polled.
 const QUEUE_TIME_SLACK: Duration = Duration::from_secs(60);
+
+/// How long a snapshot waits for a shard's thread, which may be waiting for a seal or for the queue.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(60);
 
 type SealResult = Result<Sealed, StoreError>;
 
@@ -60,6 +64,8 @@ pub(crate) struct Runtime {
     lanes: Vec<JoinHandle<Result<(), StoreError>>>,
     sealer: Option<JoinHandle<()>>,
     maintainer: Option<JoinHandle<()>>,
+    /// To each shard's thread.
+    errands: Vec<(PartitionId, Sender<Errand>)>,
     /// Asks the maintainer; closed, it ends.
     wishes: Option<Sender<maintain::Request>>,
     pace: Arc<Pace>,
@@ -94,6 +100,7 @@ impl Runtime {
             lanes: Vec::new(),
             sealer: None,
             maintainer: None,
+            errands: Vec::new(),
             wishes: Some(wishes),
             pace: Arc::clone(&pace),
         };
@@ -101,10 +108,11 @@ impl Runtime {
         for (shard, consumer) in lanes {
             let guard = StopOnPanic(Arc::clone(shard.shared()));
             let name = format!("store-shard-{}", shard.partition());
-            let (commits, to_commit) = unbounded();
-            tended.push(Tended::new(shard.upkeep(), commits));
+            let (errands, to_run) = unbounded();
+            runtime.errands.push((shard.partition(), errands.clone()));
+            tended.push(Tended::new(shard.upkeep(), errands));
             let lane = Lane {
-                to_commit,
+                errands: to_run,
                 shard,
                 consumer,
                 options: options.clone(),
@@ -129,6 +137,31 @@ impl Runtime {
     /// The way to the thread that merges blocks.
     pub(crate) fn wishes(&self) -> Option<Sender<maintain::Request>> {
         self.wishes.clone()
+    }
+
+    /// The shards as they stand, in the order in which they were started.
+    pub(crate) fn snapshot(&self, with_wal: bool) -> Result<Vec<ShardSnapshot>, StoreError> {
+        let deadline = Instant::now() + SNAPSHOT_PATIENCE;
+        // All are asked before one is waited for.
+        let asked = self.errands.iter().map(|(partition, errands)| {
+            let (done, snapshot) = bounded(1);
+            let sent = errands.send(Errand::Snapshot(with_wal, done));
+            sent.map(|()| (*partition, snapshot))
+                .map_err(|_| StoreError::NotRunning)
+        });
+        let asked = asked.collect::<Result<Vec<_>, _>>()?;
+        let taken =
+            asked.into_iter().map(
+                |(partition, snapshot)| match snapshot.recv_deadline(deadline) {
+                    Ok(taken) => taken,
+                    Err(RecvTimeoutError::Disconnected) => Err(StoreError::NotRunning),
+                    Err(RecvTimeoutError::Timeout) => Err(StoreError::SnapshotTimeout {
+                        partition,
+                        timeout: SNAPSHOT_PATIENCE,
+                    }),
+                },
+            );
+        taken.collect()
     }
 
     /// Ends all threads. The WALs are synced.
@@ -213,8 +246,8 @@ struct Lane {
     stop: Arc<AtomicBool>,
     closing: Receiver<()>,
     jobs: Sender<Request>,
-    /// Changes to commit between two polls.
-    to_commit: Receiver<Commit>,
+    /// To run between two polls.
+    errands: Receiver<Errand>,
     sealing: Option<Receiver<SealResult>>,
     /// When the queue was last asked for its end.
     lag_noted: Option<Instant>,
@@ -226,6 +259,7 @@ impl Lane {
             // The reason is in the shard's state, where `status` and the metric show it.
             self.shard.stop(StopCode::from(&error), &error.to_string());
             tracing::error!(partition = self.shard.partition().0, %error, "consuming ended");
+            self.commit();
             return Err(error);
         }
         self.shard.close()
@@ -235,6 +269,7 @@ impl Lane {
     fn resume(&mut self) -> Result<(), StoreError> {
         let mut backoff = BACKOFF_MIN;
         while !self.stop.load(Ordering::SeqCst) {
+            self.run_errands()?;
             let point = self.shard.resume_point();
             match point.check(&mut *self.consumer, RESUME_PATIENCE) {
                 Ok(()) => {
@@ -283,7 +318,7 @@ impl Lane {
         let mut backoff = BACKOFF_MIN;
         while !self.stop.load(Ordering::SeqCst) {
             self.collect_seal()?;
-            self.commit_changes()?;
+            self.run_errands()?;
             if self.shard.must_wait_for_seal() {
                 self.wait_for_seal()?;
                 continue;
@@ -327,12 +362,21 @@ impl Lane {
         self.drain_seal()
     }
 
-    /// Commits what the maintainer has made ready.
-    fn commit_changes(&mut self) -> Result<(), StoreError> {
-        while let Ok(Commit { change, done }) = self.to_commit.try_recv() {
-            self.shard.commit_change(change)?;
-            if done.send(()).is_err() {
-                tracing::debug!("a change was committed after its maintainer was gone");
+    /// Commits what the maintainer has made ready, and shows how the shard stands to whoever asks.
+    fn run_errands(&mut self) -> Result<(), StoreError> {
+        while let Ok(errand) = self.errands.try_recv() {
+            match errand {
+                Errand::Commit(Commit { change, done }) => {
+                    self.shard.commit_change(change)?;
+                    if done.send(()).is_err() {
+                        tracing::debug!("a change was committed after its maintainer was gone");
+                    }
+                }
+                Errand::Snapshot(with_wal, done) => {
+                    if done.send(self.shard.snapshot(with_wal)).is_err() {
+                        tracing::debug!("a snapshot came after nobody waited for it any more");
+                    }
+                }
             }
         }
         Ok(())

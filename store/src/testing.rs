@@ -1,6 +1,6 @@
 //! What the tests of this crate share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -17,11 +17,13 @@ use millrace_model::{
 use millrace_queue::{QueueIdentity, Record};
 use prometheus::Registry;
 
+use crate::block::PageCache;
 use crate::compact::CompactJob;
 use crate::error::StoreError;
 use crate::metrics::StoreMetrics;
 use crate::options::{StoreOptions, WalSync};
-use crate::shard::{CleanStep, Shard, ShardContext};
+use crate::retain::{RetentionItem, RetentionOptions, RetentionPart, Unexpired, decide};
+use crate::shard::{Change, CleanStep, Shard, ShardContext};
 
 /// All samples by tenant, series and timestamp: the oracle.
 pub(crate) type Model = BTreeMap<Key, u64>;
@@ -198,6 +200,40 @@ impl VecQueue {
         again
     }
 
+    /// Every value that a sample had, and that no delete has hidden since: what may be seen of a
+    /// sample that retention is free to let go, since it takes blocks and not single samples.
+    pub(crate) fn possible(&self, offset: Offset) -> BTreeSet<(Key, u64)> {
+        let mut possible = BTreeSet::new();
+        for (at, (record, effect)) in self.records.iter().zip(&self.effects).enumerate() {
+            if record.offset >= offset {
+                break;
+            }
+            match effect {
+                Effect::Samples(samples) | Effect::Requeued(samples) => {
+                    possible.extend(samples.iter().cloned());
+                }
+                Effect::Delete(tenant, delete) => {
+                    if !self.is_revoked(at, delete, offset) {
+                        possible.retain(|(key, _)| !hides(tenant, delete, key));
+                    }
+                }
+                Effect::Revoke(_) => {}
+            }
+        }
+        possible
+    }
+
+    /// The samples that records from `offset` on have.
+    pub(crate) fn sent_from(&self, offset: Offset) -> BTreeSet<Key> {
+        let effects = self.records.iter().zip(&self.effects);
+        let effects = effects.filter(|(record, _)| record.offset >= offset);
+        let samples = effects.flat_map(|(_, effect)| match effect {
+            Effect::Samples(samples) | Effect::Requeued(samples) => samples.as_slice(),
+            Effect::Delete(..) | Effect::Revoke(_) => &[],
+        });
+        samples.map(|(key, _)| key.clone()).collect()
+    }
+
     /// Whether a delete hides the sample when record `at` is applied.
     fn hidden_at(&self, at: usize, key: &Key) -> bool {
         let bound = self.records[at].offset;
@@ -252,6 +288,8 @@ pub(crate) fn context(fs: Arc<dyn Fs>, options: StoreOptions) -> ShardContext {
         options,
         identity: identity(),
         metrics: StoreMetrics::register(&Registry::new()).unwrap(),
+        // Small enough that pages come and go.
+        pages: Arc::new(PageCache::new(64 << 10)),
     }
 }
 
@@ -289,6 +327,46 @@ pub(crate) fn upkeep(shard: &mut Shard) -> Result<usize, StoreError> {
         assert!(jobs < 1_000, "merging comes to no end");
     }
     Ok(jobs)
+}
+
+/// Does what retention decides; returns what that was.
+pub(crate) fn retain(
+    shard: &mut Shard,
+    options: &RetentionOptions,
+    now: i64,
+) -> Result<Vec<RetentionItem>, StoreError> {
+    let now = TimestampMs(now);
+    let views = [(shard.partition(), shard.shared().view())];
+    let upkeep = shard.upkeep();
+    let decisions = decide(options, &views, now, Some(3_600_000))?;
+    drop(views);
+    let mut items = Vec::new();
+    for decision in decisions {
+        if let Some(options) = decision.thinner {
+            let fs = &upkeep.context.fs;
+            let job = upkeep.rewrite_as(fs, &decision.live, None, options);
+            items.push(decision.item);
+            drop(decision.live);
+            run_job(shard, job)?;
+        } else if decision.item.what == RetentionPart::Block {
+            let removed = vec![decision.item.block];
+            items.push(decision.item);
+            drop(decision.live);
+            shard.commit_change(Change {
+                removed,
+                high_water: Some(now),
+                ..Change::default()
+            })?;
+        } else {
+            let keep = Arc::new(Unexpired::of(options, &decision.live, now));
+            let job = upkeep.rewrite(&upkeep.context.fs, &decision.live, Some(keep));
+            items.push(decision.item);
+            drop(decision.live);
+            run_job(shard, job)?;
+        }
+        upkeep.remove_obsolete()?;
+    }
+    Ok(items)
 }
 
 /// Runs a job and makes its outputs live.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use millrace_log::fs::Fs;
-use millrace_log::{Log, LogError, LogOptions, LogReader, Lsn, NewRecord, planted};
+use millrace_log::{HeldSegment, Log, LogError, LogOptions, LogReader, Lsn, NewRecord, planted};
 use millrace_model::batch::MAX_BODY_BYTES;
 use millrace_model::{Offset, TimestampMs};
 use millrace_queue::Record;
@@ -136,6 +136,15 @@ impl Wal {
     /// Removes segments below `lsn`.
     pub(crate) fn remove_below(&mut self, lsn: u64) -> Result<(), StoreError> {
         self.log.remove_below(Lsn(lsn)).map_err(wal_error).map(drop)
+    }
+
+    /// What is synced now.
+    ///
+    /// # Errors
+    ///
+    /// A segment that cannot be opened.
+    pub(crate) fn hold(&self) -> Result<Vec<HeldSegment>, StoreError> {
+        self.log.hold().map_err(wal_error)
     }
 
     pub(crate) fn first_lsn(&self) -> u64 {

@@ -245,6 +245,23 @@ pub fn read_all(fs: &dyn Fs, path: &Path, max_bytes: u64) -> io::Result<Vec<u8>>
     Ok(bytes)
 }
 
+/// Removes a directory and all that is below it. Settles nothing: a crash may leave any part of it.
+///
+/// # Errors
+///
+/// Of the file system; some of it may be gone.
+pub fn remove_tree(fs: &dyn Fs, dir: &Path) -> io::Result<()> {
+    for entry in fs.list(dir)? {
+        let path = dir.join(&entry.name);
+        if entry.is_dir {
+            remove_tree(fs, &path)?;
+        } else {
+            fs.unlink(&path)?;
+        }
+    }
+    fs.rmdir(dir)
+}
+
 fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

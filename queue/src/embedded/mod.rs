@@ -23,10 +23,13 @@ use crate::traits::{AppendDone, ConsumeError, Consumer, Durability, Producer};
 use crate::{QueueError, QueueIdentity};
 
 mod consumer;
+mod held;
 mod identity;
 mod look;
 mod partition;
 mod retention;
+
+pub use held::{HeldPartition, HeldQueue};
 
 use consumer::EmbeddedConsumer;
 use partition::Partition;

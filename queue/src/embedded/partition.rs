@@ -10,6 +10,7 @@ use millrace_log::{Log, LogError, LogReader, Lsn, NewRecord};
 use millrace_model::{Offset, PartitionId, TimestampMs};
 use parking_lot::{Condvar, Mutex};
 
+use super::HeldPartition;
 use super::retention::{Decision, Holding, Segment};
 use crate::metrics::{self, PartitionMetrics};
 use crate::planted;
@@ -174,6 +175,17 @@ impl Partition {
                 }
             }
         }
+    }
+
+    /// What is durable now.
+    pub(super) fn hold(&self) -> Result<HeldPartition, LogError> {
+        let writer = self.writer.lock();
+        let segments = writer.log.hold()?;
+        Ok(HeldPartition {
+            partition: self.id,
+            records: Offset(writer.log.first_lsn().0)..Offset(writer.log.synced_lsn().0),
+            segments,
+        })
     }
 
     pub(super) fn release(&self, sealed: Offset) {

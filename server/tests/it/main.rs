@@ -7,9 +7,12 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod api;
+mod backup;
 mod bad_input;
 mod configuration;
+mod dead_letters;
 mod dependencies;
+mod export;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod kill;
@@ -19,5 +22,6 @@ mod readers;
 mod readme;
 mod replay;
 mod repository;
+mod resume;
 mod support;
 mod verify;

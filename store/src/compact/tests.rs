@@ -31,6 +31,7 @@ fn entry(sequence: u64, ordinal: u32, min_time: i64, max_time: i64) -> BlockEntr
 fn next(blocks: &[BlockEntry], pending: &[(u64, i64, i64)], now: i64, force: bool) -> Option<Plan> {
     plan(&PlanInput {
         blocks,
+        bare: &[],
         pending,
         options: &CompactionOptions::default(),
         block_window_ms: 2 * HOUR,
@@ -146,6 +147,15 @@ fn what_lies_between_comes_along() {
     ];
     let plan = next(&blocks, &[], 100 * HOUR, false).unwrap();
     assert_eq!(plan.inputs.len(), 3, "{plan:?}");
+}
+
+#[test]
+fn passing_over_what_lies_between_is_killed() {
+    use millrace_log::planted::with;
+    let outcome = with(crate::planted::COMPACTION_INTERLEAVES, || {
+        std::panic::catch_unwind(what_lies_between_comes_along)
+    });
+    assert!(outcome.is_err(), "it survived");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use millrace_log::fs::Fs;
 use millrace_log::planted::active;
-use millrace_log::{Log, LogError, LogOptions, LogReader, Lsn, NewRecord};
+use millrace_log::{HeldSegment, Log, LogError, LogOptions, LogReader, Lsn, NewRecord};
 use millrace_model::{PartitionId, TimestampMs};
 use millrace_queue::{DeadLetter, Origin, Record};
 use parking_lot::Mutex;
@@ -130,6 +130,12 @@ impl DeadLetterBox {
         self.len() == 0
     }
 
+    /// Whose letters there are, in no special order.
+    #[must_use]
+    pub fn origins(&self) -> Vec<Origin> {
+        self.inner.lock().letters.keys().copied().collect()
+    }
+
     /// Keeps `record`, durably.
     pub(crate) fn keep(
         &self,
@@ -197,6 +203,11 @@ impl DeadLetterBox {
         inner.log.sync().map_err(log_error)?;
         inner.recent.clear();
         Ok(())
+    }
+
+    /// What is durable now.
+    pub(crate) fn hold(&self) -> Result<Vec<HeldSegment>, StoreError> {
+        self.inner.lock().log.hold().map_err(log_error)
     }
 
     /// All letters there are, oldest first.

@@ -290,6 +290,13 @@ impl Manifest {
         self.dir.manifest(self.generation)
     }
 
+    /// The whole state as the next generation would begin: its number, and the file's bytes.
+    pub(crate) fn image(&self) -> (u64, Vec<u8>) {
+        let generation = self.generation + 1;
+        let (bytes, _) = codec::encode_file(generation, self.tail.chain, &self.state);
+        (generation, bytes)
+    }
+
     /// Bytes of a torn edit that the open cut off.
     pub(crate) fn torn_bytes(&self) -> u64 {
         self.torn_bytes

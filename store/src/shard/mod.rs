@@ -25,17 +25,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use millrace_log::HeldSegment;
 use millrace_log::fs::Fs;
 use millrace_log::planted::active;
 use millrace_model::batch::is_requeued;
 use millrace_model::{Clock, Offset, PartitionId, TimestampMs};
 use millrace_queue::{Fingerprint, Origin, QueueIdentity, Record};
 
+use crate::block::PageCache;
 use crate::dead_letters::{DeadLetterBox, Kept, Terms};
 use crate::decode::{Decoded, Earlier, RecordError};
 use crate::error::StoreError;
 use crate::layer::Layer;
-use crate::manifest::{Manifest, MetadataMap};
+use crate::manifest::{Manifest, ManifestState, MetadataMap};
 use crate::memtable::Memtable;
 use crate::metrics::{StoreMetrics, as_gauge};
 use crate::options::{StoreOptions, WalSync};
@@ -67,6 +69,8 @@ pub struct ShardContext {
     pub identity: QueueIdentity,
     /// Metrics of the whole store.
     pub metrics: StoreMetrics,
+    /// Pages of the indexes of its blocks.
+    pub pages: Arc<PageCache>,
 }
 
 impl ShardContext {
@@ -175,6 +179,20 @@ impl Shard {
     /// What time it is.
     pub(crate) fn now(&self) -> TimestampMs {
         self.context.clock.now()
+    }
+
+    pub(crate) fn manifest_state(&self) -> &ManifestState {
+        self.manifest.state()
+    }
+
+    /// Generation and bytes of a manifest that says what this one does.
+    pub(crate) fn manifest_image(&self) -> (u64, Vec<u8>) {
+        self.manifest.image()
+    }
+
+    /// What is synced of the WAL.
+    pub(crate) fn hold_wal(&self) -> Result<Vec<HeldSegment>, StoreError> {
+        self.wal.hold()
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -288,7 +306,12 @@ impl Shard {
             self.sync_now()?;
         }
         for record in records {
-            self.apply_one(record)?;
+            let applied = self.apply_one(record);
+            if let Err(StoreError::TooManyDeadLetters { .. }) = applied {
+                // The shard stops here in order, and what it has is told as durable.
+                self.sync_now()?;
+            }
+            applied?;
         }
         self.last = records.last().map(|last| Fingerprint::of(last));
         self.publish();

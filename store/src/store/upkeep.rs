@@ -7,6 +7,7 @@ use crossbeam_channel::bounded;
 use millrace_model::{DeleteId, TenantId};
 
 use super::{Stage, Store};
+use crate::backup::StoreSnapshot;
 use crate::error::StoreError;
 use crate::maintain::{Request, Wish};
 use crate::retain::{RetentionReport, decide, retention_time};
@@ -65,6 +66,7 @@ impl Store {
     /// A block that is damaged or cannot be read.
     pub fn retention_dry_run(&self) -> Result<RetentionReport, StoreError> {
         let options = &self.options.retention;
+        let coarsest = self.options.coarsest_rollup_ms();
         // A copy: that somebody asks must not change what is believed.
         let mut clock = *self.retention_clock.lock();
         let believed = clock.observe(self.clock.now(), self.clock.monotonic(), options);
@@ -75,7 +77,7 @@ impl Store {
             .collect();
         let now = retention_time(believed, &views);
         let decisions = match now {
-            Some(now) => decide(options, &views, now)?,
+            Some(now) => decide(options, &views, now, coarsest)?,
             None => Vec::new(),
         };
         Ok(RetentionReport {
@@ -89,6 +91,29 @@ impl Store {
     pub fn confirm_clock(&self) {
         let (now, monotonic) = (self.clock.now(), self.clock.monotonic());
         self.retention_clock.lock().confirm(now, monotonic);
+    }
+
+    /// The shards as they stand, whether the store was started or not: each at one applied offset, or
+    /// without the WAL at the offset up to which it is sealed. What is taken stays readable while the store
+    /// goes on; [`backup::write`](crate::backup::write()) puts it into files.
+    ///
+    /// # Errors
+    ///
+    /// A store that is closed, a shard that has stopped or does not come to it; of the file system.
+    pub fn snapshot(&self, with_wal: bool) -> Result<StoreSnapshot, StoreError> {
+        let shards = match &mut *self.runtime.lock() {
+            Stage::Running(runtime) => runtime.snapshot(with_wal)?,
+            Stage::Open(shards) => {
+                let shards = shards.iter_mut();
+                let taken = shards.map(|shard| shard.snapshot(with_wal));
+                taken.collect::<Result<_, _>>()?
+            }
+            Stage::Closed => return Err(StoreError::NotRunning),
+        };
+        Ok(StoreSnapshot {
+            identity: self.identity.clone(),
+            shards,
+        })
     }
 
     fn wish(&self, wish: Wish) -> Result<(), StoreError> {
