@@ -311,7 +311,7 @@ fn complaint(options: &KafkaOptions) -> Option<String> {
         let _error = client.poll(COMPLAINT_POLL);
         complaint = told();
     }
-    close(client, &options.topic);
+    close(client, None, &options.topic);
     complaint
 }
 
