@@ -17,6 +17,7 @@ mod client;
 mod compare;
 mod encode;
 mod fleet;
+mod footprint;
 mod kafka;
 mod load;
 mod pressure;
@@ -48,6 +49,8 @@ enum Command {
     Kafka(kafka::KafkaArgs),
     /// Ask millrace for more than a query may have, while it takes samples
     Pressure(pressure::PressureArgs),
+    /// Measure what memory queries over many series take of millrace
+    Footprint(footprint::FootprintArgs),
 }
 
 fn main() -> Result<()> {
@@ -57,5 +60,6 @@ fn main() -> Result<()> {
         Command::Queries(args) => queries::main(&args),
         Command::Kafka(args) => kafka::main(&args),
         Command::Pressure(args) => pressure::main(&args),
+        Command::Footprint(args) => footprint::main(&args),
     }
 }

@@ -64,11 +64,20 @@ impl ThreadTimes {
 
 /// Most memory that a process ever had resident, in bytes.
 pub fn peak_memory_bytes(pid: u32) -> Result<u64> {
+    memory_bytes(pid, "VmHWM:")
+}
+
+/// Memory that a process has resident now, in bytes.
+pub fn resident_bytes(pid: u32) -> Result<u64> {
+    memory_bytes(pid, "VmRSS:")
+}
+
+fn memory_bytes(pid: u32, what: &str) -> Result<u64> {
     let path = format!("/proc/{pid}/status");
     let text = fs::read_to_string(&path).with_context(|| path.clone())?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let line = text.lines().find_map(|line| line.strip_prefix(what));
     let kib = line.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    Ok(kib.with_context(|| format!("no VmHWM in {path}"))? * 1024)
+    Ok(kib.with_context(|| format!("no {what} in {path}"))? * 1024)
 }
 
 /// Bytes that the files under a directory take on the disk, each counted once. Files that vanish

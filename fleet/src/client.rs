@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use crate::options::FleetOptions;
 use crate::wire::frame::{End, ErrorCode, Frame, FrameKind, FrameReader, Hello, StreamError};
+use crate::wire::items::{WARNINGS_MAX, decode_texts};
 use crate::wire::messages::{
     READ_PATH, ReadRequest, Refusal, RefusalKind, STATUS_PATH, StoreStatus, WAIT_PATH, WaitRequest,
 };
@@ -158,14 +159,14 @@ impl Caller {
             .await
     }
 
-    /// Reads an answer to its end. The first frame is looked at before the collector sees any.
+    /// Reads an answer to its end, and what it warns of. The first frame is looked at before the collector sees any.
     pub(crate) async fn read<C: Collector>(
         &self,
         store: &str,
         request: &ReadRequest,
         collector: &mut C,
         received: &mut u64,
-    ) -> Result<Hello, CallError> {
+    ) -> Result<(Hello, Vec<String>), CallError> {
         let sending = async {
             let sent = self.http.post(url(store, READ_PATH)).json(request).send();
             sent.await.map_err(connection)
@@ -190,7 +191,7 @@ impl Caller {
         }
         let hello = Hello::decode(&first.body)?;
         check_hello(&hello, request)?;
-        let mut frames = 0;
+        let (mut frames, mut warnings) = (0, Vec::new());
         loop {
             let frame = stream.next().await?.ok_or(CallError::Cut)?;
             *received += frame.body.len() as u64;
@@ -207,7 +208,15 @@ impl Caller {
                         let what = "frame behind the end";
                         return Err(WireError::Invalid { what }.into());
                     }
-                    return Ok(hello);
+                    return Ok((hello, warnings));
+                }
+                FrameKind::Warnings => {
+                    frames += 1;
+                    warnings.extend(decode_texts(&frame.body)?);
+                    if warnings.len() > WARNINGS_MAX {
+                        let what = "number of warnings";
+                        return Err(WireError::Invalid { what }.into());
+                    }
                 }
                 FrameKind::Error => {
                     return Err(CallError::Stream(StreamError::decode(&frame.body)?));

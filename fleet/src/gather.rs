@@ -39,7 +39,7 @@ enum Event<A> {
     Answered {
         store: String,
         partitions: Vec<PartitionId>,
-        result: Result<(Hello, A), CallError>,
+        result: Result<((Hello, Vec<String>), A), CallError>,
     },
     /// All stores have been looked at again.
     Polled,
@@ -187,8 +187,11 @@ impl Gather<'_> {
                 Some(Event::Answered {
                     store,
                     partitions,
-                    result: Ok((hello, answer)),
+                    result: Ok(((hello, warnings), answer)),
                 }) => {
+                    for warning in warnings {
+                        self.context.warn(warning);
+                    }
                     for (partition, applied) in &hello.applied.next {
                         self.context.point.included_up_to(*partition, *applied);
                     }

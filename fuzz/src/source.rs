@@ -3,10 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use millrace_model::{Labels, MetricMetadata, TenantId};
-use millrace_query::{
-    LabelRequest, ReadContext, SampleColumns, Select, SeriesSource, SourceError, StoredSeries,
-};
+use millrace_model::Labels;
+use millrace_query::{SampleColumns, Select, SeriesSource, SourceError, StoredSeries};
 
 /// Samples of a series, one every ten seconds from the epoch on.
 pub const SAMPLES: i64 = 60;
@@ -97,22 +95,6 @@ impl CountingSource {
         let all = self.series.iter().enumerate();
         all.filter(|(_, labels)| request.matchers.iter().all(|m| m.matches_labels(labels)))
     }
-
-    fn of_sets(&self, request: &LabelRequest<'_>) -> Vec<&Labels> {
-        let passes = |labels: &&Labels| {
-            let mut sets = request.matcher_sets.iter();
-            request.matcher_sets.is_empty()
-                || sets.any(|set| set.iter().all(|m| m.matches_labels(labels)))
-        };
-        self.series.iter().filter(passes).collect()
-    }
-}
-
-fn sorted(texts: impl Iterator<Item = String>) -> Vec<String> {
-    let mut texts: Vec<_> = texts.collect();
-    texts.sort();
-    texts.dedup();
-    texts
 }
 
 impl SeriesSource for CountingSource {
@@ -126,36 +108,5 @@ impl SeriesSource for CountingSource {
             }) as Box<dyn StoredSeries>
         });
         Ok(series.collect())
-    }
-
-    fn series(&self, request: &Select<'_>) -> Result<Vec<Labels>, SourceError> {
-        let mut series: Vec<_> = self.passing(request).map(|(_, l)| l.clone()).collect();
-        series.sort();
-        Ok(series)
-    }
-
-    fn label_names(&self, request: &LabelRequest<'_>) -> Result<Vec<String>, SourceError> {
-        let series = self.of_sets(request).into_iter();
-        Ok(sorted(series.flatten().map(|(name, _)| name.to_owned())))
-    }
-
-    fn label_values(
-        &self,
-        name: &str,
-        request: &LabelRequest<'_>,
-    ) -> Result<Vec<String>, SourceError> {
-        let series = self.of_sets(request).into_iter();
-        Ok(sorted(
-            series.filter_map(|labels| labels.get(name).map(str::to_owned)),
-        ))
-    }
-
-    fn metadata(
-        &self,
-        _: &TenantId,
-        _: Option<&str>,
-        _: &Arc<ReadContext>,
-    ) -> Result<Vec<MetricMetadata>, SourceError> {
-        Ok(Vec::new())
     }
 }

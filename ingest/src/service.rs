@@ -264,7 +264,8 @@ fn not_submitted(error: SubmitError) -> IngestError {
         },
         SubmitError::Closed => IngestError::Closed,
         SubmitError::TooLarge { bytes, max_bytes } => IngestError::TooLarge {
-            what: "encoded samples of the request (queue.max_batch_bytes, queue.max_pending_bytes)",
+            what: "encoded samples of the request (queue.max_batch_bytes, queue.max_pending_bytes; on \
+                   Kafka queue.kafka.max_batch_bytes)",
             reason: "batch_too_large",
             got: Some(bytes as u64),
             limit: max_bytes as u64,

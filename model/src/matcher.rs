@@ -59,7 +59,87 @@ pub struct Matcher {
     name: String,
     op: MatchOp,
     value: String,
-    regex: Option<Regex>,
+    /// Of the operators that take a pattern.
+    pattern: Option<Pattern>,
+}
+
+/// A pattern, ready to be matched. Most that dashboards write need no automaton, and to build one
+/// takes longer than a small query does.
+#[derive(Clone, Debug)]
+enum Pattern {
+    /// `a|b.*|.*c`: nothing but alternatives that are text, with anything before or behind it.
+    Pieces(Box<[Piece]>),
+    Regex(Regex),
+}
+
+/// An alternative.
+#[derive(Clone, Debug, Default)]
+struct Piece {
+    text: String,
+    /// Anything may stand before it.
+    open: bool,
+    /// So many bytes or more may stand behind it; nothing, if there is no number.
+    behind: Option<usize>,
+}
+
+impl Pattern {
+    fn new(text: &str) -> Result<Self, MatcherError> {
+        if text.len() > Matcher::MAX_PATTERN_BYTES {
+            return Err(MatcherError::PatternTooLong { bytes: text.len() });
+        }
+        match pieces(text) {
+            Some(pieces) => Ok(Self::Pieces(pieces.into())),
+            None => compile(text).map(Self::Regex),
+        }
+    }
+
+    /// Whether `value` matches from end to end.
+    fn is_match(&self, value: &str) -> bool {
+        match self {
+            Self::Pieces(pieces) => pieces.iter().any(|piece| piece.is_match(value)),
+            Self::Regex(regex) => regex.is_match(value),
+        }
+    }
+}
+
+impl Piece {
+    fn is_match(&self, value: &str) -> bool {
+        let text = self.text.as_str();
+        let rest = match (self.open, self.behind) {
+            (false, None) => return value == text,
+            (true, None) => return value.ends_with(text),
+            (false, Some(_)) => value.strip_prefix(text).map(str::len),
+            // The first place leaves the most behind it.
+            (true, Some(_)) => value.find(text).map(|at| value.len() - at - text.len()),
+        };
+        rest.is_some_and(|rest| self.behind.is_some_and(|least| rest >= least))
+    }
+}
+
+/// The pattern's alternatives, if there is nothing else in it.
+fn pieces(pattern: &str) -> Option<Vec<Piece>> {
+    let mut pieces = Vec::new();
+    let mut piece = Piece::default();
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '|' => pieces.push(std::mem::take(&mut piece)),
+            _ if piece.behind.is_some() => return None,
+            '.' => match chars.next() {
+                Some('*') if piece.text.is_empty() && !piece.open => piece.open = true,
+                Some('*') => piece.behind = Some(0),
+                Some('+') => piece.behind = Some(1),
+                Some(_) | None => return None,
+            },
+            '\\' => piece
+                .text
+                .push(chars.next().filter(|c| Matcher::is_escaped(*c))?),
+            '+' | '*' | '?' | '(' | ')' | '[' | ']' | '{' | '}' | '^' | '$' => return None,
+            c => piece.text.push(c),
+        }
+    }
+    pieces.push(piece);
+    Some(pieces)
 }
 
 impl Matcher {
@@ -79,15 +159,15 @@ impl Matcher {
         value: impl Into<String>,
     ) -> Result<Self, MatcherError> {
         let value = value.into();
-        let regex = match op {
+        let pattern = match op {
             MatchOp::Equal | MatchOp::NotEqual => None,
-            MatchOp::Regex | MatchOp::NotRegex => Some(compile(&value)?),
+            MatchOp::Regex | MatchOp::NotRegex => Some(Pattern::new(&value)?),
         };
         Ok(Self {
             name: name.into(),
             op,
             value,
-            regex,
+            pattern,
         })
     }
 
@@ -98,8 +178,15 @@ impl Matcher {
             name: name.into(),
             op: MatchOp::Equal,
             value: value.into(),
-            regex: None,
+            pattern: None,
         }
+    }
+
+    /// Whether a character that stands behind `\` in a pattern is meant as it is.
+    #[must_use]
+    pub fn is_escaped(c: char) -> bool {
+        // `\<` and `\>` are edges of words.
+        c.is_ascii_punctuation() && !matches!(c, '<' | '>')
     }
 
     /// The label that is tested.
@@ -123,13 +210,13 @@ impl Matcher {
     /// Whether a label with this value passes; `""` stands for a label that is not there.
     #[must_use]
     pub fn matches(&self, value: &str) -> bool {
-        match (self.op, &self.regex) {
+        match (self.op, &self.pattern) {
             (MatchOp::Equal, _) => value == self.value,
             (MatchOp::NotEqual, _) => value != self.value,
-            (MatchOp::Regex, Some(regex)) => regex.is_match(value),
-            (MatchOp::NotRegex, Some(regex)) => !regex.is_match(value),
+            (MatchOp::Regex, Some(pattern)) => pattern.is_match(value),
+            (MatchOp::NotRegex, Some(pattern)) => !pattern.is_match(value),
             (MatchOp::Regex | MatchOp::NotRegex, None) => {
-                unreachable!("a regex matcher is built with its regex")
+                unreachable!("a regex matcher is built with its pattern")
             }
         }
     }
@@ -149,11 +236,6 @@ impl Matcher {
 }
 
 fn compile(pattern: &str) -> Result<Regex, MatcherError> {
-    if pattern.len() > Matcher::MAX_PATTERN_BYTES {
-        return Err(MatcherError::PatternTooLong {
-            bytes: pattern.len(),
-        });
-    }
     RegexBuilder::new(&format!("^(?s:{pattern})$"))
         .size_limit(Matcher::MAX_PROGRAM_BYTES)
         .dfa_size_limit(Matcher::MAX_PROGRAM_BYTES)
@@ -237,6 +319,69 @@ mod tests {
         check(MatchOp::Equal, "", "", true);
         check(MatchOp::NotEqual, "", "", false);
         check(MatchOp::Regex, ".*", "", true);
+    }
+
+    #[test]
+    fn patterns_without_an_automaton_match_what_the_automaton_does() {
+        let patterns = [
+            "",
+            "a",
+            "a|b",
+            "a|",
+            "|",
+            "a||b",
+            "ab|a",
+            ".*",
+            ".+",
+            "a.*",
+            "a.+",
+            "ü.+",
+            "a|b.*",
+            ".*a",
+            ".*a.*",
+            ".*a.+",
+            ".*.*",
+            ".*.+",
+            ".+a",
+            ".*a|b.+|c/d",
+            ".*a.*b",
+            ".*?",
+            "a.*?",
+            "a.+*",
+            "a.*b",
+            ".*|a",
+            r"a\..*",
+            r".*\.b",
+            r"\|",
+            r"\.*",
+            ".*ab.*",
+            ".*ü",
+            r"\<a",
+            r"a\>",
+            "(a|b)",
+            "a.",
+            r"a\.*",
+            r"a\|b",
+            "(?i)a",
+            "a-b|c/d",
+            "a#b",
+            " a|b ",
+            "a&&b",
+            "~a|<b>",
+        ];
+        let values = [
+            "", "a", "b", "ab", "ba", "a|b", "A", "ü", "üü", "a\n", "a.", "a.b", "a-b", "c/d",
+            "a#b", " a", "b ", "a&&b", "aa", "aab", "bab", "xaüb", ".", "..", "aba", "~a", "<b>",
+            "|",
+        ];
+        for pattern in patterns {
+            let matcher = Matcher::new("l", MatchOp::Regex, pattern).unwrap();
+            let automaton = compile(pattern).unwrap();
+            for value in values {
+                let expect = automaton.is_match(value);
+                assert_eq!(matcher.matches(value), expect, "{pattern:?} on {value:?}");
+            }
+        }
     }
 
     #[test]

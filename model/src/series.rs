@@ -44,7 +44,13 @@ impl SeriesHasher {
     /// The identity of the series with these labels.
     #[must_use]
     pub fn id(&self, labels: &Labels) -> SeriesId {
-        SeriesId(xxh3_128_with_seed(labels.canonical(), self.seed))
+        self.id_of_canonical(labels.canonical())
+    }
+
+    /// The identity of the series whose labels have these canonical bytes.
+    #[must_use]
+    pub fn id_of_canonical(self, canonical: &[u8]) -> SeriesId {
+        SeriesId(xxh3_128_with_seed(canonical, self.seed))
     }
 }
 

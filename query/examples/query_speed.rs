@@ -5,10 +5,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use millrace_model::{Labels, Matcher, MetricMetadata, TenantId, TimestampMs};
+use millrace_model::{Labels, Matcher, TenantId, TimestampMs};
 use millrace_query::{
-    CancelFlag, Engine, EngineOptions, LabelRequest, QueryRequest, QueryTime, ReadContext,
-    SampleColumns, Select, SeriesSource, SourceError, StoredSeries,
+    CancelFlag, Engine, EngineOptions, QueryRequest, QueryTime, SampleColumns, Select,
+    SeriesSource, SourceError, StoredSeries,
 };
 
 const SERIES: usize = 1_000;
@@ -64,27 +64,6 @@ impl SeriesSource for Table {
             }) as Box<dyn StoredSeries>
         });
         Ok(selected.collect())
-    }
-
-    fn series(&self, _: &Select<'_>) -> Result<Vec<Labels>, SourceError> {
-        Ok(Vec::new())
-    }
-
-    fn label_names(&self, _: &LabelRequest<'_>) -> Result<Vec<String>, SourceError> {
-        Ok(Vec::new())
-    }
-
-    fn label_values(&self, _: &str, _: &LabelRequest<'_>) -> Result<Vec<String>, SourceError> {
-        Ok(Vec::new())
-    }
-
-    fn metadata(
-        &self,
-        _: &TenantId,
-        _: Option<&str>,
-        _: &Arc<ReadContext>,
-    ) -> Result<Vec<MetricMetadata>, SourceError> {
-        Ok(Vec::new())
     }
 }
 

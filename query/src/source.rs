@@ -23,12 +23,18 @@ pub trait SeriesSource: Send + Sync + fmt::Debug {
     /// See [`SourceError`].
     fn select(&self, request: &Select<'_>) -> Result<Vec<Box<dyn StoredSeries>>, SourceError>;
 
-    /// The label sets of such series, sorted, answered from the index where it can.
+    /// The label sets of such series, sorted. A source with an index answers from that; this and the
+    /// two below it, where they are not implemented, go over what [`select`](Self::select) finds.
     ///
     /// # Errors
     ///
     /// See [`SourceError`].
-    fn series(&self, request: &Select<'_>) -> Result<Vec<Labels>, SourceError>;
+    fn series(&self, request: &Select<'_>) -> Result<Vec<Labels>, SourceError> {
+        let found = self.select(request)?;
+        let mut series: Vec<_> = found.iter().map(|series| series.labels().clone()).collect();
+        series.sort();
+        Ok(series)
+    }
 
     /// The label names of series that pass at least one of `matcher_sets` (all series if there is
     /// none), sorted.
@@ -36,7 +42,13 @@ pub trait SeriesSource: Send + Sync + fmt::Debug {
     /// # Errors
     ///
     /// See [`SourceError`].
-    fn label_names(&self, request: &LabelRequest<'_>) -> Result<Vec<String>, SourceError>;
+    fn label_names(&self, request: &LabelRequest<'_>) -> Result<Vec<String>, SourceError> {
+        let mut names = BTreeSet::new();
+        for labels in series_of_sets(self, request)? {
+            names.extend(labels.iter().map(|(name, _)| name.to_owned()));
+        }
+        Ok(names.into_iter().collect())
+    }
 
     /// The values of the label `name` of such series, sorted.
     ///
@@ -47,9 +59,16 @@ pub trait SeriesSource: Send + Sync + fmt::Debug {
         &self,
         name: &str,
         request: &LabelRequest<'_>,
-    ) -> Result<Vec<String>, SourceError>;
+    ) -> Result<Vec<String>, SourceError> {
+        let mut values = BTreeSet::new();
+        for labels in series_of_sets(self, request)? {
+            values.extend(labels.get(name).map(str::to_owned));
+        }
+        Ok(values.into_iter().collect())
+    }
 
-    /// The metadata of one metric, or of all, in order of the metric's name.
+    /// The metadata of one metric, or of all, in order of the metric's name. A source that does not
+    /// implement it knows of none.
     ///
     /// # Errors
     ///
@@ -59,7 +78,33 @@ pub trait SeriesSource: Send + Sync + fmt::Debug {
         tenant: &TenantId,
         metric: Option<&str>,
         context: &Arc<ReadContext>,
-    ) -> Result<Vec<MetricMetadata>, SourceError>;
+    ) -> Result<Vec<MetricMetadata>, SourceError> {
+        let _ = (tenant, metric, context);
+        Ok(Vec::new())
+    }
+}
+
+/// The label sets of the series that pass one of the sets of matchers; one that passes several comes
+/// several times.
+fn series_of_sets<S: SeriesSource + ?Sized>(
+    source: &S,
+    request: &LabelRequest<'_>,
+) -> Result<Vec<Labels>, SourceError> {
+    let all = [Vec::new()];
+    let sets = match request.matcher_sets {
+        [] => &all[..],
+        sets => sets,
+    };
+    let mut series = Vec::new();
+    for matchers in sets {
+        series.extend(source.series(&Select {
+            tenant: request.tenant,
+            matchers,
+            range: request.range,
+            context: request.context,
+        })?);
+    }
+    Ok(series)
 }
 
 /// Which series, and which time.

@@ -1,10 +1,14 @@
 //! Records that could not be applied, as those who deal with them see them.
 
+mod wire;
+
 use std::fmt;
 use std::str::FromStr;
 
 use bytes::Bytes;
 use millrace_model::{Offset, PartitionId, QueueId, TimestampMs};
+
+pub use wire::{LetterEntry, LetterError};
 
 /// Where a record stood when it could not be applied. Also the identity of its dead letter: a record
 /// that is delivered twice makes one letter.
@@ -65,6 +69,35 @@ pub struct DeadLetter {
     pub reason: String,
     /// Its bytes.
     pub payload: Bytes,
+}
+
+impl DeadLetter {
+    /// The letter without its bytes.
+    #[must_use]
+    pub fn head(&self) -> LetterHead {
+        LetterHead {
+            origin: self.origin,
+            appended_at: self.appended_at,
+            kept_at: self.kept_at,
+            reason: self.reason.clone(),
+            bytes: self.payload.len() as u64,
+        }
+    }
+}
+
+/// What a list of letters tells of each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LetterHead {
+    /// Where the record stands in the queue.
+    pub origin: Origin,
+    /// When the queue took it.
+    pub appended_at: TimestampMs,
+    /// When it could not be applied.
+    pub kept_at: TimestampMs,
+    /// What is wrong with it.
+    pub reason: String,
+    /// Its length.
+    pub bytes: u64,
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod bounds;
 mod consumer;
 mod control;
 mod copy;
+mod letters;
 mod look;
 mod metrics;
 mod producer;
@@ -39,7 +40,8 @@ pub use bounds::{KafkaBounds, PartitionBounds};
 pub use control::{
     Announcement, Announcer, ControlFollower, ControlTopic, Mismatch, control_topic,
 };
-pub use copy::{Copier, Origin};
+pub use copy::{Copier, CopyOrigin};
+pub use letters::{KafkaLetters, LettersTopic};
 pub use metrics::KafkaMetrics;
 pub use settings::{ClientSettings, SettingsError};
 pub use topic::{Shortfall, TopicReport, TopicSpec};

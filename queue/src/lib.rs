@@ -34,7 +34,7 @@ pub mod wire;
 
 pub use address::is_address;
 pub use appender::{Appender, AppenderOptions, PendingAppend, SubmitError};
-pub use dead_letter::{DeadLetter, Origin, OriginError};
+pub use dead_letter::{DeadLetter, LetterEntry, LetterError, LetterHead, Origin, OriginError};
 pub use embedded::{EmbeddedOptions, EmbeddedQueue, HeldPartition, HeldQueue, MAX_PARTITIONS};
 pub use error::{IdentityDamage, QueueError};
 pub use look::RecordSource;

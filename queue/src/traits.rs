@@ -63,6 +63,12 @@ pub trait Producer: Send + Sync + fmt::Debug {
 
     /// Longest batch that is taken, in bytes.
     fn max_batch_bytes(&self) -> usize;
+
+    /// Why appends fail at present, in words, as far as that is known without a try. A backend whose
+    /// failures last until a restart tells them otherwise.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Why an append failed. The outcome is always *unknown* to the client: the record may be there.

@@ -67,14 +67,18 @@ pub fn router(admin: Admin) -> Router {
 }
 
 /// A request that is not done, and why.
+#[derive(Debug)]
 pub struct Refusal {
-    status: StatusCode,
-    kind: &'static str,
-    text: String,
+    /// The answer's status.
+    pub status: StatusCode,
+    /// Its `errorType`.
+    pub kind: &'static str,
+    /// For people.
+    pub text: String,
 }
 
 impl Refusal {
-    /// The request is wrong.
+    /// The request makes no sense.
     pub fn bad_data(text: impl Into<String>) -> Self {
         Self {
             status: StatusCode::BAD_REQUEST,
@@ -83,7 +87,7 @@ impl Refusal {
         }
     }
 
-    /// It may succeed later.
+    /// Not now.
     pub fn unavailable(text: impl Into<String>) -> Self {
         Self {
             status: StatusCode::SERVICE_UNAVAILABLE,
@@ -92,7 +96,16 @@ impl Refusal {
         }
     }
 
-    /// Something that nobody should have to expect.
+    /// There is none of it.
+    pub fn not_found(text: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::NOT_FOUND,
+            kind: "not_found",
+            text: text.into(),
+        }
+    }
+
+    /// The store is damaged, or cannot be read.
     pub fn internal(error: &StoreError) -> Self {
         Self {
             status: StatusCode::INTERNAL_SERVER_ERROR,
@@ -119,11 +132,11 @@ fn tenant() -> TenantId {
     TenantId::anonymous()
 }
 
-/// Whether a request that changes something is let through.
+/// Whether an admin request may be answered, and changes nothing by a GET.
 ///
 /// # Errors
 ///
-/// The admin endpoints are off, or it is another method.
+/// The refusal.
 pub fn allow(enabled: bool, method: &Method) -> Result<(), Refusal> {
     if !enabled {
         return Err(Refusal::unavailable(
@@ -139,6 +152,18 @@ pub fn allow(enabled: bool, method: &Method) -> Result<(), Refusal> {
         kind: "method_not_allowed",
         text: format!("this changes data: POST or PUT, not {method}"),
     })
+}
+
+/// Runs what blocks on a thread of its own.
+///
+/// # Errors
+///
+/// The runtime has ended, or `run` panicked.
+pub async fn blocking<T: Send + 'static>(
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Refusal> {
+    let ran = tokio::task::spawn_blocking(run).await;
+    ran.map_err(|error| Refusal::unavailable(format!("the request was cut off: {error}")))
 }
 
 impl Admin {
@@ -172,20 +197,12 @@ impl Admin {
             .await
             .map_err(|error| Refusal::unavailable(error.to_string()))?;
         let (admin, wanted) = (self.clone(), position.clone());
-        self.blocking(move || admin.store.wait_applied(&wanted, APPLY_TIMEOUT))
+        blocking(move || admin.store.wait_applied(&wanted, APPLY_TIMEOUT))
             .await?
             .map_err(|error| {
                 Refusal::unavailable(format!("it is in the queue and will be applied: {error}"))
             })?;
         Ok(position)
-    }
-
-    async fn blocking<T: Send + 'static>(
-        &self,
-        run: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Refusal> {
-        let ran = tokio::task::spawn_blocking(run).await;
-        ran.map_err(|error| Refusal::unavailable(format!("the request was cut off: {error}")))
     }
 
     fn delete(&self, pairs: &[(String, String)]) -> Result<Delete, Refusal> {
@@ -233,7 +250,7 @@ impl Admin {
 ///
 /// # Errors
 ///
-/// One of them cannot be read.
+/// Text that is none.
 pub async fn pairs(request: Request) -> Result<Vec<(String, String)>, Refusal> {
     type Pairs = Vec<(String, String)>;
     let of_query = Query::<Pairs>::try_from_uri(request.uri());
@@ -251,7 +268,7 @@ pub async fn pairs(request: Request) -> Result<Vec<(String, String)>, Refusal> {
     Ok(pairs)
 }
 
-/// The first parameter of a name.
+/// The first value of that name.
 pub fn find<'a>(pairs: &'a [(String, String)], wanted: &str) -> Option<&'a str> {
     let found = pairs.iter().find(|(name, _)| name == wanted);
     found.map(|(_, value)| value.as_str())
@@ -261,7 +278,7 @@ pub fn find<'a>(pairs: &'a [(String, String)], wanted: &str) -> Option<&'a str> 
 ///
 /// # Errors
 ///
-/// It is neither.
+/// Text that is neither.
 pub fn time(
     pairs: &[(String, String)],
     name: &str,
@@ -303,11 +320,10 @@ async fn undelete(State(admin): State<Shared>, request: Request) -> Result<Respo
     let id = find(&pairs, "id").and_then(|text| text.parse::<DeleteId>().ok());
     let id = id.ok_or_else(|| Refusal::bad_data("id must be that of a delete, 32 hex digits"))?;
     let known = admin.store.deletes(&tenant());
-    let delete = known.iter().find(|d| d.id() == id).ok_or_else(|| Refusal {
-        status: StatusCode::NOT_FOUND,
-        kind: "not_found",
-        text: format!("no delete {id}"),
-    })?;
+    let delete = known
+        .iter()
+        .find(|d| d.id() == id)
+        .ok_or_else(|| Refusal::not_found(format!("no delete {id}")))?;
     let now = admin.clock.now();
     if now > delete.delete.undo_until {
         return Err(Refusal::bad_data(format!(
@@ -329,7 +345,7 @@ async fn clean_tombstones(
 ) -> Result<Response, Refusal> {
     admin.check(request.method())?;
     let store = admin.store.clone();
-    let cleaned = admin.blocking(move || store.clean_tombstones()).await?;
+    let cleaned = blocking(move || store.clean_tombstones()).await?;
     cleaned.map_err(|error| Refusal::internal(&error))?;
     Ok(done(None, None))
 }
@@ -381,7 +397,7 @@ fn show_delete(tombstone: &Tombstone) -> Value {
 async fn retention(State(admin): State<Shared>) -> Result<Response, Refusal> {
     admin.check(&Method::POST)?;
     let store = admin.store.clone();
-    let report = admin.blocking(move || store.retention_dry_run()).await?;
+    let report = blocking(move || store.retention_dry_run()).await?;
     let report = report.map_err(|error| Refusal::internal(&error))?;
     let items: Vec<Value> = report.items.iter().map(show_item).collect();
     Ok(Json(json!({
@@ -406,7 +422,7 @@ fn show_item(item: &RetentionItem) -> Value {
         "series": item.series,
         "samples": item.samples,
         "bytes": item.bytes,
-        "whole": item.whole,
+        "what": item.what.as_str(),
         "reason": item.reason.as_str(),
     })
 }

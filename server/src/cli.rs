@@ -65,7 +65,7 @@ pub enum Command {
     Queue(QueueArgs),
     /// Look after dead letters: records of the queue that could not be applied
     Dlq(DlqArgs),
-    /// Apply records of the queue again, to a store in a directory of its own
+    /// Read records of the queue again: into a store of their own, or into the live one where it lacks some
     Replay(ReplayArgs),
     /// Compare the stores of two data directories, sample by sample
     Diff(DiffArgs),

@@ -11,6 +11,7 @@ mod admin;
 #[cfg(feature = "kafka")]
 mod announce;
 mod app;
+mod append;
 mod banner;
 mod cli;
 mod commands;
@@ -22,6 +23,7 @@ mod failure;
 mod fleet;
 mod http;
 mod lag;
+mod letters;
 mod lock;
 mod logging;
 mod open;
@@ -31,6 +33,7 @@ mod process;
 mod query;
 mod queue;
 mod records;
+mod replay;
 mod retention;
 mod routes;
 mod run;
@@ -44,7 +47,7 @@ use clap::Parser as _;
 use millrace_log::fs::OsFs;
 
 use crate::cli::{Cli, Command};
-use crate::commands::{diff, inspect, replay, verify};
+use crate::commands::{diff, inspect, verify};
 use crate::failure::Failure;
 
 /// The system's allocator keeps what a burst took for ever; jemalloc gives it back, and is quicker
@@ -73,7 +76,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Some(Command::Demo(args)) => demo::run(&args),
         Some(Command::Queue(args)) => commands::queue::run(&args, &configuration(&cli.config)?),
         Some(Command::Dlq(args)) => commands::dlq::run(&args, &configuration(&cli.config)?),
-        Some(Command::Replay(args)) => replay::run(&configuration(&cli.config)?, &args),
+        Some(Command::Replay(args)) => commands::replay::run(&configuration(&cli.config)?, &args),
         Some(Command::Inspect(args)) => inspect::run(&args),
         Some(Command::Verify(args)) => verify::run(&args),
         Some(Command::Diff(args)) => diff::run(&configuration(&cli.config)?, &args),

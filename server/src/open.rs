@@ -15,19 +15,22 @@ use millrace_model::{Offset, PartitionId};
 use millrace_query::Engine;
 use millrace_queue::Appender;
 use millrace_store::Store;
+use parking_lot::Mutex;
 use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
 #[cfg(feature = "kafka")]
 use crate::announce::{self, Announced};
 use crate::app::{App, Parts, Stage};
+use crate::append::LazyProducer;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::lag::LagWatch;
+use crate::letters::{self, Letters, LocalLetters};
 use crate::queue::{self, DurabilityMetrics, Queue};
 use crate::snapshot::{self, Snapshots};
 use crate::source::PartSource;
-use crate::{fleet, options, records, retention, routes};
+use crate::{fleet, options, records, replay, retention, routes};
 
 /// Between two tries to reach brokers that went away during the start.
 const RETRY: Duration = Duration::from_secs(1);
@@ -39,6 +42,7 @@ pub struct Opened {
     /// The store, if this process has one.
     pub store: Option<Arc<Store>>,
     appender: Option<Appender>,
+    producer: Option<Arc<LazyProducer>>,
     #[cfg(feature = "kafka")]
     announced: Option<Announced>,
     /// Where the queue ended when it was opened, in the store's partitions.
@@ -70,6 +74,7 @@ pub fn open(
         queue: queue.clone(),
         store: None,
         appender: None,
+        producer: None,
         #[cfg(feature = "kafka")]
         announced: None,
         recovered: BTreeMap::new(),
@@ -134,12 +139,15 @@ fn open_parts(
         store
             .start(readers.collect::<Result<_, _>>()?)
             .map_err(|error| Failure::Data(error.to_string()))?;
+        queue.forward_letters(&store, app)?;
         opened.store = Some(store);
     }
     let mut router = records::router(queue.records());
+    let producer = Arc::new(LazyProducer::new(queue.clone()));
+    opened.producer = Some(producer.clone());
     if roles.ingest {
         let options = options::appender(config);
-        let appender = Appender::new(queue.producer()?, options, &app.registry);
+        let appender = Appender::new(producer.get()?, options, &app.registry);
         let options = options::ingest(config);
         let ingest = Ingest::new(options, appender.clone(), app.clock.clone(), &app.registry);
         router = router.merge(ingest.router());
@@ -171,7 +179,43 @@ fn open_parts(
             data_dir: config.top.data_dir.clone(),
         }));
     }
-    Ok(router)
+    let store = opened.store.as_ref();
+    Ok(router.merge(tending(app, config, store, queue, &producer)))
+}
+
+/// What looks after the queue's records by hand: dead letters, and replays into the store.
+fn tending(
+    app: &App,
+    config: &Config,
+    store: Option<&Arc<Store>>,
+    queue: &Arc<dyn Queue>,
+    producer: &Arc<LazyProducer>,
+) -> Router {
+    let enabled = config.server.admin_api;
+    let mut router = Router::new();
+    let local = || {
+        let boxes = store?.dead_letters().into_iter();
+        let letters = LocalLetters(boxes.map(|(_, letters)| letters).collect());
+        Some(Arc::new(letters) as Arc<dyn Letters>)
+    };
+    if let Some(letters) = queue.letters().or_else(local) {
+        router = router.merge(letters::http::router(letters::http::Endpoints {
+            enabled,
+            letters,
+            producer: producer.clone(),
+            clock: app.clock.clone(),
+        }));
+    }
+    if let Some(store) = store {
+        router = router.merge(replay::router(replay::Replayer {
+            enabled,
+            store: store.clone(),
+            records: queue.records(),
+            producer: producer.clone(),
+            running: Mutex::new(()),
+        }));
+    }
+    router
 }
 
 fn open_store(
@@ -234,6 +278,9 @@ pub fn close(opened: &Opened) -> Result<(), Failure> {
     }
     if let Some(appender) = &opened.appender {
         appender.close();
+    }
+    if let Some(producer) = &opened.producer {
+        producer.close();
     }
     let closed = match &opened.store {
         Some(store) => store

@@ -92,7 +92,9 @@ pub fn store(config: &Config) -> StoreOptions {
         wal_bytes_max: store.wal_bytes_max.0,
         memtable_bytes: store.memtable_bytes.0,
         memtable_max_age: store.memtable_max_age,
+        index_cache_bytes: store.index_cache_bytes.0,
         block_window: store.block_window,
+        rollups: store.rollups.clone(),
         dead_letters_max: store.dead_letters_max as u64,
         compaction: CompactionOptions {
             enabled: store.compaction,
@@ -101,6 +103,8 @@ pub fn store(config: &Config) -> StoreOptions {
         },
         retention: RetentionOptions {
             age: config.retention.age,
+            samples_age: config.retention.samples_age,
+            fine_rollups_age: config.retention.fine_rollups_age,
             bytes: config.retention.bytes.map(|bytes| bytes.0),
             clock_jump_max: config.retention.clock_jump_max,
             ..RetentionOptions::default()

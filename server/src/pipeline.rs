@@ -26,6 +26,9 @@ struct Pipeline {
     /// Why the queue does not tell where it ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
+    /// Why dead letters are not taken by their topic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dead_letters_problem: Option<String>,
     partitions: Vec<Partition>,
 }
 
@@ -66,6 +69,10 @@ struct Partition {
     block_bytes: u64,
     recovery_seconds: f64,
     replayed_records: u64,
+    /// Records that could not be applied, in the store's directory.
+    dead_letters: u64,
+    /// Those of them that their topic has not acknowledged, where there is one.
+    dead_letters_unsent: u64,
 }
 
 /// A place where a shard's position was set rather than reached.
@@ -125,6 +132,8 @@ impl Partition {
             block_bytes: shard.block_bytes,
             recovery_seconds: shard.recovery.as_secs_f64(),
             replayed_records: shard.replayed_records,
+            dead_letters: 0,
+            dead_letters_unsent: 0,
         }
     }
 
@@ -156,14 +165,14 @@ pub async fn status(State(app): State<Arc<App>>) -> Response {
             .unwrap_or_else(|error| (Vec::new(), Some(format!("a panic: {error}"))))
     };
     let parts = app.parts();
+    let queue = parts.and_then(|parts| parts.queue.as_ref());
     let data = Pipeline {
         stage,
         detail,
-        queue: parts
-            .and_then(|parts| parts.queue.as_ref())
-            .map(|queue| queue.identity().id.to_string()),
+        queue: queue.map(|queue| queue.identity().id.to_string()),
         roles: parts.map(|parts| parts.roles.names()).unwrap_or_default(),
         problem,
+        dead_letters_problem: queue.and_then(|queue| queue.letters_standing().problem),
         partitions,
     };
     Json(json!({"status": "success", "data": data})).into_response()
@@ -180,10 +189,19 @@ fn partitions(parts: &Parts, now: TimestampMs) -> (Vec<Partition>, Option<String
     };
     let partitions = match &parts.store {
         Some(store) => {
+            let standing = queue.letters_standing();
+            let letters = store.dead_letters().into_iter();
+            let letters: BTreeMap<_, _> = letters.map(|(p, all)| (p, all.len() as u64)).collect();
             let shard = |shard: ShardStatus| {
+                let partition = shard.partition;
                 let end = ends.get(&shard.partition).map(|bounds| bounds.end);
                 let lag = end.map(|end| parts.lag.look(&shard, end, now));
-                Partition::new(shard, end, lag)
+                let of = |counts: &BTreeMap<_, u64>| counts.get(&partition).copied().unwrap_or(0);
+                Partition {
+                    dead_letters: of(&letters),
+                    dead_letters_unsent: of(&standing.unsent),
+                    ..Partition::new(shard, end, lag)
+                }
             };
             store.status().into_iter().map(shard).collect()
         }

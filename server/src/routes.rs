@@ -253,6 +253,11 @@ Status
   GET /metrics                 figures for Prometheus
   GET /api/v1/status/pipeline  queue and store by partition: written, applied, lag
   GET /api/v1/status/durability  what an acknowledged push survives, and what that is made of
+
+Admin (with server.admin_api=true)
+  POST /api/v1/admin/tsdb/delete_series  and what belongs to it: docs/storage.md
+  GET  /api/v1/dlq             records that could not be applied; POST /api/v1/dlq/requeue, /api/v1/dlq/purge
+  POST /api/v1/queue/replay    restores what the store lacks of records; driven by `millrace replay --live`
 "
 );
 

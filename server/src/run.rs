@@ -1,6 +1,7 @@
 //! The life of the server: lock, listen, recover, serve, drain.
 
 use std::collections::BTreeMap;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,6 +75,7 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     let address = listener.local_addr().map_err(listen)?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(runtime_threads())
         .enable_all()
         .thread_name("http")
         .build()
@@ -105,6 +107,13 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     drop(runtime);
     drop(lock);
     ended
+}
+
+/// The runtime only moves bytes, and its threads wake one another for each request: on few processors
+/// that takes longer than a small query.
+fn runtime_threads() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    processors.div_ceil(2)
 }
 
 fn holder(config: &Config, clock: &dyn Clock) -> String {
@@ -173,14 +182,22 @@ async fn life(
         let (app, store, recovered) = (app.clone(), opened.store.clone(), opened.recovered.clone());
         let queue = opened.queue.clone();
         async move {
+            // A failure ends the catching up. The rest goes on: how far a stopped shard falls
+            // behind is what somebody wants to see then.
+            let health = async {
+                tokio::select! {
+                    () = watch_for_failure(&app) => {}
+                    () = async {
+                        catch_up(&app, store.as_deref(), &recovered).await;
+                        std::future::pending::<()>().await;
+                    } => {}
+                }
+                stay_failed(&app).await;
+            };
             tokio::select! {
-                () = watch_for_failure(&app) => {}
+                () = health => {}
                 () = watch_queue(&app, queue) => {}
                 () = watch_lag(&app) => {}
-                () = async {
-                    catch_up(&app, store.as_deref(), &recovered).await;
-                    std::future::pending::<()>().await;
-                } => {}
             }
         }
     });
@@ -257,6 +274,8 @@ async fn watch_for_failure(app: &App) {
         }
         let mut hindrances = pipeline::unreadable(parts);
         hindrances.extend(parts.lag.problem());
+        let queue = parts.queue.as_ref();
+        hindrances.extend(queue.and_then(|queue| queue.trouble()));
         let now = app.clock.monotonic();
         let hindered = app.stage().0 == Stage::Hindered;
         if hindrances.is_empty() {
@@ -275,6 +294,20 @@ async fn watch_for_failure(app: &App) {
                 warn!(%reason, "the queue cannot be read; it is tried again and again");
             }
             app.enter(Stage::Hindered, reason);
+        }
+    }
+}
+
+/// Tells what else fails after the first failure. Ends only with its task.
+async fn stay_failed(app: &App) {
+    let mut ticks = tokio::time::interval(WATCH_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let Some(parts) = app.parts() else { continue };
+        let reason = pipeline::failures(parts, &app.registry).join("; ");
+        if app.stage() != (Stage::Failed, reason.clone()) {
+            error!(%reason, "more of the pipeline has failed");
+            app.enter(Stage::Failed, reason);
         }
     }
 }

@@ -5,7 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millrace_model::{Labels, MetricMetadata, Offset, PartitionId, TenantId};
+use chrono::{DateTime, SecondsFormat};
+use millrace_model::{Labels, MetricMetadata, Offset, PartitionId, TenantId, TimestampMs};
 use millrace_query::api::{Freshness, FreshnessError};
 use millrace_query::{
     LabelRequest, ReadContext, ReadStats, SampleColumns, Select, SeriesSource, SourceError,
@@ -25,6 +26,9 @@ impl SeriesSource for PartSource {
             .0
             .select(request.tenant, request.matchers, request.range)
             .map_err(source_error)?;
+        if let Some((until, bucket_ms)) = found.iter().find_map(StoreSeries::thinned) {
+            request.context.warn(thinned(until, bucket_ms));
+        }
         let (blocks, memtables) = self.0.places_in(request.range);
         let stats = &request.context.stats;
         ReadStats::add(&stats.blocks, blocks);
@@ -72,6 +76,18 @@ impl SeriesSource for PartSource {
     }
 }
 
+/// What an answer says that is not of all samples there were.
+fn thinned(until: TimestampMs, bucket_ms: i64) -> String {
+    let until = DateTime::from_timestamp_millis(until.0).map_or_else(
+        || format!("{} ms", until.0),
+        |time| time.to_rfc3339_opts(SecondsFormat::Secs, true),
+    );
+    format!(
+        "samples before about {until} have expired: of each {} s the last one is left",
+        bucket_ms / 1000
+    )
+}
+
 fn nanos(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
@@ -93,9 +109,9 @@ impl StoredSeries for Stored {
             .read(&mut out.timestamps, &mut out.values)
             .map_err(source_error);
         let stats = &self.context.stats;
-        ReadStats::add(&stats.bytes, self.series.block_bytes());
         ReadStats::add(&stats.read_nanos, nanos(begun));
-        read
+        ReadStats::add(&stats.bytes, read?);
+        Ok(())
     }
 }
 

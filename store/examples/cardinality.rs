@@ -14,6 +14,7 @@ use millrace_model::{
     TenantId, TimeRange, TimestampMs,
 };
 use millrace_queue::{QueueIdentity, Record};
+use millrace_store::block::PageCache;
 use millrace_store::shard::{Shard, ShardContext};
 use millrace_store::{Store, StoreMetrics, StoreOptions, WalSync};
 
@@ -45,6 +46,7 @@ fn main() -> Result<()> {
         options: options.clone(),
         identity: identity.clone(),
         metrics: StoreMetrics::register(&prometheus::Registry::new())?,
+        pages: Arc::new(PageCache::new(64 << 20)),
     };
     let mut shard = Shard::open(context.clone(), dir.path(), PartitionId(0))?;
     for record in records(series)? {

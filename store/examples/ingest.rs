@@ -17,6 +17,7 @@ use millrace_model::{
     TimestampMs,
 };
 use millrace_queue::{QueueIdentity, Record};
+use millrace_store::block::PageCache;
 use millrace_store::shard::{Shard, ShardContext};
 use millrace_store::{StoreMetrics, StoreOptions, WalSync};
 
@@ -49,6 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             shard_key: ShardKey::default(),
         },
         metrics: StoreMetrics::register(&prometheus::Registry::new())?,
+        pages: Arc::new(PageCache::new(64 << 20)),
     };
     let rss_before = rss_bytes()?;
     let mut shard = Shard::open(context, dir.path(), PartitionId(0))?;

@@ -19,6 +19,7 @@ use millrace_model::{
     TimeRange, TimestampMs,
 };
 use millrace_queue::{QueueIdentity, Record};
+use millrace_store::block::PageCache;
 use millrace_store::shard::{Shard, ShardContext};
 use millrace_store::{Store, StoreMetrics, StoreOptions, WalSync};
 
@@ -123,6 +124,7 @@ fn fill(dir: &Path, series: usize, hours: i64) -> Result<u64> {
         options: options(),
         identity: identity(),
         metrics: StoreMetrics::register(&prometheus::Registry::new())?,
+        pages: Arc::new(PageCache::new(64 << 20)),
     };
     let mut shard = Shard::open(context, dir, PartitionId(0))?;
     let tenant = TenantId::anonymous();

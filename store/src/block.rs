@@ -22,12 +22,15 @@
 //! Cost sketch, reading: one read and one checksum for each page of `SERIES_PER_PAGE` series, and
 //! one read for all wanted chunks of a series, which lie side by side.
 
+mod ahead;
 pub mod columns;
 mod directory;
 mod error;
 mod fields;
+mod find;
 mod footer;
 mod labels;
+mod pages;
 mod postings;
 mod ranges;
 mod read;
@@ -44,6 +47,8 @@ mod writer;
 use millrace_model::{Labels, Offset, PartitionId, SeriesId, TimeRange, TimestampMs};
 
 pub use error::{BlockError, Section};
+pub(crate) use find::Found;
+pub use pages::PageCache;
 pub use ranges::ReadRanges;
 pub use reader::{BlockIter, BlockReader};
 pub use rollup::RollupColumns;

@@ -43,6 +43,7 @@ mod manifest;
 mod memtable;
 mod merge;
 mod metrics;
+mod missing;
 mod options;
 mod part;
 mod paths;
@@ -64,12 +65,13 @@ pub use dead_letters::{DEAD_LETTER_WINDOW, DeadLetterBox};
 pub use error::StoreError;
 pub use manifest::{Gap, GapCause};
 pub use metrics::StoreMetrics;
+pub use missing::{Missing, RecordKind};
 pub use options::{StoreOptions, WalSync};
 pub use part::StorePart;
 pub use paths::BlockId;
 pub use read::StoreSeries;
 pub use retain::{
-    RetentionItem, RetentionOptions, RetentionReason, RetentionReport, RetentionRule,
+    RetentionItem, RetentionOptions, RetentionPart, RetentionReason, RetentionReport, RetentionRule,
 };
 pub use statistics::StoreStatistics;
 pub use store::Store;

@@ -20,7 +20,7 @@ use crate::backup::ShardSnapshot;
 use crate::compact::{CompactJob, Pace, PacedFs};
 use crate::error::StoreError;
 use crate::options::StoreOptions;
-use crate::retain::{Decision, RetentionClock, Unexpired, decide, retention_time};
+use crate::retain::{Decision, RetentionClock, RetentionPart, Unexpired, decide, retention_time};
 use crate::shard::{Change, CleanStep, Upkeep};
 
 /// How often it is looked whether there is something to do.
@@ -264,7 +264,8 @@ impl Maintainer {
             .map(|s| (s.upkeep.shared.partition, s.upkeep.shared.view()))
             .collect();
         if let Some(now) = retention_time(believed, &views) {
-            let decisions = decide(options, &views, now)?;
+            let coarsest = self.options.coarsest_rollup_ms();
+            let decisions = decide(options, &views, now, coarsest)?;
             drop(views);
             for decision in decisions {
                 self.let_go(decision, now, believed)?;
@@ -279,7 +280,11 @@ impl Maintainer {
         now: TimestampMs,
         believed: TimestampMs,
     ) -> Result<(), StoreError> {
-        let Decision { item, live } = decision;
+        let Decision {
+            item,
+            live,
+            thinner,
+        } = decision;
         let of = |s: &&Tended| s.upkeep.shared.partition == item.partition;
         let Some(shard) = self.shards.iter().find(of) else {
             return Ok(());
@@ -287,14 +292,20 @@ impl Maintainer {
         tracing::info!(
             partition = item.partition.0,
             block = %item.block,
-            whole = item.whole,
+            what = item.what.as_str(),
             series = item.series,
             samples = item.samples,
             bytes = item.bytes,
             reason = item.reason.as_str(),
             "retention lets go"
         );
-        if item.whole {
+        if let Some(options) = thinner {
+            let job = shard
+                .upkeep
+                .rewrite_as(&self.fs(shard), &live, None, options);
+            drop(live);
+            shard.run(job)?;
+        } else if item.what == RetentionPart::Block {
             drop(live);
             shard.commit(Change {
                 removed: vec![item.block],

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::block::BlockOptions;
+use crate::block::rollup::{RESOLUTIONS_MAX, without_multiples};
 use crate::compact::CompactionOptions;
 use crate::retain::RetentionOptions;
 
@@ -33,6 +34,9 @@ pub struct StoreOptions {
     pub memtable_bytes: u64,
     /// A memtable whose first sample came this long ago is sealed.
     pub memtable_max_age: Duration,
+    /// Memory for pages of the blocks' indexes, in bytes: what was read and taken apart for one
+    /// query need not be for the next.
+    pub index_cache_bytes: u64,
     /// Width of a block's time window.
     pub block_window: Duration,
     /// Most blocks that one seal writes, at least 8. If its samples lie further apart, the oldest
@@ -67,6 +71,7 @@ impl Default for StoreOptions {
             // some 450 bytes, so this is a million of them. It is taken only as it is needed.
             memtable_bytes: 1 << 30,
             memtable_max_age: Duration::from_secs(2 * 3600),
+            index_cache_bytes: 64 << 20,
             block_window: Duration::from_secs(2 * 3600),
             // 5 days of 2-hour windows; beyond that, wider blocks serve as well.
             blocks_per_seal_max: 64,
@@ -85,10 +90,33 @@ impl StoreOptions {
     /// How blocks with samples are written.
     #[must_use]
     pub fn block_options(&self) -> BlockOptions {
-        let ms = |width: &Duration| i64::try_from(width.as_millis()).unwrap_or(i64::MAX).max(1);
         BlockOptions {
-            resolutions: self.rollups.iter().map(ms).collect(),
+            resolutions: self.rollups.iter().map(width_ms).collect(),
             without_samples: false,
         }
     }
+
+    /// What is wrong with them, if anything is.
+    #[must_use]
+    pub fn check(&self) -> Option<String> {
+        let widths: Vec<i64> = self.rollups.iter().map(width_ms).collect();
+        let stored = without_multiples(&widths).len();
+        if stored > RESOLUTIONS_MAX {
+            return Some(format!(
+                "rollups of {stored} widths of which none is a multiple of another, at most \
+                 {RESOLUTIONS_MAX} can be stored"
+            ));
+        }
+        let retention = self.retention.check(&self.rollups);
+        self.compaction.check(self.block_window).or(retention)
+    }
+
+    /// The width of the widest rollups' buckets.
+    pub(crate) fn coarsest_rollup_ms(&self) -> Option<i64> {
+        self.rollups.iter().map(width_ms).max()
+    }
+}
+
+fn width_ms(width: &Duration) -> i64 {
+    i64::try_from(width.as_millis()).unwrap_or(i64::MAX).max(1)
 }

@@ -6,14 +6,16 @@
 //! - Sources are read layer by layer, in each in order of their sequence, and of two values of one
 //!   timestamp the later is right.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::HashTable;
 use millrace_log::planted::active;
-use millrace_model::{Labels, Matcher, SeriesId, TenantId, TimeRange};
+use millrace_model::{Labels, Matcher, SeriesId, TenantId, TimeRange, TimestampMs};
 
-use crate::block::SeriesPlace;
+use crate::block::Found;
 use crate::error::StoreError;
 use crate::layer::Layer;
 use crate::memtable::{Memtable, SeriesRef, SeriesSnapshot};
@@ -21,6 +23,11 @@ use crate::merge::Merger;
 use crate::planted::{DELETE_MISSES_MEMTABLE, OLDER_BLOCK_WINS};
 use crate::shard::{LiveBlock, TableView, View};
 use crate::tombstone::{Hidden, Masks, Tombstone, TombstoneState};
+
+thread_local! {
+    /// Memory for the next series that is read.
+    static SNAPSHOT: Cell<SeriesSnapshot> = Cell::default();
+}
 
 /// One selected series.
 #[derive(Clone, Debug)]
@@ -34,7 +41,8 @@ pub struct StoreSeries {
 /// A place that has samples of the series.
 #[derive(Clone, Debug)]
 enum Place {
-    Block(Arc<LiveBlock>, SeriesPlace),
+    /// Which of the block's series.
+    Block(Arc<LiveBlock>, u32),
     Table(Arc<Memtable>, SeriesRef),
 }
 
@@ -52,14 +60,22 @@ impl StoreSeries {
         &self.labels
     }
 
-    /// Bytes of its samples in blocks, as they are stored.
+    /// Of the places where its samples are gone and only rollups are left: the moment of the last
+    /// sample there was, and the finest resolution that is left, in ms, the coarsest of these.
+    /// [`read`](Self::read) then tells the last sample of each bucket.
     #[must_use]
-    pub fn block_bytes(&self) -> u64 {
-        let places = self.sources.iter().map(|source| match &source.place {
-            Place::Block(_, place) => place.sample_bytes(),
-            Place::Table(..) => 0,
-        });
-        places.sum()
+    pub fn thinned(&self) -> Option<(TimestampMs, i64)> {
+        let thinned = self
+            .sources
+            .iter()
+            .filter_map(|source| match &source.place {
+                Place::Block(block, _) if block.reader.without_samples() => {
+                    let finest = block.reader.resolutions().first()?;
+                    Some((TimestampMs(block.entry.max_time), *finest))
+                }
+                Place::Block(..) | Place::Table(..) => None,
+            });
+        thinned.reduce(|a, b| (a.0.max(b.0), a.1.max(b.1)))
     }
 
     pub(crate) fn into_labels(self) -> Labels {
@@ -67,26 +83,33 @@ impl StoreSeries {
     }
 
     /// Appends its samples in the selected range to the columns: sorted by timestamp, each once,
-    /// staleness markers among them, every value bit for bit as it was sent.
+    /// staleness markers among them, every value bit for bit as it was sent. The bytes of blocks
+    /// that were decoded for it.
     ///
     /// # Errors
     ///
     /// A block that is damaged or cannot be read. The columns are then of no use.
-    pub fn read(&self, timestamps: &mut Vec<i64>, values: &mut Vec<f64>) -> Result<(), StoreError> {
+    pub fn read(
+        &self,
+        timestamps: &mut Vec<i64>,
+        values: &mut Vec<f64>,
+    ) -> Result<u64, StoreError> {
         let start = timestamps.len();
+        let mut bytes = 0;
         for (at, source) in self.sources.iter().enumerate() {
             let before = timestamps.len();
-            self.read_source(source, timestamps, values)?;
+            bytes += self.read_source(source, timestamps, values)?;
             // Most sources lie one behind the other: then their samples are where they belong.
             let overlaps = before > start
                 && timestamps
                     .get(before)
                     .is_some_and(|&first| first <= timestamps[before - 1]);
             if overlaps {
-                return self.merge_from(at + 1, (start, before), timestamps, values);
+                bytes += self.merge_from(at + 1, (start, before), timestamps, values)?;
+                break;
             }
         }
-        Ok(())
+        Ok(bytes)
     }
 
     /// Merges what was read behind `start`, of which the part behind `newer` is newer, and what
@@ -97,7 +120,8 @@ impl StoreSeries {
         (start, newer): (usize, usize),
         timestamps: &mut Vec<i64>,
         values: &mut Vec<f64>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<u64, StoreError> {
+        let mut bytes = 0;
         let mut merger = Merger::default();
         merger.push(&timestamps[start..newer], &values[start..newer]);
         merger.push(&timestamps[newer..], &values[newer..]);
@@ -107,11 +131,11 @@ impl StoreSeries {
         for source in &self.sources[at..] {
             run_timestamps.clear();
             run_values.clear();
-            self.read_source(source, &mut run_timestamps, &mut run_values)?;
+            bytes += self.read_source(source, &mut run_timestamps, &mut run_values)?;
             merger.push(&run_timestamps, &run_values);
         }
         merger.take(timestamps, values);
-        Ok(())
+        Ok(bytes)
     }
 
     fn read_source(
@@ -119,26 +143,30 @@ impl StoreSeries {
         source: &Source,
         timestamps: &mut Vec<i64>,
         values: &mut Vec<f64>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<u64, StoreError> {
         let from = timestamps.len();
-        match &source.place {
-            Place::Block(block, place) => {
-                block.reader.read(place, self.range, timestamps, values)?;
+        let bytes = match &source.place {
+            Place::Block(block, number) => {
+                let reader = &block.reader;
+                reader.read_number(*number, self.range, timestamps, values)?
             }
             Place::Table(table, at) => {
-                let mut snapshot = SeriesSnapshot::default();
+                let mut snapshot = SNAPSHOT.take();
                 let range = (self.range.start.0, self.range.end.0);
                 table.rows().snapshot(*at, range, &mut snapshot);
-                snapshot
-                    .decode(timestamps, values)
-                    .map_err(|source| StoreError::Chunk {
-                        series: self.labels.to_string(),
-                        source,
-                    })?;
+                let decoded = snapshot.decode(timestamps, values);
+                // Its memory is kept, but no chunk alive.
+                snapshot.clear();
+                SNAPSHOT.set(snapshot);
+                decoded.map_err(|source| StoreError::Chunk {
+                    series: self.labels.to_string(),
+                    source,
+                })?;
+                0
             }
-        }
+        };
         source.hidden.remove(from, timestamps, values);
-        Ok(())
+        Ok(bytes)
     }
 }
 
@@ -153,7 +181,9 @@ impl View {
     ) -> Result<(), StoreError> {
         let mut places = Places {
             first: found.len(),
-            by_id: HashMap::new(),
+            by_id: HashTable::new(),
+            ids: Vec::new(),
+            last: 0,
             range,
             found,
         };
@@ -164,14 +194,20 @@ impl View {
         for layer in Layer::ALL {
             for block in blocks.iter().filter(|b| b.entry.layer == layer) {
                 let masks = self.masks(tenant, block.entry.sequences.1, range);
-                for series in block.reader.select(tenant, matchers, range)? {
-                    let hidden = masks.of(&series.labels);
-                    if hidden.covers(within(series.place.range(), range)) {
-                        continue;
+                let mut take = |mut series: Found<'_>| -> Result<(), StoreError> {
+                    let mut hidden = Hidden::default();
+                    if !masks.is_empty() {
+                        hidden = masks.of(series.labels()?);
+                        if hidden.covers(within(series.range, range)) {
+                            return Ok(());
+                        }
                     }
-                    let place = Place::Block(Arc::clone(block), series.place);
-                    places.add(series.id, &series.labels, Source { place, hidden });
-                }
+                    let place = Place::Block(Arc::clone(block), series.number);
+                    let source = Source { place, hidden };
+                    places.add(series.id, source, || series.labels().cloned())?;
+                    Ok(())
+                };
+                block.reader.find(tenant, matchers, range, &mut take)?;
             }
             for of_view in self.tables_in(range) {
                 let table = &of_view.table;
@@ -184,7 +220,9 @@ impl View {
                     let hidden = masks.of(labels);
                     if hidden.is_empty() || !hidden.covers(within(series.range(), range)) {
                         let place = Place::Table(Arc::clone(table), at);
-                        places.add(id, labels, Source { place, hidden });
+                        let added: Result<(), Infallible> =
+                            places.add(id, Source { place, hidden }, || Ok(labels.clone()));
+                        let Ok(()) = added;
                     }
                 });
             }
@@ -232,24 +270,54 @@ fn within(a: TimeRange, b: TimeRange) -> TimeRange {
 struct Places<'a> {
     /// Where this shard's series begin: another shard has none of them.
     first: usize,
-    by_id: HashMap<SeriesId, usize>,
+    /// Numbers of them, and the identity of each.
+    by_id: HashTable<usize>,
+    ids: Vec<SeriesId>,
+    /// The one to which a place was added last.
+    last: usize,
     range: TimeRange,
     found: &'a mut Vec<StoreSeries>,
 }
 
+/// The identity is a hash: its low half serves the table as it is.
+fn hash(id: SeriesId) -> u64 {
+    id.0 as u64
+}
+
 impl Places<'_> {
-    fn add(&mut self, id: SeriesId, labels: &Labels, source: Source) {
-        let next = self.found.len() - self.first;
-        let at = *self.by_id.entry(id).or_insert(next);
-        if at == next {
-            self.found.push(StoreSeries {
-                labels: labels.clone(),
-                range: self.range,
-                sources: vec![source],
-            });
+    /// `labels` are asked for of a series that is new.
+    fn add<E>(
+        &mut self,
+        id: SeriesId,
+        source: Source,
+        labels: impl FnOnce() -> Result<Labels, E>,
+    ) -> Result<(), E> {
+        let found = &self.found[self.first..];
+        let next = found.len();
+        // Places have their series in much the same order: mostly it is the one behind the last.
+        let guess = self.last + 1;
+        let is = |at: &usize| self.ids[*at] == id;
+        let known = if guess < next && is(&guess) {
+            Some(guess)
         } else {
+            self.by_id.find(hash(id), is).copied()
+        };
+        if let Some(at) = known {
+            self.last = at;
             self.found[self.first + at].sources.push(source);
+            return Ok(());
         }
+        self.found.push(StoreSeries {
+            labels: labels()?,
+            range: self.range,
+            sources: vec![source],
+        });
+        self.ids.push(id);
+        let ids = &self.ids;
+        self.by_id
+            .insert_unique(hash(id), next, |&at| hash(ids[at]));
+        self.last = next;
+        Ok(())
     }
 }
 

@@ -3,6 +3,8 @@
 //! Invariants:
 //! - Data go by blocks: a rule touches a block when its **last** sample is older than the rule's age.
 //!   Where that concerns all series the block goes; otherwise it is written again without them.
+//! - Samples may go before their rollups, and fine rollups before coarse ones: for a block as a whole,
+//!   by the age of its last sample as well.
 //! - The age is counted from a time that three have to agree on: a clock that did not jump
 //!   ([`RetentionClock`]), and the newest sample there is. So neither a clock that says 2038 nor one
 //!   sample from 2038 makes the rest old.
@@ -14,6 +16,7 @@ use std::time::Duration;
 use millrace_log::planted::active;
 use millrace_model::{Labels, Matcher, PartitionId, TenantId, TimestampMs};
 
+use crate::block::{BlockOptions, BlockReader, Section};
 use crate::compact::Keep;
 use crate::error::StoreError;
 use crate::paths::BlockId;
@@ -23,8 +26,13 @@ use crate::shard::{LiveBlock, View};
 /// What is kept for how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetentionOptions {
-    /// Samples older than this go. `None` keeps them.
+    /// Samples older than this go, and all that was made of them. `None` keeps them.
     pub age: Option<Duration>,
+    /// Samples older than this go, and their rollups stay. `None` keeps them as long as those.
+    pub samples_age: Option<Duration>,
+    /// Rollups older than this go, but for those of the coarsest resolution. Not before the samples.
+    /// `None` keeps them as long as the coarsest.
+    pub fine_rollups_age: Option<Duration>,
     /// Bytes of blocks, of all shards together, beyond which the oldest go. `None` keeps them.
     pub bytes: Option<u64>,
     /// Other ages; the first rule that fits a series counts.
@@ -40,6 +48,8 @@ impl Default for RetentionOptions {
     fn default() -> Self {
         Self {
             age: None,
+            samples_age: None,
+            fine_rollups_age: None,
             bytes: None,
             rules: Vec::new(),
             clock_jump_max: Duration::from_secs(3600),
@@ -60,6 +70,51 @@ pub struct RetentionRule {
 }
 
 impl RetentionOptions {
+    /// What is wrong with the ages, if anything is. `rollups` are the widths of their buckets.
+    #[must_use]
+    pub fn check(&self, rollups: &[Duration]) -> Option<String> {
+        if self.samples_age.is_some() && rollups.is_empty() {
+            return Some("samples would go of which there are no rollups".to_owned());
+        }
+        let order = [
+            ("samples", self.samples_age),
+            ("fine rollups", self.fine_rollups_age),
+            ("everything", self.age),
+        ];
+        let set: Vec<_> = order
+            .iter()
+            .filter_map(|(what, age)| Some((what, (*age)?)))
+            .collect();
+        let wrong = set.windows(2).find(|pair| pair[0].1 > pair[1].1)?;
+        Some(format!(
+            "{} would go after {:?}, before {} after {:?}",
+            wrong[1].0, wrong[1].1, wrong[0].0, wrong[0].1
+        ))
+    }
+
+    /// How a block whose last sample is of `last` is to be written at `now`, if not as it is.
+    fn thinner(
+        &self,
+        reader: &BlockReader,
+        last: i64,
+        now: TimestampMs,
+        coarsest_ms: Option<i64>,
+    ) -> Option<BlockOptions> {
+        let over = |age: Option<Duration>| age.is_some_and(|age| is_over(last, age, now));
+        let stored = reader.resolutions();
+        // Of a block from a time without rollups nothing would be left.
+        if !over(self.samples_age) || stored.is_empty() {
+            return None;
+        }
+        let coarse = coarsest_ms.filter(|ms| over(self.fine_rollups_age) && reader.has_rollup(*ms));
+        let resolutions = coarse.map_or_else(|| stored.to_vec(), |ms| vec![ms]);
+        let is_so = reader.without_samples() && resolutions == stored;
+        (!is_so).then_some(BlockOptions {
+            resolutions,
+            without_samples: true,
+        })
+    }
+
     /// The age of a series.
     fn age_of(&self, tenant: &TenantId, labels: &Labels) -> Option<Duration> {
         let fits = |rule: &&RetentionRule| {
@@ -159,12 +214,39 @@ pub struct RetentionItem {
     pub series: u64,
     /// Their samples.
     pub samples: u64,
-    /// Bytes that go: those of the block if all of it does, otherwise its share by samples.
+    /// Bytes that go: those of the block if all of it does; of some series their share by samples;
+    /// otherwise about those of the samples, or of the rollups.
     pub bytes: u64,
-    /// Whether the whole block goes.
-    pub whole: bool,
+    /// What of the block goes.
+    pub what: RetentionPart,
     /// Why.
     pub reason: RetentionReason,
+}
+
+/// What of a block goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetentionPart {
+    /// All of it.
+    Block,
+    /// Some of its series.
+    Series,
+    /// The samples, and not their rollups.
+    Samples,
+    /// Rollups that are finer than the coarsest.
+    Rollups,
+}
+
+impl RetentionPart {
+    /// Its word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Block => "block",
+            Self::Series => "series",
+            Self::Samples => "samples",
+            Self::Rollups => "rollups",
+        }
+    }
 }
 
 /// Why something goes.
@@ -203,6 +285,8 @@ pub struct RetentionReport {
 pub(crate) struct Decision {
     pub(crate) item: RetentionItem,
     pub(crate) live: Arc<LiveBlock>,
+    /// How the block is written again, if samples or rollups go.
+    pub(crate) thinner: Option<BlockOptions>,
 }
 
 /// The time that ages are counted from: what the clock says, but not beyond the newest sample.
@@ -220,7 +304,7 @@ pub(crate) fn retention_time(
     Some(TimestampMs(newest.min(believed.0)))
 }
 
-/// What goes at `now`, the oldest first.
+/// What goes at `now`, the oldest first. `coarsest_ms` is the width of the widest rollups' buckets.
 ///
 /// # Errors
 ///
@@ -229,14 +313,21 @@ pub(crate) fn decide(
     options: &RetentionOptions,
     views: &[(PartitionId, Arc<View>)],
     now: TimestampMs,
+    coarsest_ms: Option<i64>,
 ) -> Result<Vec<Decision>, StoreError> {
     let mut decisions = Vec::new();
     let mut left = Vec::new();
     for (partition, view) in views {
         for block in &view.blocks {
-            let decision = judge(options, *partition, block, now)?;
+            let mut decision = judge(options, *partition, block, now)?;
+            if decision.is_none() {
+                decision = thin(options, *partition, block, now, coarsest_ms);
+            }
             let goes = decision.as_ref().map_or(0, |d| d.item.bytes);
-            if decision.as_ref().is_none_or(|d| !d.item.whole) {
+            if decision
+                .as_ref()
+                .is_none_or(|d| d.item.what != RetentionPart::Block)
+            {
                 left.push((*partition, Arc::clone(block), block.entry.bytes - goes));
             }
             decisions.extend(decision);
@@ -270,10 +361,11 @@ fn whole(partition: PartitionId, block: &Arc<LiveBlock>, reason: RetentionReason
             series: entry.series,
             samples: entry.samples,
             bytes: entry.bytes,
-            whole: true,
+            what: RetentionPart::Block,
             reason,
         },
         live: Arc::clone(block),
+        thinner: None,
     }
 }
 
@@ -311,9 +403,34 @@ fn judge(
         let share = share / u128::from(block.entry.samples.max(1));
         decision.item.bytes = u64::try_from(share).unwrap_or(block.entry.bytes);
         (decision.item.series, decision.item.samples) = (series, samples);
-        decision.item.whole = false;
+        decision.item.what = RetentionPart::Series;
     }
     Ok(Some(decision))
+}
+
+/// What of one block goes before the block does.
+fn thin(
+    options: &RetentionOptions,
+    partition: PartitionId,
+    block: &Arc<LiveBlock>,
+    now: TimestampMs,
+    coarsest_ms: Option<i64>,
+) -> Option<Decision> {
+    let thinner = options.thinner(&block.reader, last_of(block), now, coarsest_ms)?;
+    let mut decision = whole(partition, block, RetentionReason::Age);
+    let item = &mut decision.item;
+    let bytes = block.reader.summary().section_bytes;
+    if block.reader.without_samples() {
+        item.what = RetentionPart::Rollups;
+        item.samples = 0;
+        // What is left of them is little: a twelfth, from 5 minutes to an hour.
+        item.bytes = bytes[Section::Rollups as usize];
+    } else {
+        item.what = RetentionPart::Samples;
+        item.bytes = bytes[Section::Chunks as usize];
+    }
+    decision.thinner = Some(thinner);
+    Some(decision)
 }
 
 fn last_of(block: &LiveBlock) -> i64 {

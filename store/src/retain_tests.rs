@@ -40,7 +40,7 @@ fn ten_days() -> (SimFs, Shard) {
 
 fn decided(shard: &Shard, options: &RetentionOptions, now: i64) -> Vec<RetentionItem> {
     let views = [(shard.partition(), shard.shared().view())];
-    let found = decide(options, &views, TimestampMs(now)).unwrap();
+    let found = decide(options, &views, TimestampMs(now), Some(HOUR)).unwrap();
     found.into_iter().map(|d| d.item).collect()
 }
 
@@ -53,7 +53,7 @@ fn old_blocks_go_by_their_last_sample_check() {
     assert!(
         items
             .iter()
-            .all(|i| i.whole && i.samples == 4 && i.bytes > 0)
+            .all(|i| i.what == RetentionPart::Block && i.samples == 4 && i.bytes > 0)
     );
     retain(&mut shard, &by_age(hours(5 * 24)), now).unwrap();
     let left = dump(&shard, &["one", "two"]).unwrap();
@@ -84,7 +84,7 @@ fn rules_by_tenant_and_label_take_their_part_of_a_block() {
     let now = 9 * DAY + HOUR;
     let items = decided(&shard, &options, now);
     assert!(
-        items.iter().all(|i| !i.whole),
+        items.iter().all(|i| i.what != RetentionPart::Block),
         "tenant two keeps all: {items:?}"
     );
     for _ in 0..2 {
@@ -205,3 +205,6 @@ fn a_clock_that_is_always_believed_is_killed() {
 fn a_high_water_mark_that_is_not_kept_is_killed() {
     killed(HIGH_WATER_LOST, the_time_that_was_believed_survives_check);
 }
+
+#[path = "retain_tests/thin.rs"]
+mod thin;

@@ -259,6 +259,7 @@ impl Lane {
             // The reason is in the shard's state, where `status` and the metric show it.
             self.shard.stop(StopCode::from(&error), &error.to_string());
             tracing::error!(partition = self.shard.partition().0, %error, "consuming ended");
+            self.commit();
             return Err(error);
         }
         self.shard.close()

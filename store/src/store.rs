@@ -15,7 +15,7 @@ use millrace_queue::{Consumer, Position, QueueIdentity, ResumePoint};
 use parking_lot::Mutex;
 use prometheus::Registry;
 
-use crate::block::BlockSummary;
+use crate::block::{BlockSummary, PageCache};
 use crate::compact::Pace;
 use crate::dead_letters::DeadLetterBox;
 use crate::error::{IoContext, StoreError};
@@ -89,7 +89,7 @@ impl Store {
         registry: &Registry,
     ) -> Result<Self, StoreError> {
         let owned = check_owned(owned, identity)?;
-        if let Some(what) = options.compaction.check(options.block_window) {
+        if let Some(what) = options.check() {
             return Err(StoreError::Options { what });
         }
         let context = ShardContext {
@@ -101,6 +101,7 @@ impl Store {
             },
             identity: identity.clone(),
             metrics: StoreMetrics::register(registry)?,
+            pages: Arc::new(PageCache::new(options.index_cache_bytes)),
         };
         // Before the shards would create it, all at the same time.
         create_dir_durable(&*context.fs, dir).context("create", dir)?;
@@ -132,7 +133,7 @@ impl Store {
         &self.identity
     }
 
-    fn shard(&self, partition: PartitionId) -> Option<&Arc<Shared>> {
+    pub(crate) fn shard(&self, partition: PartitionId) -> Option<&Arc<Shared>> {
         let at = self
             .shared
             .binary_search_by_key(&partition, |s| s.partition);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::mpsc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use millrace_log::SystemClock;
@@ -532,4 +533,59 @@ fn the_memory_is_shared_by_the_partitions_that_are_owned() {
     let owned: Vec<_> = (0..2).map(PartitionId).collect();
     // Each shard then takes an eighth of it: half of the memory.
     assert_eq!(share_of_all(1000, &owned, &identity), 4000);
+}
+
+#[test]
+fn samples_expire_before_their_rollups_and_both_go_at_last() {
+    let fs: Arc<dyn Fs> = Arc::new(SimFs::new());
+    let dir = Path::new("data");
+    let queue = queue_on(Arc::clone(&fs), dir, 1);
+    let hour = 3_600_000;
+    let options = StoreOptions {
+        // Each record is sealed.
+        memtable_bytes: 1,
+        compaction: crate::CompactionOptions {
+            enabled: false,
+            ..crate::CompactionOptions::default()
+        },
+        retention: crate::RetentionOptions {
+            samples_age: Some(Duration::from_secs(10 * 3600)),
+            age: Some(Duration::from_secs(20 * 3600)),
+            ..crate::RetentionOptions::default()
+        },
+        ..StoreOptions::default()
+    };
+    let store = open_on(fs, dir, &queue, options);
+    start(&store, &queue);
+    let apply = |rows: &[(String, i64, u64)]| {
+        let end = append(&queue, 0, vec![batch("t", rows)]);
+        let at = position(&queue, &[(0, end)]);
+        store.wait_applied(&at, PATIENCE).unwrap();
+    };
+    let old: Vec<_> = (0..60)
+        .map(|i| ("a".to_owned(), i * 10_000, i as u64))
+        .collect();
+    apply(&old);
+    apply(&[("a".to_owned(), 11 * hour, 77)]);
+    let sealed = || store.blocks().iter().map(|b| b.2.samples).sum::<u64>();
+    let deadline = Instant::now() + PATIENCE;
+    while sealed() < 61 {
+        assert!(Instant::now() < deadline, "{:?}", store.status());
+        std::thread::yield_now();
+    }
+    let report = store.retention_dry_run().unwrap();
+    let parts: Vec<_> = report.items.iter().map(|i| (i.what, i.samples)).collect();
+    assert_eq!(parts, [(crate::RetentionPart::Samples, 60)]);
+    assert_eq!(read(&store).len(), 61, "nothing went");
+    store.retain().unwrap();
+    let left: Vec<_> = read(&store).into_iter().collect();
+    let expect = [(290_000, 29), (590_000, 59), (11 * hour, 77)];
+    assert_eq!(left, expect.map(|(at, bits)| (("a".to_owned(), at), bits)));
+    assert_eq!(store.retention_dry_run().unwrap().items, []);
+    apply(&[("a".to_owned(), 25 * hour, 78)]);
+    store.retain().unwrap();
+    let left: Vec<_> = read(&store).into_values().collect();
+    assert_eq!(left, [77, 78]);
+    store.close().unwrap();
+    queue.close();
 }

@@ -17,11 +17,12 @@ use millrace_model::{
 use millrace_queue::{QueueIdentity, Record};
 use prometheus::Registry;
 
+use crate::block::PageCache;
 use crate::compact::CompactJob;
 use crate::error::StoreError;
 use crate::metrics::StoreMetrics;
 use crate::options::{StoreOptions, WalSync};
-use crate::retain::{RetentionItem, RetentionOptions, Unexpired, decide};
+use crate::retain::{RetentionItem, RetentionOptions, RetentionPart, Unexpired, decide};
 use crate::shard::{Change, CleanStep, Shard, ShardContext};
 
 /// All samples by tenant, series and timestamp: the oracle.
@@ -287,6 +288,8 @@ pub(crate) fn context(fs: Arc<dyn Fs>, options: StoreOptions) -> ShardContext {
         options,
         identity: identity(),
         metrics: StoreMetrics::register(&Registry::new()).unwrap(),
+        // Small enough that pages come and go.
+        pages: Arc::new(PageCache::new(64 << 10)),
     }
 }
 
@@ -335,11 +338,17 @@ pub(crate) fn retain(
     let now = TimestampMs(now);
     let views = [(shard.partition(), shard.shared().view())];
     let upkeep = shard.upkeep();
-    let decisions = decide(options, &views, now)?;
+    let decisions = decide(options, &views, now, Some(3_600_000))?;
     drop(views);
     let mut items = Vec::new();
     for decision in decisions {
-        if decision.item.whole {
+        if let Some(options) = decision.thinner {
+            let fs = &upkeep.context.fs;
+            let job = upkeep.rewrite_as(fs, &decision.live, None, options);
+            items.push(decision.item);
+            drop(decision.live);
+            run_job(shard, job)?;
+        } else if decision.item.what == RetentionPart::Block {
             let removed = vec![decision.item.block];
             items.push(decision.item);
             drop(decision.live);

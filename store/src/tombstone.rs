@@ -188,6 +188,12 @@ impl Hidden {
         self.ranges.iter().any(|r| r.0 <= start && end <= r.1)
     }
 
+    /// Whether something in `range` is hidden.
+    pub(crate) fn overlaps(&self, range: TimeRange) -> bool {
+        let (start, end) = (range.start.0, range.end.0);
+        self.ranges.iter().any(|r| r.0 <= end && start <= r.1)
+    }
+
     /// Whether the sample of `moment` is hidden.
     pub(crate) fn hides(&self, moment: i64) -> bool {
         self.ranges.iter().any(|r| r.0 <= moment && moment <= r.1)

@@ -34,6 +34,8 @@ pub struct Load {
     pub steps: u64,
     /// Seed of all values.
     pub seed: u64,
+    /// Between two samples of a series, if not as the fleet has it.
+    pub interval_ms: Option<i64>,
 }
 
 /// What was sent.
@@ -57,7 +59,7 @@ pub struct Fed {
 pub fn feed(load: &Load, end_ms: i64, urls: &[String]) -> Result<Fed> {
     let mut random = Random::new(load.seed);
     let mut fleet = Fleet::new(load.profile, load.targets, &mut random);
-    let interval_ms = fleet.interval_ms;
+    let interval_ms = load.interval_ms.unwrap_or(fleet.interval_ms);
     let last_ms = end_ms - fleet.jitter_ms - (end_ms - fleet.jitter_ms).rem_euclid(interval_ms);
     let start_ms = last_ms - interval_ms * (load.steps as i64 - 1);
     let series = fleet.series();

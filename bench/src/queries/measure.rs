@@ -11,6 +11,7 @@ use super::feed::Fed;
 use super::same;
 use crate::client::Client;
 use crate::compare::System;
+use crate::compare::server::Server;
 use crate::process::ThreadTimes;
 use crate::values::Random;
 
@@ -74,27 +75,27 @@ pub fn settle(peer: &Peer, fed: &Fed) -> Result<()> {
         client.get("/internal/force_flush")?;
     }
     fed.wait_until_visible(&peer.server.url())?;
-    rest(peer)
+    rest(&peer.server)
 }
 
-fn rest(peer: &Peer) -> Result<()> {
+fn rest(server: &Server) -> Result<()> {
     let deadline = Instant::now() + REST_TIMEOUT;
     loop {
-        let before = ThreadTimes::of(peer.server.pid())?;
+        let before = ThreadTimes::of(server.pid())?;
         std::thread::sleep(REST_WINDOW);
-        if before.seconds_since(peer.server.pid())? < REST_SECONDS || Instant::now() > deadline {
+        if before.seconds_since(server.pid())? < REST_SECONDS || Instant::now() > deadline {
             return Ok(());
         }
     }
 }
 
 /// Lets millrace move all samples from memory into blocks.
-pub fn seal(peer: &mut Peer, args: &[String]) -> Result<()> {
+pub fn seal(server: &mut Server, args: &[String]) -> Result<()> {
     let mut args = args.to_vec();
     args.push("--set=store.memtable_max_age=1s".to_owned());
-    peer.server.restart(&args)?;
+    server.restart(&args)?;
     let deadline = Instant::now() + SEAL_TIMEOUT;
-    let mut client = Client::new(&peer.server.url())?;
+    let mut client = Client::new(&server.url())?;
     loop {
         let answer = client.get("/metrics")?;
         let text = String::from_utf8_lossy(&answer.body).into_owned();
@@ -105,7 +106,7 @@ pub fn seal(peer: &mut Peer, args: &[String]) -> Result<()> {
             .peekable();
         ensure!(left.peek().is_some(), "no count of samples in memory");
         if left.sum::<f64>() == 0.0 {
-            return rest(peer);
+            return rest(server);
         }
         ensure!(Instant::now() < deadline, "samples are still in memory");
         std::thread::sleep(Duration::from_millis(100));

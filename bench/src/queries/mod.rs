@@ -5,8 +5,8 @@
 //! works at any moment. Answers are compared before anything is measured.
 
 mod classes;
-mod feed;
-mod measure;
+pub mod feed;
+pub mod measure;
 mod report;
 mod same;
 
@@ -184,7 +184,7 @@ fn one_mix(args: &QueriesArgs, mix: Profile, name: &str, parts: &mut Vec<Part>) 
                 .iter_mut()
                 .find(|peer| peer.system == System::Millrace);
             if let Some(peer) = millrace {
-                measure::seal(peer, &args.millrace_args)?;
+                measure::seal(&mut peer.server, &args.millrace_args)?;
             }
         }
         eprintln!("  {state:?}");
@@ -212,6 +212,7 @@ fn load(args: &QueriesArgs, profile: Profile) -> Load {
         targets: targets.max(1),
         steps: steps.max(12),
         seed: args.seed,
+        interval_ms: None,
     }
 }
 

@@ -18,7 +18,9 @@ use tokio::time::timeout_at;
 
 use crate::metrics::ServeMetrics;
 use crate::wire::frame::{End, ErrorCode, FrameBuffer, FrameKind, Hello, StreamError};
-use crate::wire::items::{ITEM_BYTES_MAX, LabelsWriter, encode_metadata, encode_text};
+use crate::wire::items::{
+    ITEM_BYTES_MAX, LabelsWriter, WARNINGS_MAX, encode_metadata, encode_text,
+};
 use crate::wire::messages::stream_error;
 use crate::wire::series::{PIECE_SAMPLES, SeriesWriter};
 
@@ -40,6 +42,8 @@ pub(super) struct Producer {
     frame_bytes: usize,
     found: Option<Found>,
     sent: End,
+    /// Whether the warnings were sent, or there are none.
+    warned: bool,
 }
 
 /// What is left to send.
@@ -73,6 +77,7 @@ impl Producer {
             frame_bytes,
             found: None,
             sent: End::default(),
+            warned: false,
         }
     }
 
@@ -84,7 +89,13 @@ impl Producer {
                 self.sent.frames += 1;
                 Some((frame, false))
             }
-            Ok(None) => Some((self.sent.encode(), true)),
+            Ok(None) => Some(match self.warnings_frame() {
+                Some(frame) => {
+                    self.sent.frames += 1;
+                    (frame, false)
+                }
+                None => (self.sent.encode(), true),
+            }),
             Err(Stop::Cancelled) => None,
             Err(Stop::Source(error)) => Some((stream_error(&error).encode(), true)),
             Err(Stop::TooLong { what, bytes }) => {
@@ -200,6 +211,18 @@ impl Producer {
             left.written = end;
         }
         Ok((!left.writer.is_empty()).then(|| left.writer.finish()))
+    }
+
+    /// The warnings that the source had, once.
+    fn warnings_frame(&mut self) -> Option<Bytes> {
+        if std::mem::replace(&mut self.warned, true) {
+            return None;
+        }
+        let mut frame = FrameBuffer::default();
+        for text in self.context.warnings().iter().take(WARNINGS_MAX) {
+            encode_text(text, &mut frame);
+        }
+        (!frame.is_empty()).then(|| frame.finish(FrameKind::Warnings))
     }
 
     fn labels_frame(&mut self, left: &mut VecDeque<Labels>) -> Result<Option<Bytes>, Stop> {

@@ -27,6 +27,8 @@ pub enum FrameKind {
     Texts = 4,
     /// Metadata of metrics.
     Metadata = 5,
+    /// What whoever asked should be told beside the answer.
+    Warnings = 6,
     /// The stream ends early, and why.
     Error = 254,
     /// The stream is complete.
@@ -41,6 +43,7 @@ impl FrameKind {
             3 => Self::Labels,
             4 => Self::Texts,
             5 => Self::Metadata,
+            6 => Self::Warnings,
             254 => Self::Error,
             255 => Self::End,
             _ => {

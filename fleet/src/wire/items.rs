@@ -7,6 +7,8 @@ use super::{Input, WireError};
 
 /// Longest label set, text or entry that is sent: several fit into a frame.
 pub const ITEM_BYTES_MAX: usize = FRAME_BYTES_MAX / 4;
+/// Most warnings beside an answer.
+pub const WARNINGS_MAX: usize = 100;
 
 /// Writes label sets as the difference from the one before.
 #[derive(Debug, Default)]

@@ -8,7 +8,7 @@ use http::{Request, StatusCode};
 use millrace_fleet::{FleetFreshness, FleetSource, status_router};
 use millrace_model::{ManualClock, Offset, PartitionId, TimestampMs};
 use millrace_query::api::{Api, ApiMetrics, ApiOptions, Companions, router};
-use millrace_query::{Engine, EngineOptions};
+use millrace_query::{Engine, EngineOptions, Select, SeriesSource, SourceError, StoredSeries};
 use millrace_queue::Position;
 use prometheus::Registry;
 use serde_json::Value;
@@ -135,4 +135,33 @@ fn answers_say_how_fresh_they_are_and_are_never_older_than_asked() {
     let as_of: Position = as_of.unwrap().parse().unwrap();
     assert_eq!(as_of.next[&PartitionId(2)], Offset(130));
     advance.join().unwrap();
+}
+
+/// A table whose reader is told something.
+#[derive(Debug)]
+struct Told(crate::table::Table);
+
+impl SeriesSource for Told {
+    fn select(&self, request: &Select<'_>) -> Result<Vec<Box<dyn StoredSeries>>, SourceError> {
+        for shard in ["one", "two"] {
+            request
+                .context
+                .warn(format!("samples of {shard} have expired"));
+        }
+        self.0.select(request)
+    }
+}
+
+#[test]
+fn what_a_store_warns_of_stands_in_the_answer() {
+    let table = table(40, 10);
+    let store = Store::start("a", &table, &[0, 1, 2, 3]);
+    let api = api(&[&store]);
+    let (_, _, plain) = get(&api, PATHS[0], None);
+    *store.shards.source.lock() = Some(Arc::new(Told(table)));
+    let (status, _, body) = get(&api, PATHS[0], None);
+    assert_eq!(status, StatusCode::OK, "{body}");
+    assert_eq!(body["data"], plain["data"]);
+    let told = serde_json::json!(["samples of one have expired", "samples of two have expired"]);
+    assert_eq!(body["warnings"], told);
 }

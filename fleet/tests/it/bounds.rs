@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use millrace_fleet::wire::frame::FrameReader;
 use millrace_fleet::{FleetOptions, FleetSource, ServeOptions};
-use millrace_model::{Labels, MetricMetadata, TenantId};
+use millrace_model::Labels;
 use millrace_query::{
-    CancelFlag, LabelRequest, ReadContext, SampleColumns, Select, SeriesSource, SourceError,
-    StoredSeries,
+    CancelFlag, ReadContext, SampleColumns, Select, SeriesSource, SourceError, StoredSeries,
 };
 
 use crate::support::{
@@ -60,27 +59,6 @@ impl SeriesSource for Many {
             Box::new(One(labels, self.read.clone())) as Box<dyn StoredSeries>
         });
         Ok(all.collect())
-    }
-
-    fn series(&self, _: &Select<'_>) -> Result<Vec<Labels>, SourceError> {
-        Ok(Vec::new())
-    }
-
-    fn label_names(&self, _: &LabelRequest<'_>) -> Result<Vec<String>, SourceError> {
-        Ok(Vec::new())
-    }
-
-    fn label_values(&self, _: &str, _: &LabelRequest<'_>) -> Result<Vec<String>, SourceError> {
-        Ok(Vec::new())
-    }
-
-    fn metadata(
-        &self,
-        _: &TenantId,
-        _: Option<&str>,
-        _: &Arc<ReadContext>,
-    ) -> Result<Vec<MetricMetadata>, SourceError> {
-        Ok(Vec::new())
     }
 }
 

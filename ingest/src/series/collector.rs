@@ -430,8 +430,11 @@ impl Output<'_> {
     /// A section is closed at about this size at most, so that the queue can spread sections over
     /// batches of its own bound.
     const SECTION_BYTES: usize = 256 << 10;
-    /// So many samples take at most 19 bytes each: one run cannot outgrow a section by far.
+    /// Most samples that are written in one go.
     const RUN_SAMPLES: usize = 4096;
+    /// What a sample takes at most: one run cannot outgrow a section by far, however short the
+    /// queue's records are.
+    const SAMPLE_BYTES: usize = 19;
 
     #[inline]
     fn put(&mut self, key: Key, known: Known<'_>, samples: &[Sample], place: Place) {
@@ -482,7 +485,8 @@ impl Output<'_> {
     #[inline]
     fn write(&mut self, id: SeriesId, partition: PartitionId, labels: &[u8], samples: &[Sample]) {
         self.accepted += samples.len() as u64;
-        for run in samples.chunks(Self::RUN_SAMPLES) {
+        let most = self.section_bytes / Self::SAMPLE_BYTES;
+        for run in samples.chunks(most.clamp(1, Self::RUN_SAMPLES)) {
             let writer = &mut self.writers[partition.index()];
             writer.push(id, labels, run);
             if writer.bytes_len() >= self.section_bytes {

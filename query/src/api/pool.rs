@@ -140,8 +140,11 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.queue.jobs.lock().closed = true;
-        self.queue.ready.notify_all();
+        let mut jobs = self.queue.jobs.lock();
+        jobs.closed = true;
+        for idle in jobs.idle.drain(..) {
+            idle.notify_one();
+        }
     }
 }
 
@@ -197,7 +200,6 @@ where
 #[derive(Default)]
 struct Queue {
     jobs: Mutex<Jobs>,
-    ready: Condvar,
 }
 
 #[derive(Default)]
@@ -206,6 +208,9 @@ struct Jobs {
     urgent: VecDeque<Job>,
     /// Beginnings: at most one for each permit.
     ordinary: VecDeque<Job>,
+    /// Threads that wait for a job. The one that worked last is woken first: the caches still have
+    /// what it worked with.
+    idle: Vec<Arc<Condvar>>,
     closed: bool,
 }
 
@@ -220,11 +225,15 @@ impl Queue {
         } else {
             jobs.ordinary.push_back(job);
         }
+        let idle = jobs.idle.pop();
         drop(jobs);
-        self.ready.notify_one();
+        if let Some(idle) = idle {
+            idle.notify_one();
+        }
     }
 
-    fn next(&self) -> Option<Job> {
+    /// The next job for the thread that is woken by `own`; `None` once there will be none.
+    fn next(&self, own: &Arc<Condvar>) -> Option<Job> {
         let mut jobs = self.jobs.lock();
         loop {
             if let Some(job) = jobs.urgent.pop_front() {
@@ -236,12 +245,14 @@ impl Queue {
             if jobs.closed {
                 return None;
             }
-            self.ready.wait(&mut jobs);
+            jobs.idle.push(own.clone());
+            own.wait(&mut jobs);
         }
     }
 
     fn work(&self) {
-        while let Some(job) = self.next() {
+        let own = Arc::new(Condvar::new());
+        while let Some(job) = self.next(&own) {
             // The job's own state is dropped with it, and nothing else is shared with it but what
             // its callees guard themselves.
             if catch_unwind(AssertUnwindSafe(job)).is_err() {

@@ -1,5 +1,7 @@
 //! Leaves read in parallel.
 
+use std::time::{Duration, Instant};
+
 use millrace_model::Labels;
 use rayon::prelude::*;
 
@@ -19,6 +21,9 @@ const CHUNK: usize = 128;
 /// Pieces per thread that are in flight at once: enough to keep threads busy, few enough that
 /// unjoined pieces do not count.
 const WAVE_PER_THREAD: usize = 4;
+
+/// What is done in this time is done before other threads are awake.
+const ALONE: Duration = Duration::from_micros(200);
 
 /// A row of a leaf, with what its labels are to become.
 #[derive(Clone, Copy)]
@@ -71,11 +76,14 @@ impl Evaluator<'_> {
         };
         let chunks = total.div_ceil(CHUNK);
         let threads = self.pool.current_num_threads();
-        if threads == 1 || chunks <= 1 {
-            return (0..chunks).try_for_each(|chunk| take(run(chunk)?));
+        let begun = Instant::now();
+        let mut next = 0;
+        while next < chunks && (threads == 1 || next + 1 == chunks || begun.elapsed() < ALONE) {
+            take(run(next)?)?;
+            next += 1;
         }
         let wave = threads * WAVE_PER_THREAD;
-        for first in (0..chunks).step_by(wave) {
+        for first in (next..chunks).step_by(wave) {
             let wave = first..(first + wave).min(chunks);
             let done: Vec<_> = self
                 .pool

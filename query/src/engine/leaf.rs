@@ -12,6 +12,7 @@ use super::block::{ABSENT, Block, Grid, is_absent};
 use super::budget::{Budget, Lease, Meter};
 use super::rangefn::{RangeFn, Windows};
 use super::source_error;
+use super::spans;
 
 /// Where a leaf's series come from.
 pub(super) enum Input {
@@ -198,9 +199,7 @@ fn instant(view: &View, columns: &SampleColumns, row: &mut [f64], timestamps: bo
     let mut next = 0;
     for (step, out) in row.iter_mut().enumerate() {
         let moment = view.moment(step);
-        while next < times.len() && times[next] <= moment {
-            next += 1;
-        }
+        next = spans::behind(times, next, moment);
         *out = ABSENT;
         if next == 0 {
             continue;

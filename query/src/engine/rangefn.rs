@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::QueryError;
 
 use super::ast::Edges;
-use super::block::ABSENT;
+use super::block::{ABSENT, is_absent};
 use super::budget::Meter;
 use super::leaf::{Buffers, View};
 use super::math;
@@ -103,6 +103,7 @@ pub(super) struct Windows {
     scratch: Vec<f64>,
     positions: Vec<usize>,
     extremes: Extremes,
+    ranges: Vec<std::ops::Range<usize>>,
 }
 
 /// How the integral of a step function is taken.
@@ -145,6 +146,7 @@ impl RangeFn {
             scratch,
             positions,
             extremes,
+            ranges,
         } = windows;
         match self.op {
             Op::Rate => slide.change(row, meter, positions, true, true),
@@ -154,8 +156,8 @@ impl RangeFn {
             Op::Idelta => slide.each(row, meter, |_, w| Ok(rate::instant(&w, false))),
             Op::Changes => slide.pairs(row, meter, |a, b| a != b && !(a.is_nan() && b.is_nan())),
             Op::Resets => slide.pairs(row, meter, |a, b| b < a),
-            Op::Sum => slide.values(row, meter, |_, v| spans::sum(v)),
-            Op::Avg => slide.values(row, meter, |_, v| spans::mean(v)),
+            Op::Sum => slide.sums(row, meter, ranges, spans::sums),
+            Op::Avg => slide.sums(row, meter, ranges, spans::means),
             Op::Count => slide.slid(row, meter, |_, window| window.len() as f64),
             Op::Min => {
                 extremes.clear();
@@ -240,12 +242,8 @@ impl<'s> Slide<'s> {
             let end = view.moment(step);
             let begin = end.saturating_sub(view.range);
             let (from, to) = (begin.saturating_sub(before), end.saturating_add(after));
-            while high < self.times.len() && self.times[high] <= to {
-                high += 1;
-            }
-            while low < high && self.times[low] <= from {
-                low += 1;
-            }
+            high = spans::behind(self.times, high, to);
+            low = spans::behind(&self.times[..high], low, from);
             *out = ABSENT;
             if low < high {
                 meter.add(high - low)?;
@@ -281,6 +279,32 @@ impl<'s> Slide<'s> {
         mut f: impl FnMut(usize, &[f64]) -> f64,
     ) -> Result<(), QueryError> {
         self.each(row, meter, |step, w| Ok(Some(f(step, w.values))))
+    }
+
+    /// Calls `f` with several windows at once, empty ones among them where there are not so many.
+    fn sums(
+        &self,
+        row: &mut [f64],
+        meter: &mut Meter<'_>,
+        ranges: &mut Vec<std::ops::Range<usize>>,
+        f: impl Fn([&[f64]; spans::AT_ONCE]) -> [f64; spans::AT_ONCE],
+    ) -> Result<(), QueryError> {
+        ranges.clear();
+        self.bounds(row, meter, |_, range, _, _| {
+            ranges.push(range);
+            Ok(Some(0.0))
+        })?;
+        let mut places = row.iter_mut().filter(|value| !is_absent(**value));
+        for some in ranges.chunks(spans::AT_ONCE) {
+            let windows = std::array::from_fn(|at| match some.get(at) {
+                Some(range) => &self.values[range.clone()],
+                None => &[],
+            });
+            for (place, sum) in places.by_ref().take(some.len()).zip(f(windows)) {
+                *place = sum;
+            }
+        }
+        Ok(())
     }
 
     /// Calls `f` with all values and each window's positions.

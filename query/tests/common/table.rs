@@ -1,12 +1,10 @@
 //! A source of series that is a table in memory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millrace_model::{Labels, Matcher, MetricMetadata, TenantId, TimeRange};
-use millrace_query::{
-    LabelRequest, ReadContext, SampleColumns, Select, SeriesSource, SourceError, StoredSeries,
-};
+use millrace_query::{ReadContext, SampleColumns, Select, SeriesSource, SourceError, StoredSeries};
 
 /// Series of the anonymous tenant.
 #[derive(Clone, Debug, Default)]
@@ -38,19 +36,6 @@ impl Table {
             (passes && from < to).then(|| (labels, &samples[from..to]))
         })
     }
-
-    fn of_sets(&self, request: &LabelRequest<'_>) -> BTreeSet<Labels> {
-        let none = [Vec::new()];
-        let sets = if request.matcher_sets.is_empty() {
-            &none[..]
-        } else {
-            request.matcher_sets
-        };
-        sets.iter()
-            .flat_map(|matchers| self.matching(matchers, request.range))
-            .map(|(labels, _)| labels.clone())
-            .collect()
-    }
 }
 
 fn is_ours(tenant: &TenantId) -> bool {
@@ -75,28 +60,6 @@ impl SeriesSource for Table {
         assert!(is_ours(request.tenant), "{}", request.tenant);
         let found = self.matching(request.matchers, request.range);
         Ok(found.map(|(labels, _)| labels.clone()).collect())
-    }
-
-    fn label_names(&self, request: &LabelRequest<'_>) -> Result<Vec<String>, SourceError> {
-        let names: BTreeSet<String> = self
-            .of_sets(request)
-            .iter()
-            .flat_map(|labels| labels.iter().map(|(name, _)| name.to_owned()))
-            .collect();
-        Ok(names.into_iter().collect())
-    }
-
-    fn label_values(
-        &self,
-        name: &str,
-        request: &LabelRequest<'_>,
-    ) -> Result<Vec<String>, SourceError> {
-        let values: BTreeSet<String> = self
-            .of_sets(request)
-            .iter()
-            .filter_map(|labels| labels.get(name).map(str::to_owned))
-            .collect();
-        Ok(values.into_iter().collect())
     }
 
     fn metadata(

@@ -3,11 +3,10 @@
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use millrace_model::{Labels, MetricMetadata, TenantId, TimeRange, TimestampMs};
+use millrace_model::{Labels, TenantId, TimeRange, TimestampMs};
 use millrace_query::{
-    CancelFlag, Engine, EngineOptions, LabelRequest, QueryError, QueryOutcome, QueryRequest,
-    QueryTime, QueryValue, ReadContext, SampleColumns, Select, SeriesSource, SourceError,
-    StoredSeries,
+    CancelFlag, Engine, EngineOptions, QueryError, QueryOutcome, QueryRequest, QueryTime,
+    QueryValue, SampleColumns, Select, SeriesSource, SourceError, StoredSeries,
 };
 use proptest::prelude::*;
 
@@ -278,27 +277,6 @@ impl SeriesSource for Day {
             Box::new(OfDay(labels.clone(), request.range)) as Box<dyn StoredSeries>
         };
         Ok(self.0.iter().map(of).collect())
-    }
-
-    fn series(&self, _: &Select<'_>) -> Result<Vec<Labels>, SourceError> {
-        Ok(self.0.clone())
-    }
-
-    fn label_names(&self, _: &LabelRequest<'_>) -> Result<Vec<String>, SourceError> {
-        Ok(Vec::new())
-    }
-
-    fn label_values(&self, _: &str, _: &LabelRequest<'_>) -> Result<Vec<String>, SourceError> {
-        Ok(Vec::new())
-    }
-
-    fn metadata(
-        &self,
-        _: &TenantId,
-        _: Option<&str>,
-        _: &Arc<ReadContext>,
-    ) -> Result<Vec<MetricMetadata>, SourceError> {
-        Ok(Vec::new())
     }
 }
 

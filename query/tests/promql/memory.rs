@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use millrace_model::{Labels, MetricMetadata, TenantId, TimeRange, TimestampMs};
-use millrace_query::{
-    LabelRequest, ReadContext, SampleColumns, Select, SeriesSource, SourceError, StoredSeries,
-};
+use millrace_model::{Labels, TimeRange, TimestampMs};
+use millrace_query::{SampleColumns, Select, SeriesSource, SourceError, StoredSeries};
 
 /// Samples by series and time.
 #[derive(Debug, Default)]
@@ -78,27 +76,5 @@ impl SeriesSource for Memory {
             }));
         }
         Ok(selected)
-    }
-
-    fn series(&self, request: &Select<'_>) -> Result<Vec<Labels>, SourceError> {
-        let selected = self.select(request)?;
-        Ok(selected.iter().map(|s| s.labels().clone()).collect())
-    }
-
-    fn label_names(&self, _: &LabelRequest<'_>) -> Result<Vec<String>, SourceError> {
-        Ok(Vec::new())
-    }
-
-    fn label_values(&self, _: &str, _: &LabelRequest<'_>) -> Result<Vec<String>, SourceError> {
-        Ok(Vec::new())
-    }
-
-    fn metadata(
-        &self,
-        _: &TenantId,
-        _: Option<&str>,
-        _: &Arc<ReadContext>,
-    ) -> Result<Vec<MetricMetadata>, SourceError> {
-        Ok(Vec::new())
     }
 }

@@ -18,7 +18,9 @@ use super::{KafkaError, KafkaOptions, settings};
 /// The oldest offset that a partition has, and the one behind its newest, as its leader tells them.
 ///
 /// A client whose brokers died while it learned of the topic may go on for minutes believing that
-/// there is no such partition: then it is told to ask for the topic anew.
+/// there is no such partition: then it is told to ask for the topic anew. librdkafka says "unknown
+/// partition" of one without a leader too, which is told apart here: such a partition has no replica
+/// in sync that is up, and comes back with one.
 pub(super) fn watermarks<C: ClientContext>(
     client: &Client<C>,
     topic: &str,
@@ -27,7 +29,13 @@ pub(super) fn watermarks<C: ClientContext>(
 ) -> Result<Range<Offset>, ClientError> {
     let (low, high) = match client.fetch_watermarks(topic, number, timeout) {
         Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownPartition) => {
-            client.fetch_metadata(Some(topic), timeout)?;
+            let metadata = client.fetch_metadata(Some(topic), timeout)?;
+            let topics = metadata.topics().iter();
+            let mut partitions = topics.flat_map(|topic| topic.partitions());
+            if partitions.any(|found| found.id() == number && found.leader() < 0) {
+                let code = RDKafkaErrorCode::LeaderNotAvailable;
+                return Err(ClientError::MetadataFetch(code));
+            }
             client.fetch_watermarks(topic, number, timeout)?
         }
         answered => answered?,

@@ -27,12 +27,20 @@ const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// there more than once, and the position is durable elsewhere.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Closes a client on a thread of its own, and waits for that, but not for ever.
-pub(super) fn close<C: ConsumerContext + 'static>(client: BaseConsumer<C>, of: &dyn fmt::Display) {
+/// Commits `last`, if there is something to commit, and closes a client, on a thread of its own; waits
+/// for that, but not for ever.
+pub(super) fn close<C: ConsumerContext + 'static>(
+    client: BaseConsumer<C>,
+    last: Option<TopicPartitionList>,
+    of: &dyn fmt::Display,
+) {
     let (closed, wait) = std::sync::mpsc::channel();
     let spawned = std::thread::Builder::new()
         .name("kafka-close".into())
         .spawn(move || {
+            if let Some(Err(error)) = last.map(|last| client.commit(&last, CommitMode::Sync)) {
+                debug!(%error, "the last position was not committed");
+            }
             drop(client);
             // Nobody listens any more after the timeout, which is fine.
             let _unheard = closed.send(());
@@ -68,6 +76,8 @@ pub(super) struct KafkaConsumer {
     watch: Arc<TopicWatch>,
     /// What was last committed, and when.
     committed: Option<(Offset, Instant)>,
+    /// Told since, and not committed yet.
+    uncommitted: Option<Offset>,
 }
 
 impl fmt::Debug for KafkaConsumer {
@@ -106,6 +116,7 @@ impl KafkaConsumer {
             assigned: false,
             watch,
             committed: None,
+            uncommitted: None,
         })
     }
 
@@ -145,11 +156,17 @@ impl KafkaConsumer {
         Ok(())
     }
 
-    fn assign(&mut self) -> Result<(), ConsumeError> {
+    /// The partition, at this offset.
+    fn list(&self, next: Offset) -> Result<TopicPartitionList, ClientError> {
         let mut list = TopicPartitionList::new();
-        let next = i64::try_from(self.next.0).unwrap_or(i64::MAX);
-        list.add_partition_offset(&self.topic, self.number, ClientOffset::Offset(next))
-            .and_then(|()| self.client().assign(&list))
+        let next = i64::try_from(next.0).unwrap_or(i64::MAX);
+        list.add_partition_offset(&self.topic, self.number, ClientOffset::Offset(next))?;
+        Ok(list)
+    }
+
+    fn assign(&mut self) -> Result<(), ConsumeError> {
+        self.list(self.next)
+            .and_then(|list| self.client().assign(&list))
             .map_err(|error| self.unavailable(&error))?;
         self.assigned = true;
         Ok(())
@@ -299,14 +316,15 @@ impl Consumer for KafkaConsumer {
         let recent =
             |(offset, at): (Offset, Instant)| offset == applied || at.elapsed() < COMMIT_INTERVAL;
         if self.committed.is_some_and(recent) {
+            let behind = self.committed.is_some_and(|(offset, _)| offset != applied);
+            self.uncommitted = behind.then_some(applied);
             return Ok(());
         }
-        let mut list = TopicPartitionList::new();
-        let next = i64::try_from(applied.0).unwrap_or(i64::MAX);
-        list.add_partition_offset(&self.topic, self.number, ClientOffset::Offset(next))
-            .and_then(|()| self.client().commit(&list, CommitMode::Async))
+        self.list(applied)
+            .and_then(|list| self.client().commit(&list, CommitMode::Async))
             .map_err(|error| self.unavailable(&error))?;
         self.committed = Some((applied, Instant::now()));
+        self.uncommitted = None;
         Ok(())
     }
 
@@ -372,8 +390,10 @@ fn is_about_connections(error: &ClientError) -> bool {
 
 impl Drop for KafkaConsumer {
     fn drop(&mut self) {
+        // So that Kafka's tools show where a shard ended, not where it was a second before.
+        let last = self.uncommitted.and_then(|next| self.list(next).ok());
         if let Some(client) = self.client.take() {
-            close(client, &format_args!("partition {}", self.partition));
+            close(client, last, &format_args!("partition {}", self.partition));
         }
     }
 }

@@ -32,7 +32,7 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// Which record a copy was made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Origin {
+pub struct CopyOrigin {
     /// The queue that it stands in.
     pub queue: QueueId,
     /// Its partition.
@@ -45,7 +45,7 @@ pub struct Origin {
     pub parts: u32,
 }
 
-impl Origin {
+impl CopyOrigin {
     /// The first part of the record behind this one, or the next part of the same.
     #[must_use]
     pub fn following(self) -> (Offset, u32) {
@@ -57,7 +57,7 @@ impl Origin {
     }
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for CopyOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             queue,
@@ -70,7 +70,7 @@ impl fmt::Display for Origin {
     }
 }
 
-impl FromStr for Origin {
+impl FromStr for CopyOrigin {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
@@ -180,7 +180,7 @@ impl Copier {
         &self,
         partition: PartitionId,
         at: Offset,
-    ) -> Result<Option<Origin>, KafkaError> {
+    ) -> Result<Option<CopyOrigin>, KafkaError> {
         const DOING: &str = "reading a record of the topic";
         let topic = &self.queue.inner.options.topic;
         let mut list = TopicPartitionList::new();
@@ -226,7 +226,7 @@ impl Copier {
         &self,
         partition: PartitionId,
         source: QueueId,
-    ) -> Result<Option<Origin>, KafkaError> {
+    ) -> Result<Option<CopyOrigin>, KafkaError> {
         let held = self.bounds(partition)?;
         if held.is_empty() {
             return Ok(None);
@@ -289,7 +289,7 @@ impl Copier {
         &self,
         payload: &Bytes,
         taken_at: TimestampMs,
-        origin: Origin,
+        origin: CopyOrigin,
     ) -> Result<(), KafkaError> {
         let topic = &self.queue.inner.options.topic;
         let text = origin.to_string();
@@ -345,7 +345,7 @@ mod tests {
 
     #[test]
     fn origins_survive_text() {
-        let origin = Origin {
+        let origin = CopyOrigin {
             queue: QueueId(0x2a),
             partition: PartitionId(3),
             offset: Offset(17),
@@ -356,7 +356,7 @@ mod tests {
         assert_eq!(text, format!("1/{:032x}/3/17/0/2", 0x2a));
         assert_eq!(text.parse(), Ok(origin));
         assert_eq!(origin.following(), (Offset(17), 1));
-        let last = Origin { part: 1, ..origin };
+        let last = CopyOrigin { part: 1, ..origin };
         assert_eq!(last.following(), (Offset(18), 0));
         for bad in [
             "",
@@ -365,7 +365,7 @@ mod tests {
             "1/2a/3/17/2/2",
             "1/2a/3/17/0/2/9",
         ] {
-            assert_eq!(bad.parse::<Origin>(), Err(()), "{bad:?}");
+            assert_eq!(bad.parse::<CopyOrigin>(), Err(()), "{bad:?}");
         }
     }
 }

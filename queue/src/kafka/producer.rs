@@ -17,6 +17,7 @@ use rdkafka::statistics::Statistics;
 use tracing::{error, warn};
 
 use super::bounds::watermarks;
+use super::topic::RECORD_OVERHEAD_BYTES;
 use super::watch::TopicWatch;
 use super::{KafkaError, KafkaMetrics, KafkaOptions, settings};
 use crate::traits::{AppendDone, AppendError, Durability, Producer, QueueIdentity};
@@ -24,6 +25,9 @@ use crate::traits::{AppendDone, AppendError, Durability, Producer, QueueIdentity
 /// How long the poll thread waits for events: bounds how late it notices that it should stop.
 const POLL: Duration = Duration::from_millis(50);
 const WATERMARK_TIMEOUT: Duration = Duration::from_secs(5);
+/// So long after the last failed append that is still told as trouble: whoever takes a process out
+/// of service because of it sends it no more appends that could show the end of it.
+const TROUBLE_LASTS: Duration = Duration::from_secs(60);
 
 /// A producer, its poll thread, and the means to replace both after a fatal error.
 ///
@@ -46,6 +50,11 @@ struct Tips {
     watch: Arc<TopicWatch>,
     /// Behind the newest record that was acknowledged.
     next: Vec<AtomicU64>,
+    /// Why the last record was not acknowledged, and when; none if it was.
+    trouble: Mutex<Option<(String, Instant)>>,
+    /// What [`refused`](Self::refused) tells.
+    delivery_timeout: Duration,
+    max_batch_bytes: usize,
 }
 
 impl Tips {
@@ -66,7 +75,35 @@ impl Tips {
         if self.watch.doubted() {
             return Err("the topic may be another one, the brokers were asked".to_owned());
         }
+        *self.trouble.lock() = None;
         Ok(())
+    }
+
+    /// Notes that a record was not acknowledged; why, in words that say what to look at.
+    fn refused(&self, error: &ClientError) -> String {
+        let code = error.rdkafka_error_code();
+        let reason = match code {
+            Some(RDKafkaErrorCode::MessageTimedOut) => format!(
+                "no acknowledgement within {:?} (queue.kafka.delivery_timeout): brokers are away or \
+                 stalled, or fewer replicas are in sync than the topic's min.insync.replicas",
+                self.delivery_timeout
+            ),
+            Some(
+                RDKafkaErrorCode::NotEnoughReplicas
+                | RDKafkaErrorCode::NotEnoughReplicasAfterAppend,
+            ) => "fewer replicas are in sync than the topic's min.insync.replicas".to_owned(),
+            Some(
+                RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::MessageBatchTooLarge,
+            ) => format!(
+                "the brokers refuse a record by its length: the topic's max.message.bytes must be at \
+                 least {}, or queue.kafka.max_batch_bytes (now {}) smaller, which takes a restart: {error}",
+                self.max_batch_bytes + RECORD_OVERHEAD_BYTES,
+                self.max_batch_bytes
+            ),
+            _ => error.to_string(),
+        };
+        *self.trouble.lock() = Some((reason.clone(), Instant::now()));
+        reason
     }
 
     /// Why nothing may be appended any more, if that is so.
@@ -238,7 +275,7 @@ impl ProducerContext for Context {
             },
             Err((error, _)) => {
                 self.tips.watch.suspect();
-                Err(error.to_string())
+                Err(self.tips.refused(error))
             }
         };
         if let Some(append) = in_flight.append.finish_one(outcome) {
@@ -344,6 +381,9 @@ impl KafkaProducer {
         let tips = Arc::new(Tips {
             watch,
             next: next.collect(),
+            trouble: Mutex::default(),
+            delivery_timeout: options.delivery_timeout,
+            max_batch_bytes: options.max_batch_bytes,
         });
         let first = Generation::start(
             &options,
@@ -419,7 +459,13 @@ impl KafkaProducer {
                     record = back;
                     self.budget.wait_freed(POLL);
                 }
-                Err((error, _)) => return Err(give_back(error.to_string())),
+                Err((error, _)) => {
+                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
+                        // Whether or not its event has come: the next append gets another one.
+                        producer.context().fatal.store(true, Ordering::SeqCst);
+                    }
+                    return Err(give_back(self.tips.refused(&error)));
+                }
             }
         }
     }
@@ -472,6 +518,14 @@ impl Producer for KafkaProducer {
 
     fn max_batch_bytes(&self) -> usize {
         self.options.max_batch_bytes
+    }
+
+    fn trouble(&self) -> Option<String> {
+        let recent = |(reason, at): &(String, Instant)| {
+            (at.elapsed() < TROUBLE_LASTS).then(|| format!("appends fail: {reason}"))
+        };
+        let refusal = self.tips.refusal();
+        refusal.or_else(|| self.tips.trouble.lock().as_ref().and_then(recent))
     }
 }
 

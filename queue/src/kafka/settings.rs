@@ -7,6 +7,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 
 use super::KafkaOptions;
+use super::topic::RECORD_OVERHEAD_BYTES;
 
 /// librdkafka's own settings by their own names (`bootstrap.servers`, `security.protocol`,
 /// `sasl.password` …).
@@ -91,6 +92,7 @@ pub(super) fn admin(options: &KafkaOptions) -> ClientConfig {
 
 pub(super) fn producer(options: &KafkaOptions) -> ClientConfig {
     let mut config = options.client.config();
+    let longest = (options.max_batch_bytes + RECORD_OVERHEAD_BYTES).to_string();
     config
         .set("enable.idempotence", "true")
         .set("acks", "all")
@@ -101,10 +103,9 @@ pub(super) fn producer(options: &KafkaOptions) -> ClientConfig {
             (options.max_in_flight_bytes / 512).max(4096).to_string(),
         )
         .set("queue.buffering.max.messages", "50000")
-        .set(
-            "message.max.bytes",
-            (options.max_batch_bytes + 4096).to_string(),
-        )
+        // What the topic was checked to take; several records that go together are one for it.
+        .set("message.max.bytes", longest.clone())
+        .set("batch.size", longest)
         .set("statistics.interval.ms", "5000")
         // Batches are joined before they come here; waiting would only add latency.
         .set("linger.ms", "1");

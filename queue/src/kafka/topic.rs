@@ -14,7 +14,7 @@ use crate::traits::Durability;
 
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// Bytes that a record's own headers may add to a batch.
-const RECORD_OVERHEAD_BYTES: usize = 1024;
+pub(super) const RECORD_OVERHEAD_BYTES: usize = 1024;
 
 /// A topic as it should be created.
 #[derive(Clone, Debug)]
@@ -90,7 +90,7 @@ impl fmt::Display for Shortfall {
     }
 }
 
-fn shortfall(
+pub(super) fn shortfall(
     setting: &'static str,
     found: impl fmt::Display,
     needed: impl fmt::Display,
@@ -338,12 +338,13 @@ pub(super) fn inspect(options: &KafkaOptions) -> Result<TopicReport, KafkaError>
 }
 
 pub(super) fn create(options: &KafkaOptions, spec: &TopicSpec) -> Result<(), KafkaError> {
-    let retention_ms = spec.retention.as_millis().to_string();
-    let max_bytes = (options.max_batch_bytes + (100 << 10)).to_string();
     let own = [
-        ("cleanup.policy", "delete"),
-        ("retention.ms", &retention_ms),
-        ("max.message.bytes", &max_bytes),
+        ("cleanup.policy", "delete".to_owned()),
+        ("retention.ms", spec.retention.as_millis().to_string()),
+        (
+            "max.message.bytes",
+            (options.max_batch_bytes + (100 << 10)).to_string(),
+        ),
     ];
     create_with(options, spec, spec.partitions, &own)
 }
@@ -352,8 +353,8 @@ pub(super) fn create(options: &KafkaOptions, spec: &TopicSpec) -> Result<(), Kaf
 pub(super) fn create_control(options: &KafkaOptions, spec: &TopicSpec) -> Result<(), KafkaError> {
     // The brokers' times tell how old an announcement is, so they must be of one kind of clock.
     let own = [
-        ("cleanup.policy", "compact"),
-        ("message.timestamp.type", "LogAppendTime"),
+        ("cleanup.policy", "compact".to_owned()),
+        ("message.timestamp.type", "LogAppendTime".to_owned()),
     ];
     create_with(options, spec, 1, &own)
 }
@@ -363,30 +364,44 @@ fn create_with(
     options: &KafkaOptions,
     spec: &TopicSpec,
     partitions: u32,
-    own: &[(&str, &str)],
+    own: &[(&str, String)],
+) -> Result<(), KafkaError> {
+    let mut wanted = vec![
+        (
+            "min.insync.replicas",
+            spec.min_insync_replicas().to_string(),
+        ),
+        ("unclean.leader.election.enable", "false".to_owned()),
+    ];
+    wanted.extend(own.iter().cloned());
+    if let Some(count) = spec.flush_messages() {
+        wanted.push(("flush.messages", count.to_string()));
+    }
+    create_as(options, partitions, spec.replication, &wanted)
+}
+
+/// Creates the topic of the options with these settings of its own.
+pub(super) fn create_as(
+    options: &KafkaOptions,
+    partitions: u32,
+    replication: u32,
+    wanted: &[(&str, String)],
 ) -> Result<(), KafkaError> {
     let admin = admin(options)?;
-    let min_insync = spec.min_insync_replicas().to_string();
-    let flush = spec.flush_messages().map(|count| count.to_string());
     let doing = "creating the topic";
     let too_many = |reason: &str| KafkaError::Refused {
         doing,
         reason: reason.to_owned(),
     };
     let partitions = i32::try_from(partitions).map_err(|_| too_many("too many partitions"))?;
-    let replication = i32::try_from(spec.replication).map_err(|_| too_many("too many replicas"))?;
+    let replication = i32::try_from(replication).map_err(|_| too_many("too many replicas"))?;
     let mut topic = NewTopic::new(
         &options.topic,
         partitions,
         TopicReplication::Fixed(replication),
-    )
-    .set("min.insync.replicas", &min_insync)
-    .set("unclean.leader.election.enable", "false");
-    for (name, value) in own {
+    );
+    for (name, value) in wanted {
         topic = topic.set(name, value);
-    }
-    if let Some(count) = &flush {
-        topic = topic.set("flush.messages", count);
     }
     let admin_options = AdminOptions::new()
         .request_timeout(Some(TIMEOUT))

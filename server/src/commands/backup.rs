@@ -8,13 +8,12 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use millrace_log::SystemClock;
 use millrace_log::fs::{Fs, OsFs};
-use millrace_model::{Clock as _, ShardKey};
+use millrace_model::Clock as _;
+use millrace_store::StoreError;
 use millrace_store::backup::{self, Backup};
-use millrace_store::{Store, StoreError};
-use prometheus::Registry;
 use serde_json::Value;
 
-use super::offline::Offline;
+use super::offline::{Offline, data, held_queue};
 use super::progress::Progress;
 use crate::config::Config;
 use crate::failure::Failure;
@@ -103,10 +102,6 @@ pub fn describe(backup: &Backup) -> String {
     out
 }
 
-fn data(error: impl std::fmt::Display) -> Failure {
-    Failure::Data(error.to_string())
-}
-
 fn take(config: &Config, args: &BackupArgs, dir: &Path) -> Result<(), Failure> {
     refuse_full(dir)?;
     let taken = if args.url.is_some() {
@@ -138,21 +133,8 @@ fn stopped(
     with_wal: bool,
     dir: &Path,
 ) -> Result<Backup, Failure> {
-    let identity = Store::stored_identity(&*offline.fs, &offline.store, ShardKey::default());
-    let identity = identity
-        .map_err(data)?
-        .ok_or_else(|| data(format!("there is no store in {:?}", config.top.data_dir)))?;
-    let store = Store::open_partitions(
-        Arc::clone(&offline.fs),
-        Arc::new(SystemClock),
-        &offline.store,
-        options::store(config),
-        &identity,
-        &offline.partitions()?,
-        &Registry::new(),
-    )
-    .map_err(data)?;
-    let queue = offline.embedded_queue(config)?;
+    let store = offline.whole_store(options::store(config))?;
+    let queue = held_queue(config, &config.top.data_dir)?;
     let snapshot = || store.snapshot(with_wal);
     let (snapshot, held) = match &queue {
         Some(queue) => {

@@ -2,21 +2,18 @@
 
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clap::Args;
-use millrace_log::SystemClock;
-use millrace_log::fs::{Fs, OsFs};
+use millrace_log::fs::OsFs;
 use millrace_model::{Labels, Matcher, ShardKey, TenantId, TimeRange, TimestampMs};
 use millrace_store::{Store, StoreSeries};
-use prometheus::Registry;
 
+use super::offline::{Offline, all, data};
 use super::progress::Progress;
 use super::records::show;
 use super::tail::moment;
 use crate::config::Config;
 use crate::failure::Failure;
-use crate::lock::DirLock;
 use crate::options;
 
 /// Which stores.
@@ -117,31 +114,20 @@ pub fn run(config: &Config, args: &DiffArgs) -> Result<(), Failure> {
 
 struct Opened {
     store: Store,
-    _lock: DirLock,
-}
-
-fn data(error: impl std::fmt::Display) -> Failure {
-    Failure::Data(error.to_string())
+    _offline: Offline,
 }
 
 fn open(config: &Config, data_dir: &Path) -> Result<Opened, Failure> {
-    let fs: Arc<dyn Fs> = Arc::new(OsFs);
     let dir = data_dir.join("store");
-    let identity = Store::stored_identity(&*fs, &dir, ShardKey::default()).map_err(data)?;
+    let identity = Store::stored_identity(&OsFs, &dir, ShardKey::default()).map_err(data)?;
     let identity = identity
         .ok_or_else(|| Failure::Data(format!("there is no store in {}", data_dir.display())))?;
-    let holder = format!("pid {}, a diff\n", std::process::id());
-    let lock = DirLock::take(&fs, data_dir, &holder)?;
-    let store = Store::open(
-        fs,
-        Arc::new(SystemClock),
-        &dir,
-        options::store(config),
-        &identity,
-        &Registry::new(),
-    )
-    .map_err(data)?;
-    Ok(Opened { store, _lock: lock })
+    let offline = Offline::open_dir(data_dir)?;
+    let store = offline.open_store(options::store(config), &identity, &all(&identity))?;
+    Ok(Opened {
+        store,
+        _offline: offline,
+    })
 }
 
 /// All series of a tenant with samples in the range, by their labels.
@@ -282,7 +268,7 @@ fn read(series: Option<&StoreSeries>, (times, values): &mut Columns) -> Result<(
     times.clear();
     values.clear();
     match series {
-        Some(series) => series.read(times, values).map_err(data),
+        Some(series) => series.read(times, values).map(drop).map_err(data),
         None => Ok(()),
     }
 }

@@ -1,25 +1,26 @@
-//! `millrace dlq …`: looking after the records that could not be applied. Works on a data directory
-//! that no server has open.
+//! `millrace dlq …`: looking after the records that could not be applied. In the topic beside the
+//! queue's, if that is one; or else in a data directory that no server has open, or with `--url` in that
+//! of a running server.
 
-use std::sync::mpsc;
+mod remote;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use clap::{Args, Subcommand};
 use millrace_model::PartitionId;
-use millrace_model::batch::{OriginalPosition, requeue};
-use millrace_queue::{DeadLetter, Origin, Producer, Record};
+use millrace_queue::{Origin, Producer};
 use millrace_store::DeadLetterBox;
-use serde_json::json;
+use parking_lot::Mutex;
+use serde_json::Value;
 
-use super::offline::Offline;
-use super::records::show::{self, Depth};
+use super::offline::{self, Offline, data};
 use crate::config::Config;
+use crate::config::kind::QueueBackend;
 use crate::failure::Failure;
+use crate::letters::{self, Action, Filter, Letters, LocalLetters, Open, Outcome, act};
 use crate::print;
-
-/// How long an append may take.
-const PATIENCE: Duration = Duration::from_secs(120);
+use remote::Remote;
 
 /// What to do with dead letters.
 #[derive(Debug, Args)]
@@ -35,10 +36,7 @@ pub enum DlqCommand {
     /// List them, oldest first
     List(ListArgs),
     /// Show one: what of it can be decoded, and its bytes
-    Show {
-        /// Its name, as `list` shows it: QUEUE/PARTITION/OFFSET
-        name: Origin,
-    },
+    Show(ShowArgs),
     /// Append them to the queue again, with their original position
     ///
     /// A record that was queued again fills gaps, and overrides nothing that an ordinary record wrote.
@@ -47,9 +45,18 @@ pub enum DlqCommand {
     Purge(ChosenArgs),
 }
 
+/// Where they are.
+#[derive(Debug, Args)]
+pub struct Place {
+    /// A running server, whose setting server.admin_api must be on; without it, the topic of the
+    /// configuration, or the data directory of a server that is stopped
+    #[arg(long)]
+    pub url: Option<String>,
+}
+
 /// Which letters.
 #[derive(Debug, Args)]
-pub struct Filter {
+pub struct FilterArgs {
     /// Only of this partition
     #[arg(long)]
     pub partition: Option<u32>,
@@ -66,10 +73,26 @@ pub struct Filter {
 /// What to list.
 #[derive(Debug, Args)]
 pub struct ListArgs {
+    /// Where.
+    #[command(flatten)]
+    pub place: Place,
     /// Which.
     #[command(flatten)]
-    pub filter: Filter,
+    pub filter: FilterArgs,
     /// JSON lines
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What to show.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// Where.
+    #[command(flatten)]
+    pub place: Place,
+    /// Its name, as `list` shows it: QUEUE/PARTITION/OFFSET
+    pub name: Origin,
+    /// JSON alone, the bytes in hexadecimal digits
     #[arg(long)]
     pub json: bool,
 }
@@ -77,21 +100,25 @@ pub struct ListArgs {
 /// What to requeue or purge.
 #[derive(Debug, Args)]
 pub struct ChosenArgs {
+    /// Where.
+    #[command(flatten)]
+    pub place: Place,
     /// Which.
     #[command(flatten)]
-    pub filter: Filter,
+    pub filter: FilterArgs,
     /// Do it; without, it is only said what would be done
     #[arg(long)]
     pub yes: bool,
 }
 
-impl Filter {
-    fn passes(&self, letter: &DeadLetter) -> bool {
-        let since = self.since.map(|since| Offline::now().saturating_sub(since));
-        let reason = self.reason.as_deref();
-        (self.names.is_empty() || self.names.contains(&letter.origin))
-            && reason.is_none_or(|text| letter.reason.contains(text))
-            && since.is_none_or(|since| letter.appended_at >= since)
+impl FilterArgs {
+    fn filter(&self) -> Filter {
+        Filter {
+            partition: self.partition.map(PartitionId),
+            reason: self.reason.clone(),
+            since: self.since.map(|since| Offline::now().saturating_sub(since)),
+            names: self.names.clone(),
+        }
     }
 }
 
@@ -99,79 +126,185 @@ impl Filter {
 ///
 /// # Errors
 ///
-/// A server has the data directory; letters that cannot be read; a queue that cannot be written to.
+/// A server has the data directory, or does not answer; letters that cannot be read; a queue that cannot
+/// be written to; letters that were chosen to be queued again and are no batches.
 pub fn run(args: &DlqArgs, config: &Config) -> Result<(), Failure> {
-    let offline = Offline::open(config)?;
     match &args.command {
         DlqCommand::List(args) => {
-            for (_, letter) in chosen(&offline, &args.filter)? {
+            let desk = Desk::open(config, &args.place)?;
+            for letter in desk.list(&args.filter.filter())? {
                 print(&line(&letter, args.json))?;
             }
             Ok(())
         }
-        DlqCommand::Show { name } => show(&offline, *name),
-        DlqCommand::Requeue(args) => requeue_chosen(&offline, config, args),
-        DlqCommand::Purge(args) => purge(&offline, args),
+        DlqCommand::Show(args) => {
+            let letter = Desk::open(config, &args.place)?.show(args.name)?;
+            print(&text(&letter, args.json)?)
+        }
+        DlqCommand::Requeue(args) => change(config, Action::Requeue, args),
+        DlqCommand::Purge(args) => change(config, Action::Purge, args),
     }
 }
 
-fn data(error: &dyn std::fmt::Display) -> Failure {
-    Failure::Data(error.to_string())
+/// Where the letters are looked after. Letters are JSON here, as a server tells them.
+enum Desk<'a> {
+    /// By this process.
+    Here {
+        letters: Box<dyn Letters>,
+        config: &'a Config,
+        /// Opened when something is queued again.
+        producer: Mutex<Option<Arc<dyn Producer>>>,
+        _offline: Option<Offline>,
+    },
+    /// By a server.
+    There(Remote),
 }
 
-fn boxes(offline: &Offline, only: Option<u32>) -> Result<Vec<DeadLetterBox>, Failure> {
-    let partitions = offline.partitions()?.into_iter();
-    let wanted = partitions.filter(|partition| only.is_none_or(|only| only == partition.0));
+impl<'a> Desk<'a> {
+    fn open(config: &'a Config, place: &Place) -> Result<Self, Failure> {
+        if let Some(url) = &place.url {
+            return Ok(Self::There(Remote::new(url)?));
+        }
+        let (letters, offline) = match config.queue.backend {
+            QueueBackend::Embedded => {
+                let offline = Offline::open(config)?;
+                (local(&offline)?, Some(offline))
+            }
+            QueueBackend::Kafka => (topic(config)?, None),
+        };
+        Ok(Self::Here {
+            letters,
+            config,
+            producer: Mutex::new(None),
+            _offline: offline,
+        })
+    }
+
+    fn list(&self, filter: &Filter) -> Result<Vec<Value>, Failure> {
+        match self {
+            Self::Here { letters, .. } => {
+                let chosen = filter.choose(&**letters).map_err(data)?;
+                Ok(chosen.iter().map(letters::head_json).collect())
+            }
+            Self::There(remote) => remote.list(filter),
+        }
+    }
+
+    fn show(&self, name: Origin) -> Result<Value, Failure> {
+        match self {
+            Self::Here { letters, .. } => {
+                let letter = letters.read(name).map_err(data)?;
+                let none = || data(format!("there is no dead letter {name}"));
+                Ok(letters::letter_json(&letter.ok_or_else(none)?))
+            }
+            Self::There(remote) => remote.show(name),
+        }
+    }
+
+    /// What becomes of one letter, or would.
+    fn act(&self, action: Action, name: &str, really: bool) -> Result<Outcome, Failure> {
+        match self {
+            Self::Here {
+                letters,
+                config,
+                producer,
+                ..
+            } => {
+                let open = || {
+                    let mut producer = producer.lock();
+                    if let Some(open) = &*producer {
+                        return Ok(Arc::clone(open));
+                    }
+                    let queue = offline::queue(config).map_err(|error| error.to_string())?;
+                    Ok(Arc::clone(producer.insert(queue.producer)))
+                };
+                let open: Option<Open<'_>> = if really { Some(&open) } else { None };
+                let origin: Origin = name.parse().map_err(data)?;
+                act(&**letters, action, origin, open, Offline::now()).map_err(Failure::Client)
+            }
+            Self::There(remote) => remote.act(action, name, really),
+        }
+    }
+}
+
+fn local(offline: &Offline) -> Result<Box<dyn Letters>, Failure> {
     let open = |partition: PartitionId| {
-        DeadLetterBox::open(&offline.fs, &offline.store, partition).map_err(|error| data(&error))
+        DeadLetterBox::open(&offline.fs, &offline.store, partition).map_err(data)
     };
-    wanted.map(open).collect()
+    let boxes = offline.partitions()?.into_iter().map(open);
+    Ok(Box::new(LocalLetters(boxes.collect::<Result<_, _>>()?)))
 }
 
-/// The letters that pass, each with the box that it is in.
-fn chosen(offline: &Offline, filter: &Filter) -> Result<Vec<(DeadLetterBox, DeadLetter)>, Failure> {
-    let mut found = Vec::new();
-    for letters in boxes(offline, filter.partition)? {
-        let all = letters.read_all().map_err(|error| data(&error))?;
-        let passing = all.into_iter().filter(|letter| filter.passes(letter));
-        found.extend(passing.map(|letter| (letters.clone(), letter)));
+#[cfg(feature = "kafka")]
+fn topic(config: &Config) -> Result<Box<dyn Letters>, Failure> {
+    let options = crate::queue::kafka::options(&millrace_log::fs::OsFs, config)?;
+    Ok(Box::new(letters::TopicLetters::new(options)))
+}
+
+#[cfg(not(feature = "kafka"))]
+fn topic(_: &Config) -> Result<Box<dyn Letters>, Failure> {
+    Err(data("this millrace was built without Kafka"))
+}
+
+fn change(config: &Config, action: Action, args: &ChosenArgs) -> Result<(), Failure> {
+    let desk = Desk::open(config, &args.place)?;
+    let (mut chosen, mut refused) = (0u64, 0u64);
+    for letter in desk.list(&args.filter.filter())? {
+        let name = letter["name"].as_str().unwrap_or_default();
+        chosen += 1;
+        let said = match (desk.act(action, name, args.yes)?, action, args.yes) {
+            (Outcome::Refused(reason), ..) => {
+                refused += 1;
+                format!("left as it is: {reason}")
+            }
+            (Outcome::Done, Action::Requeue, true) => "queued again".to_owned(),
+            (Outcome::Done, Action::Requeue, false) => {
+                "would be queued again (--yes does it)".to_owned()
+            }
+            (Outcome::Done, Action::Purge, true) => "removed".to_owned(),
+            (Outcome::Done, Action::Purge, false) => "would be removed (--yes does it)".to_owned(),
+        };
+        print(&format!("{name}: {said}\n"))?;
     }
-    Ok(found)
+    if chosen == 0 && !args.filter.names.is_empty() {
+        return Err(data("there are no dead letters of these names"));
+    }
+    if refused > 0 {
+        return Err(data(format!(
+            "{refused} of {chosen} letters were left as they are"
+        )));
+    }
+    Ok(())
 }
 
-fn line(letter: &DeadLetter, as_json: bool) -> String {
+fn line(letter: &Value, as_json: bool) -> String {
     if as_json {
-        let line = json!({
-            "name": letter.origin.to_string(),
-            "queue": letter.origin.queue.to_string(),
-            "partition": letter.origin.partition.0,
-            "offset": letter.origin.offset.0,
-            "appended_at_ms": letter.appended_at.0,
-            "kept_at_ms": letter.kept_at.0,
-            "bytes": letter.payload.len(),
-            "reason": letter.reason,
-        });
-        return format!("{line}\n");
+        return format!("{letter}\n");
     }
-    let (name, bytes) = (letter.origin, letter.payload.len());
-    format!("{name}  {bytes} bytes  {}\n", letter.reason)
+    let text = |field: &str| letter[field].as_str().unwrap_or_default();
+    let (name, reason, bytes) = (text("name"), text("reason"), &letter["bytes"]);
+    format!("{name}  {bytes} bytes  {reason}\n")
 }
 
-fn show(offline: &Offline, name: Origin) -> Result<(), Failure> {
-    let boxes = boxes(offline, Some(name.partition.0))?;
-    let found = boxes
-        .iter()
-        .find_map(|letters| letters.read(name).transpose());
-    let letter = found.transpose().map_err(|error| data(&error))?;
-    let letter = letter.ok_or_else(|| Failure::Data(format!("there is no dead letter {name}")))?;
-    print(&line(&letter, false))?;
-    let record = Record {
-        offset: letter.origin.offset,
-        appended_at: letter.appended_at,
-        payload: letter.payload.clone(),
-    };
-    let shown = show::record(name.partition, &record, Depth::Whole);
-    print(&format!("{shown:#}\n{}", hex_dump(&letter.payload)))
+/// A letter for people: its line, what of it can be decoded, and its bytes.
+fn text(letter: &Value, as_json: bool) -> Result<String, Failure> {
+    if as_json {
+        return Ok(format!("{letter:#}\n"));
+    }
+    let digits = letter["hex"].as_str().unwrap_or_default();
+    let bytes = bytes(digits).ok_or_else(|| data("the server does not tell the record's bytes"))?;
+    let head = line(letter, false);
+    Ok(format!(
+        "{head}{:#}\n{}",
+        letter["record"],
+        hex_dump(&bytes)
+    ))
+}
+
+fn bytes(digits: &str) -> Option<Vec<u8>> {
+    let pairs = digits.as_bytes().chunks(2);
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    pairs.map(byte).collect()
 }
 
 fn hex_dump(bytes: &[u8]) -> String {
@@ -185,77 +318,4 @@ fn hex_dump(bytes: &[u8]) -> String {
         format!("{:08x}  {:<47}  {text}\n", at * 16, hex.join(" "))
     };
     bytes.chunks(16).enumerate().map(row).collect()
-}
-
-fn requeue_chosen(offline: &Offline, config: &Config, args: &ChosenArgs) -> Result<(), Failure> {
-    let chosen = chosen(offline, &args.filter)?;
-    let mut producer = None;
-    for (letters, letter) in chosen {
-        let origin = letter.origin;
-        let original = OriginalPosition {
-            queue: origin.queue,
-            partition: origin.partition,
-            offset: origin.offset,
-        };
-        let batch = match requeue(&letter.payload, original) {
-            Ok(batch) => batch,
-            Err(error) => {
-                print(&format!(
-                    "{origin}: left as it is, it is no batch: {error}\n"
-                ))?;
-                continue;
-            }
-        };
-        if !args.yes {
-            print(&format!(
-                "{origin}: would be queued again (--yes does it)\n"
-            ))?;
-            continue;
-        }
-        if producer.is_none() {
-            producer = Some(offline.queue(config)?.producer);
-        }
-        if let Some(producer) = &producer {
-            append(&**producer, origin.partition, batch.into())?;
-        }
-        // Only now: after a crash in between it is queued twice, which changes nothing.
-        let purged = letters.purge(&[origin], Offline::now());
-        purged.map_err(|error| data(&error))?;
-        print(&format!("{origin}: queued again\n"))?;
-    }
-    Ok(())
-}
-
-fn append(producer: &dyn Producer, partition: PartitionId, batch: Bytes) -> Result<(), Failure> {
-    let (done, outcome) = mpsc::channel();
-    let tell = move |result| {
-        // Whoever asked may have lost its patience.
-        if done.send(result).is_err() {
-            tracing::debug!("an append ended after its patience");
-        }
-    };
-    producer.append(partition, vec![batch], Box::new(tell));
-    match outcome.recv_timeout(PATIENCE) {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(Failure::Client(error.to_string())),
-        Err(_) => Err(Failure::Client(
-            "the queue does not acknowledge the record".to_owned(),
-        )),
-    }
-}
-
-fn purge(offline: &Offline, args: &ChosenArgs) -> Result<(), Failure> {
-    for (letters, letter) in chosen(offline, &args.filter)? {
-        if !args.yes {
-            print(&format!(
-                "{}: would be removed (--yes does it)\n",
-                letter.origin
-            ))?;
-            continue;
-        }
-        let purged = letters.purge(&[letter.origin], Offline::now());
-        purged.map_err(|error| data(&error))?;
-        print(&format!("{}: removed\n", letter.origin))?;
-    }
-    Ok(())
 }

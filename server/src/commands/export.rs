@@ -5,14 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use millrace_log::SystemClock;
 use millrace_log::fs::{Fs as _, FsFile, OsFs};
-use millrace_model::{Matcher, ShardKey, TenantId, TimeRange, TimestampMs};
+use millrace_model::{Matcher, TenantId, TimeRange, TimestampMs};
 use millrace_query::{Engine, EngineOptions};
 use millrace_store::Store;
-use prometheus::Registry;
 
-use super::offline::Offline;
+use super::offline::{Offline, data};
 use super::progress::Progress;
 use super::tail::moment;
 use crate::config::Config;
@@ -66,10 +64,6 @@ impl From<FormatArg> for Format {
             FormatArg::Csv => Self::Csv,
         }
     }
-}
-
-fn data(error: impl std::fmt::Display) -> Failure {
-    Failure::Data(error.to_string())
 }
 
 /// Writes the series.
@@ -145,20 +139,7 @@ const ALL: &str = "{__name__=~\".+\"}";
 
 fn stopped(config: &Config, args: &ExportArgs, out: &mut Output) -> Result<(), Failure> {
     let offline = Offline::open(config)?;
-    let identity = Store::stored_identity(&*offline.fs, &offline.store, ShardKey::default());
-    let identity = identity
-        .map_err(data)?
-        .ok_or_else(|| data(format!("there is no store in {:?}", config.top.data_dir)))?;
-    let store = Store::open_partitions(
-        Arc::clone(&offline.fs),
-        Arc::new(SystemClock),
-        &offline.store,
-        options::store(config),
-        &identity,
-        &offline.partitions()?,
-        &Registry::new(),
-    )
-    .map_err(data)?;
+    let store = offline.whole_store(options::store(config))?;
     let engine = Engine::new(Arc::new(PartSource(store.all())), EngineOptions::default());
     let parse = |text: &String| {
         let parsed = engine.parse_selector(text);

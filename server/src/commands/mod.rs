@@ -1,5 +1,6 @@
 //! What the program does beside serving.
 
+mod api;
 pub mod backup;
 pub mod diff;
 pub mod dlq;

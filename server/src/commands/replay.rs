@@ -1,30 +1,29 @@
-//! `millrace replay --into`: records of the queue, applied to a store in a fresh directory.
+//! `millrace replay`: records of the queue, read once more.
 //!
-//! The store of that directory does what every store does: it drops what it has applied already, by
-//! position. So a replay that was interrupted goes on where it ended, and one that is repeated
-//! changes nothing.
+//! With `--into` they are applied to a store in a fresh directory. That does what every store does: it
+//! drops what it has applied already, by position. So a replay that was interrupted goes on where it
+//! ended, and one that is repeated changes nothing. With `--live` a running store restores what of them
+//! it lacks (`live.rs`).
+
+mod live;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Args;
-use millrace_log::SystemClock;
-use millrace_log::fs::{Fs, OsFs};
+use clap::{ArgGroup, Args};
 use millrace_model::{Offset, PartitionId, QueueId, TimestampMs};
 use millrace_queue::{ConsumeError, Consumer, Record, RecordSource};
 use millrace_store::Store;
 use millrace_store::shard::ShardState;
-use prometheus::Registry;
 
+use super::offline::{Offline, all, data};
 use super::progress::Progress;
 use super::records;
 use super::tail::{failed, moment, partitions};
 use crate::config::Config;
 use crate::failure::Failure;
-use crate::lock::DirLock;
 use crate::options;
 
 /// Between two looks at how far it is.
@@ -32,11 +31,17 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Which records, and where to.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("target").required(true).args(["into", "live"]))]
 pub struct ReplayArgs {
     /// The directory that takes the samples: a new one, or that of the same replay interrupted
     #[arg(long, value_name = "DIR")]
-    pub into: PathBuf,
-    /// A running server; without it, the queue of the configuration is opened
+    pub into: Option<PathBuf>,
+    /// Let a running store, whose setting server.admin_api must be on, restore what it lacks of the
+    /// records; what can be read stays as it is
+    #[arg(long)]
+    pub live: bool,
+    /// A running server; without it, the queue of the configuration is opened, and with --live the
+    /// server at the configured address is asked
     #[arg(long)]
     pub url: Option<String>,
     /// Only these partitions
@@ -62,6 +67,13 @@ pub struct ReplayArgs {
 ///
 /// Queue or store cannot be opened or read; offsets that the queue has not.
 pub fn run(config: &Config, args: &ReplayArgs) -> Result<(), Failure> {
+    match &args.into {
+        Some(dir) => into(config, args, dir),
+        None => live::run(config, args),
+    }
+}
+
+fn into(config: &Config, args: &ReplayArgs, dir: &Path) -> Result<(), Failure> {
     let opened = records::open(config, args.url.as_deref())?;
     let queue = &*opened.queue;
     let wanted = partitions(queue, &args.partition)?;
@@ -70,19 +82,9 @@ pub fn run(config: &Config, args: &ReplayArgs) -> Result<(), Failure> {
         ranges.insert(partition, range(queue, partition, args)?);
     }
 
-    let fs: Arc<dyn Fs> = Arc::new(OsFs);
-    let data = |error: &dyn std::fmt::Display| Failure::Data(error.to_string());
-    let holder = format!("pid {}, a replay\n", std::process::id());
-    let _lock = DirLock::take(&fs, &args.into, &holder)?;
-    let store = Store::open(
-        fs,
-        Arc::new(SystemClock),
-        &args.into.join("store"),
-        options::store(config),
-        queue.identity(),
-        &Registry::new(),
-    )
-    .map_err(|error| data(&error))?;
+    let offline = Offline::open_dir(dir)?;
+    let identity = queue.identity();
+    let store = offline.open_store(options::store(config), identity, &all(identity))?;
     let mut consumers: Vec<Box<dyn Consumer>> = Vec::new();
     let mut total = 0;
     for (partition, applied) in store.resume_offsets() {
@@ -93,13 +95,13 @@ pub fn run(config: &Config, args: &ReplayArgs) -> Result<(), Failure> {
         total += left.end.0.saturating_sub(left.start.0);
         consumers.push(Box::new(Limited::new(queue, partition, left)?));
     }
-    store.start(consumers).map_err(|error| data(&error))?;
+    store.start(consumers).map_err(data)?;
     let replayed = follow(&store, &ranges, total);
-    let closed = store.close().map_err(|error| data(&error));
+    let closed = store.close().map_err(data);
     replayed.and(closed)?;
     let samples: u64 = store.status().iter().map(|s| s.memtable_samples).sum();
     tracing::debug!(samples, "samples in memory at the end");
-    eprintln!("replayed into {}", args.into.display());
+    eprintln!("replayed into {}", dir.display());
     Ok(())
 }
 

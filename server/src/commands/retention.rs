@@ -43,15 +43,11 @@ fn report(data: &Value) -> String {
         out.push_str("Nothing would go.\n");
         return out;
     }
-    out.push_str("partition  block                  from                  to                       series      samples        bytes  what   why\n");
+    out.push_str("partition  block                  from                  to                       series      samples        bytes  what     why\n");
     for item in items {
-        let what = if item["whole"] == true {
-            "whole"
-        } else {
-            "part"
-        };
+        let what = item["what"].as_str().unwrap_or("");
         out.push_str(&format!(
-            "{:>9}  {:<21}  {}  {}  {:>8}  {:>11}  {:>11}  {what:<5}  {}\n",
+            "{:>9}  {:<21}  {}  {}  {:>8}  {:>11}  {:>11}  {what:<7}  {}\n",
             number(&item["partition"]),
             item["block"].as_str().unwrap_or(""),
             moment(&item["start_ms"]),
@@ -89,15 +85,14 @@ mod tests {
         let text = report(&json!({
             "now_ms": 1_795_233_600_000i64, "clock_frozen": true, "samples": 12, "bytes": 400,
             "items": [{"partition": 1, "block": "0000000000000001-0000", "start_ms": 0,
-                "end_ms": 7_199_999, "series": 3, "samples": 12, "bytes": 400, "whole": false,
+                "end_ms": 7_199_999, "series": 3, "samples": 12, "bytes": 400, "what": "series",
                 "reason": "age"}],
         }));
         for part in [
             "not believed",
             "0000000000000001-0000",
             "1970-01-01T01:59:59Z",
-            "part",
-            "age",
+            "series   age",
             "12 samples, 400 bytes",
         ] {
             assert!(text.contains(part), "{part} in {text}");

@@ -188,6 +188,30 @@ impl Kind for Vec<String> {
     }
 }
 
+impl Kind for Vec<Duration> {
+    const NAME: &'static str = "list of durations";
+
+    fn read(raw: &Raw) -> Result<Self, String> {
+        match raw {
+            Raw::List(items) => items.iter().map(Duration::read).collect(),
+            Raw::Text(text) => text
+                .split(',')
+                .map(str::trim)
+                .filter(|item| !item.is_empty())
+                .map(|item| Duration::read(&Raw::Text(item.to_owned())))
+                .collect(),
+            Raw::Int(_) | Raw::Float(_) | Raw::Bool(_) => {
+                Err("must be a list such as [\"5m\", \"1h\"]".to_owned())
+            }
+        }
+    }
+
+    fn to_toml(&self) -> String {
+        let items: Vec<String> = self.iter().map(Kind::to_toml).collect();
+        format!("[{}]", items.join(", "))
+    }
+}
+
 /// A number of bytes: `64MiB`, `1.5GiB`, `500kB`, or a bare number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Bytes(pub u64);

@@ -146,7 +146,8 @@ settings! {
         idle_timeout: Duration = "60s";
         /// On SIGTERM, requests in flight get this long to end.
         shutdown_timeout: Duration = "20s";
-        /// Whether `/api/v1/admin` answers: deletes, and what retention would do.
+        /// Whether `/api/v1/admin`, `/api/v1/dlq` and `/api/v1/queue/replay` answer: deletes, what
+        /// retention would do, dead letters, replays into the live store.
         admin_api: bool = "false";
     }
 
@@ -341,11 +342,16 @@ settings! {
         memtable_bytes: Bytes = "1GiB";
         /// Samples in memory are sealed into blocks after this time at the latest.
         memtable_max_age: Duration = "2h";
+        /// Memory for the parts of blocks' indexes that queries have used lately; 0 keeps none.
+        index_cache_bytes: Bytes = "64MiB";
         /// Records that cannot be applied are kept as dead letters; a shard stops at the first one
         /// beyond so many in ten minutes.
         dead_letters_max: usize = "100";
         /// Length of time that one block covers.
         block_window: Duration = "2h";
+        /// Widths of the buckets of time for which blocks keep count, sum, lowest, highest, first, last
+        /// and increase of each series. A multiple of another one costs nothing. Empty for none.
+        rollups: Vec<Duration> = "5m,1h";
         /// Whether small and overlapping blocks are merged into larger ones.
         compaction: bool = "true";
         /// Bytes that merging writes in a second at most; 0 stands for no bound.
@@ -356,8 +362,13 @@ settings! {
 
     /// What the store keeps for how long. Nothing goes unless it is set.
     retention: Retention ["store.retention."] {
-        /// Samples older than this go, block by block. `none` keeps them.
+        /// Samples older than this go, block by block, and their rollups. `none` keeps them.
         age: Option<Duration> = "none";
+        /// Samples older than this go, block by block, and their rollups stay: of each bucket a query
+        /// then sees the last sample. `none` keeps the samples as long as the rollups.
+        samples_age: Option<Duration> = "none";
+        /// Rollups older than this go, but for those of the widest buckets. Not before the samples.
+        fine_rollups_age: Option<Duration> = "none";
         /// Bytes of blocks kept; beyond, the oldest go. `none` keeps them.
         bytes: Option<Bytes> = "none";
         /// File with other ages by tenant and label: an array of tables `rule` with `tenant`,

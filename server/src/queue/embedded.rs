@@ -9,11 +9,13 @@ use millrace_queue::{
     Consumer, Durability, EmbeddedQueue, HeldQueue, Producer, QueueError, QueueIdentity,
     RecordSource,
 };
+use millrace_store::Store;
 
 use super::{Bounds, DurabilityReport, Queue};
 use crate::app::App;
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::letters::{Letters, Standing};
 use crate::options;
 
 /// Opens it in the data directory, or creates it there.
@@ -88,8 +90,14 @@ impl Queue for Embedded {
             level: Durability::Disk.as_str(),
             minimum: Durability::Disk.as_str(),
             topic: None,
+            dead_letters: None,
             short: Vec::new(),
         }
+    }
+
+    fn trouble(&self) -> Option<String> {
+        // Its failures last until a restart, and its metric tells them.
+        None
     }
 
     fn look_again(&self) -> Result<(), String> {
@@ -100,6 +108,18 @@ impl Queue for Embedded {
         self.0
             .enforce_retention(now)
             .map_err(|error| error.to_string())
+    }
+
+    fn letters(&self) -> Option<Arc<dyn Letters>> {
+        None
+    }
+
+    fn forward_letters(&self, _: &Store, _: &App) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn letters_standing(&self) -> Standing {
+        Standing::default()
     }
 
     fn hold_behind(&self, first: &mut dyn FnMut()) -> Result<Option<HeldQueue>, String> {

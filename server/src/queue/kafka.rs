@@ -2,24 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use millrace_log::fs::{Fs, read_all};
 use millrace_model::{PartitionId, ShardKey, TimestampMs};
 use millrace_queue::kafka::{
-    ClientSettings, ControlFollower, ControlTopic, KafkaBounds, KafkaError, KafkaMetrics,
-    KafkaOptions, KafkaQueue, Mismatch, TopicReport, control_topic,
+    ClientSettings, ControlFollower, ControlTopic, KafkaBounds, KafkaError, KafkaLetters,
+    KafkaMetrics, KafkaOptions, KafkaQueue, Mismatch, TopicReport, control_topic,
 };
 use millrace_queue::{Consumer, Durability, HeldQueue, Producer, QueueIdentity, RecordSource};
+use millrace_store::Store;
 use parking_lot::Mutex;
 use tracing::{info, warn};
 
-use super::{Bounds, DurabilityReport, Queue, Short, TopicFacts};
+use super::{Bounds, DurabilityReport, LettersFacts, Queue, Short, TopicFacts};
 use crate::app::{App, Stage};
 use crate::config::kind::{DurabilitySetting, Properties, Secret};
 use crate::config::{Config, ConfigError, broken};
 use crate::failure::Failure;
+use crate::letters::{ForwardMetrics, Forwarder, Letters, Standing, TopicLetters};
 
 /// Between two tries to reach the brokers.
 const RETRY: Duration = Duration::from_secs(1);
@@ -262,16 +264,33 @@ pub(super) fn open(app: &App, fs: &dyn Fs, config: &Config) -> Result<Arc<dyn Qu
         minimum = options.minimum_durability.as_str(),
         "the topic was checked: this is what it gives"
     );
+    let letters_problem = letters_problem(&options);
+    if let Some(problem) = &letters_problem {
+        warn!(
+            problem,
+            "dead letters will stay in the stores' directories until their topic takes them"
+        );
+    }
     let unusable = |error: KafkaError| Failure::Refused(error.to_string());
     let metrics = KafkaMetrics::register(&app.registry)
         .map_err(|error| Failure::Data(format!("metrics: {error}")))?;
     Ok(Arc::new(Kafka {
         watcher: KafkaBounds::start(&options).map_err(unusable)?,
         report: Mutex::new(report.clone()),
+        appends: Mutex::default(),
+        letters: Arc::new(TopicLetters::new(options.clone())),
+        letters_problem: Mutex::new(letters_problem),
+        forwarder: Mutex::new(None),
         queue,
         options,
         metrics,
     }))
+}
+
+/// What keeps the topic of the dead letters from taking some.
+fn letters_problem(options: &KafkaOptions) -> Option<String> {
+    let opened = KafkaLetters::open(options);
+    opened.err().map(|error| error.to_string())
 }
 
 #[derive(Debug)]
@@ -282,6 +301,13 @@ struct Kafka {
     metrics: KafkaMetrics,
     /// As it was found when it was last looked at.
     report: Mutex<TopicReport>,
+    /// The producer of this process, if it has one.
+    appends: Mutex<Option<Weak<dyn Producer>>>,
+    letters: Arc<TopicLetters>,
+    /// The same, of the letters' topic.
+    letters_problem: Mutex<Option<String>>,
+    /// Runs where there is a store.
+    forwarder: Mutex<Option<Forwarder>>,
 }
 
 impl Queue for Kafka {
@@ -290,9 +316,13 @@ impl Queue for Kafka {
     }
 
     fn producer(&self) -> Result<Arc<dyn Producer>, Failure> {
-        self.queue
+        let producer = self
+            .queue
             .producer_with(Some(self.metrics.clone()))
-            .map_err(|error| Failure::Refused(error.to_string()))
+            .map_err(|error| Failure::Refused(error.to_string()))?;
+        // Whoever appends decides when it ends.
+        *self.appends.lock() = Some(Arc::downgrade(&producer));
+        Ok(producer)
     }
 
     fn reader(&self, partition: PartitionId) -> Result<Box<dyn Consumer>, Failure> {
@@ -326,7 +356,17 @@ impl Queue for Kafka {
     }
 
     fn durability(&self) -> DurabilityReport {
-        report(&self.report.lock(), self.options.minimum_durability)
+        let mut told = report(&self.report.lock(), self.options.minimum_durability);
+        told.dead_letters = Some(LettersFacts {
+            topic: KafkaLetters::topic_of(&self.options.topic),
+            problem: self.letters_problem.lock().clone(),
+        });
+        told
+    }
+
+    fn trouble(&self) -> Option<String> {
+        let producer = self.appends.lock().as_ref().and_then(Weak::upgrade);
+        producer.and_then(|producer| producer.trouble())
     }
 
     fn look_again(&self) -> Result<(), String> {
@@ -348,12 +388,34 @@ impl Queue for Kafka {
             );
         }
         *report = found;
+        drop(report);
+        *self.letters_problem.lock() = letters_problem(&self.options);
         Ok(())
     }
 
     fn retain(&self, _: TimestampMs) -> Result<(), String> {
         // The brokers do.
         Ok(())
+    }
+
+    fn letters(&self) -> Option<Arc<dyn Letters>> {
+        Some(Arc::clone(&self.letters) as Arc<dyn Letters>)
+    }
+
+    fn forward_letters(&self, store: &Store, app: &App) -> Result<(), Failure> {
+        let metrics = ForwardMetrics::register(&app.registry)
+            .map_err(|error| Failure::Data(format!("metrics: {error}")))?;
+        let (boxes, topic) = (store.dead_letters(), Arc::clone(&self.letters));
+        let forwarder = Forwarder::start(boxes, topic, app.clock.clone(), metrics)?;
+        *self.forwarder.lock() = Some(forwarder);
+        Ok(())
+    }
+
+    fn letters_standing(&self) -> Standing {
+        let forwarder = self.forwarder.lock();
+        forwarder
+            .as_ref()
+            .map_or_else(Standing::default, Forwarder::standing)
     }
 
     /// The topic keeps its records itself.
@@ -364,12 +426,12 @@ impl Queue for Kafka {
 
     fn close(&self) {
         // Producer and consumers end when they are dropped.
+        drop(self.forwarder.lock().take());
     }
 }
 
 /// A topic's report, as it is told to others.
-#[must_use]
-pub fn report(found: &TopicReport, minimum: Durability) -> DurabilityReport {
+fn report(found: &TopicReport, minimum: Durability) -> DurabilityReport {
     let level = found.durability();
     let above = [Durability::Disk, Durability::Replicated];
     let short = above.into_iter().filter(|of| *of > level).flat_map(|of| {
@@ -400,5 +462,6 @@ pub fn report(found: &TopicReport, minimum: Durability) -> DurabilityReport {
             cleanup_policy: found.cleanup_policy.clone(),
             flush_messages: found.flush_messages,
         }),
+        dead_letters: None,
     }
 }

@@ -17,15 +17,17 @@ use std::sync::Arc;
 use millrace_log::fs::Fs;
 use millrace_model::{Offset, PartitionId, TimestampMs};
 use millrace_queue::{Consumer, HeldQueue, Producer, QueueIdentity, RecordSource};
+use millrace_store::Store;
 
 use crate::app::App;
 use crate::config::Config;
 use crate::config::kind::QueueBackend;
 use crate::failure::Failure;
+use crate::letters::{Letters, Standing};
 
 pub use report::{DurabilityMetrics, DurabilityReport, status as durability};
 #[cfg(feature = "kafka")]
-use report::{Short, TopicFacts};
+use report::{LettersFacts, Short, TopicFacts};
 
 /// What a partition holds: the oldest record, and the offset that the next one will have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +43,7 @@ pub trait Queue: Send + Sync + fmt::Debug {
     /// What queue this is.
     fn identity(&self) -> &QueueIdentity;
 
-    /// The writing side. Called once.
+    /// The writing side, a new one with each call; one per process is enough.
     ///
     /// # Errors
     ///
@@ -78,12 +80,28 @@ pub trait Queue: Send + Sync + fmt::Debug {
     /// In words, why it could not be looked at.
     fn look_again(&self) -> Result<(), String>;
 
+    /// Why appends of this process fail at present, in words.
+    fn trouble(&self) -> Option<String>;
+
     /// Lets the queue forget what it may, where that is our business.
     ///
     /// # Errors
     ///
     /// In words, what could not be removed.
     fn retain(&self, now: TimestampMs) -> Result<(), String>;
+
+    /// Where the dead letters of this queue are looked after, if not in each store's own directory.
+    fn letters(&self) -> Option<Arc<dyn Letters>>;
+
+    /// From now on brings the dead letters of the store's directory there.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot begin.
+    fn forward_letters(&self, store: &Store, app: &App) -> Result<(), Failure>;
+
+    /// How far that is.
+    fn letters_standing(&self) -> Standing;
 
     /// Runs `first`, and then takes hold of what the queue has, if it is kept in the data directory. In
     /// between it forgets nothing.

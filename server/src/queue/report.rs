@@ -27,8 +27,21 @@ pub struct DurabilityReport {
     /// The topic, if the queue is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub topic: Option<TopicFacts>,
+    /// Where its dead letters go, if the queue is a topic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dead_letters: Option<LettersFacts>,
     /// What keeps the queue from giving more.
     pub short: Vec<Short>,
+}
+
+/// The topic of the dead letters.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LettersFacts {
+    /// Its name.
+    pub topic: String,
+    /// Why it takes none; they then wait in the stores' directories.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// A topic as it was found.

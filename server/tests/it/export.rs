@@ -108,13 +108,13 @@ fn what_is_exported_and_imported_is_the_same_to_the_last_bit() {
     assert_eq!(answer.status, 400, "{answer:?}");
     stop(server);
 
-    let of_a = at("a");
-    let offline = succeed(&["export", "--data-dir", text(&of_a)]);
+    let stopped = at("a");
+    let offline = succeed(&["export", "--data-dir", text(&stopped)]);
     assert_eq!(offline, json);
     let subset = [
         "export",
         "--data-dir",
-        text(&of_a),
+        text(&stopped),
         "plain{device=\"d1\"}",
         "--start",
         &since,
@@ -135,7 +135,7 @@ fn what_is_exported_and_imported_is_the_same_to_the_last_bit() {
             ]);
         }
         stop(server);
-        let same = succeed(&["diff", text(&of_a), text(&copy)]);
+        let same = succeed(&["diff", text(&at("a")), text(&copy)]);
         assert_eq!(same, "no difference: 10 series, 130 samples\n", "{name}");
     }
 }

@@ -10,6 +10,7 @@ mod api;
 mod backup;
 mod bad_input;
 mod configuration;
+mod dead_letters;
 mod dependencies;
 mod export;
 #[cfg(feature = "kafka")]
@@ -21,5 +22,6 @@ mod readers;
 mod readme;
 mod replay;
 mod repository;
+mod resume;
 mod support;
 mod verify;

@@ -1,33 +1,13 @@
 //! Records of the queue, looked at and applied again.
 
 use std::path::Path;
-use std::process::Output;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Client, Millrace, now_ms};
+use crate::support::{Client, Millrace, fail, now_ms, succeed};
 
 const PARTITIONS: &str = "queue.partitions=2";
-
-/// Runs a command of the binary to its end.
-fn command(args: &[&str]) -> Output {
-    Millrace::command().args(args).output().unwrap()
-}
-
-/// Runs a command that must succeed; its output.
-fn succeed(args: &[&str]) -> String {
-    let output = command(args);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{args:?}: {stderr}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn fail(args: &[&str]) -> String {
-    let output = command(args);
-    assert!(!output.status.success(), "{args:?} succeeded");
-    String::from_utf8(output.stderr).unwrap()
-}
 
 fn lines(text: &str) -> Vec<Value> {
     text.lines()

@@ -1,13 +1,15 @@
 //! A tenant's index in a block: label names, values and postings.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use millrace_log::planted::active;
-use millrace_model::Matcher;
+use millrace_model::{Matcher, TimeRange};
 use roaring::RoaringBitmap;
 
 use super::directory::{LabelPage, NameEntry, TenantEntry};
 use super::fields::Fields;
+use super::find::Found;
 use super::postings::{PostingsEntry, decode_bitmap, stored_bytes};
 use super::{BlockError, BlockReader, Section};
 use crate::index::{LabelIndex, Postings, select};
@@ -49,6 +51,12 @@ impl<'a> TenantIndex<'a> {
             return Ok(Vec::new());
         };
         let of = self.union(sets)?;
+        if let Some(of) = &of
+            && of.len() < entry.pages.len() as u64
+        {
+            // Few series among many values: the series are asked, not the values.
+            return self.values_of(name, of);
+        }
         let mut values = Vec::new();
         for page in &entry.pages {
             self.walk_values(page, &mut |value, postings| {
@@ -68,6 +76,20 @@ impl<'a> TenantIndex<'a> {
         Ok(values)
     }
 
+    /// The values that some series have, sorted.
+    fn values_of(self, name: &str, of: &RoaringBitmap) -> Result<Vec<String>, BlockError> {
+        let mut values = Vec::new();
+        let mut take = |mut series: Found<'_>| -> Result<(), BlockError> {
+            values.extend(series.labels()?.get(name).map(str::to_owned));
+            Ok(())
+        };
+        self.block
+            .find_numbers(self.tenant, of, TimeRange::ALL, &mut take)?;
+        values.sort_unstable();
+        values.dedup();
+        Ok(values)
+    }
+
     /// The series that pass one of the sets; `None` for all, if there is no set.
     fn union(self, sets: &[Vec<Matcher>]) -> Result<Option<RoaringBitmap>, BlockError> {
         let mut of: Option<RoaringBitmap> = None;
@@ -82,28 +104,27 @@ impl<'a> TenantIndex<'a> {
     pub(super) fn postings(self, entry: &'a PostingsEntry) -> Result<Postings<'a>, BlockError> {
         match entry {
             PostingsEntry::Listed(series) => Ok(Cow::Owned(series.to_bitmap())),
-            &PostingsEntry::Stored { offset, bytes } => self.bitmap(offset, bytes).map(Cow::Owned),
+            &PostingsEntry::Stored { offset, bytes } => {
+                let bitmap = self.bitmap(offset, bytes)?;
+                Ok(Cow::Owned(Arc::unwrap_or_clone(bitmap)))
+            }
         }
     }
 
     /// As [`postings`](Self::postings), for an entry that does not live long.
-    pub(super) fn postings_of(self, entry: &PostingsEntry) -> Result<RoaringBitmap, BlockError> {
+    pub(super) fn postings_of(
+        self,
+        entry: &PostingsEntry,
+    ) -> Result<Arc<RoaringBitmap>, BlockError> {
         match entry {
-            PostingsEntry::Listed(series) => Ok(series.to_bitmap()),
+            PostingsEntry::Listed(series) => Ok(Arc::new(series.to_bitmap())),
             &PostingsEntry::Stored { offset, bytes } => self.bitmap(offset, bytes),
         }
     }
 
-    fn bitmap(self, offset: u64, bytes: usize) -> Result<RoaringBitmap, BlockError> {
-        let page = self
-            .block
-            .read_page(Section::Postings, offset, stored_bytes(bytes))?;
-        decode_bitmap(&page, self.tenant.series).ok_or_else(|| {
-            let start = self.block.footer.section(Section::Postings).offset;
-            let what = "bitmap breaks the format";
-            self.block
-                .malformed(Section::Postings, start + offset, what)
-        })
+    fn bitmap(self, offset: u64, bytes: usize) -> Result<Arc<RoaringBitmap>, BlockError> {
+        let decode = |page: &[u8]| decode_bitmap(page, self.tenant.series);
+        self.block.page_bitmap(offset, stored_bytes(bytes), decode)
     }
 
     /// Calls `each` for the values of a page until it says that this is enough.
@@ -115,7 +136,7 @@ impl<'a> TenantIndex<'a> {
         let entry = page.page;
         let bytes = self
             .block
-            .read_page(Section::Labels, entry.offset, entry.bytes as usize)?;
+            .page_bytes(Section::Labels, entry.offset, entry.bytes as usize)?;
         let mut fields = Fields::new(&bytes);
         let start = self.block.footer.section(Section::Labels).offset + entry.offset;
         let malformed = |pos: usize| {
@@ -200,7 +221,7 @@ impl LabelIndex for TenantIndex<'_> {
             }
             Ok(text < value)
         })?;
-        Ok(found.map(Cow::Owned))
+        Ok(found.map(|found| Cow::Owned(Arc::unwrap_or_clone(found))))
     }
 
     fn with_values(
@@ -219,7 +240,7 @@ impl LabelIndex for TenantIndex<'_> {
                 if text.starts_with(prefix) && keep(text) {
                     match postings {
                         PostingsEntry::Listed(series) => found.extend(series.series()),
-                        PostingsEntry::Stored { .. } => *found |= self.postings_of(postings)?,
+                        PostingsEntry::Stored { .. } => *found |= &*self.postings_of(postings)?,
                     }
                 }
                 Ok(true)

@@ -8,7 +8,9 @@ use millrace_model::TimeRange;
 use super::columns::{self, SAMPLES_MAX};
 use super::rollup::{RollupColumns, decode_times, decode_values};
 use super::times::TimesEntry;
-use super::{BlockError, BlockReader, ChunkEntry, Codec, Section, SeriesPlace};
+use super::{
+    BlockError, BlockReader, ChunkEntry, Codec, RollupEntry, SERIES_PER_PAGE, Section, SeriesPlace,
+};
 use crate::planted::CHUNK_UNVERIFIED;
 
 impl BlockReader {
@@ -26,11 +28,38 @@ impl BlockReader {
         timestamps: &mut Vec<i64>,
         values: &mut Vec<f64>,
     ) -> Result<(), BlockError> {
-        let chunks = &place.chunks;
+        let read = self.read_chunks(&place.chunks, range, timestamps, values);
+        read.map(drop)
+    }
+
+    /// The same for the series of that number. The bytes of chunks that were read.
+    pub(crate) fn read_number(
+        &self,
+        number: u32,
+        range: TimeRange,
+        timestamps: &mut Vec<i64>,
+        values: &mut Vec<f64>,
+    ) -> Result<u64, BlockError> {
+        let set = self.series_set(number / SERIES_PER_PAGE)?;
+        let at = (number % SERIES_PER_PAGE) as usize;
+        if self.footer.without_samples {
+            return self.read_lasts_of(set.finest(at), range, timestamps, values);
+        }
+        let chunks = set.chunks(at);
+        self.read_chunks(chunks, range, timestamps, values)
+    }
+
+    fn read_chunks(
+        &self,
+        chunks: &[ChunkEntry],
+        range: TimeRange,
+        timestamps: &mut Vec<i64>,
+        values: &mut Vec<f64>,
+    ) -> Result<u64, BlockError> {
         let from = chunks.partition_point(|c| c.last < range.start.0);
         let to = chunks.partition_point(|c| c.first <= range.end.0);
         let Some(chunks @ [first, ..]) = chunks.get(from..to) else {
-            return Ok(());
+            return Ok(0);
         };
         let samples: usize = chunks
             .iter()
@@ -39,7 +68,7 @@ impl BlockReader {
         timestamps.reserve(samples);
         values.reserve(samples);
         let bytes = chunks.iter().map(|c| u64::from(c.bytes)).sum();
-        self.with_bytes(first.offset, bytes, |bytes| {
+        self.with_samples(first.offset, bytes, |bytes| {
             let mut rest = bytes;
             for chunk in chunks {
                 let (bytes, behind) = rest.split_at(chunk.bytes as usize);
@@ -47,7 +76,8 @@ impl BlockReader {
                 self.read_chunk(chunk, bytes, range, timestamps, values)?;
             }
             Ok(())
-        })
+        })?;
+        Ok(bytes)
     }
 
     /// Appends the buckets of a series of this block that overlap `range`, in a resolution that the
@@ -87,6 +117,55 @@ impl BlockReader {
         Ok(())
     }
 
+    /// Appends what is left of a series whose samples are gone: of each bucket of the finest stored
+    /// resolution the last sample, where that is in `range`. It is as it was sent, timestamp and
+    /// value. Of a series that was stale at the end of a bucket it is the last one before.
+    ///
+    /// # Errors
+    ///
+    /// Of the file system; damage in what is read. The columns are then of no use.
+    pub fn read_lasts(
+        &self,
+        place: &SeriesPlace,
+        range: TimeRange,
+        timestamps: &mut Vec<i64>,
+        values: &mut Vec<f64>,
+    ) -> Result<(), BlockError> {
+        let finest = place.rollups.first();
+        self.read_lasts_of(finest, range, timestamps, values)
+            .map(drop)
+    }
+
+    /// The bytes of rollups that were read.
+    fn read_lasts_of(
+        &self,
+        finest: Option<&RollupEntry>,
+        range: TimeRange,
+        timestamps: &mut Vec<i64>,
+        values: &mut Vec<f64>,
+    ) -> Result<u64, BlockError> {
+        let columns = self.rollup_of(finest, 0)?;
+        let from = columns.last_times.partition_point(|&t| t < range.start.0);
+        let to = columns.last_times.partition_point(|&t| t <= range.end.0);
+        if from < to {
+            timestamps.extend_from_slice(&columns.last_times[from..to]);
+            values.extend_from_slice(&columns.lasts[from..to]);
+        }
+        Ok(finest.map_or(0, |entry| u64::from(entry.bytes)))
+    }
+
+    /// Whether the samples themselves are not there any more, but only their rollups.
+    #[must_use]
+    pub fn without_samples(&self) -> bool {
+        self.footer.without_samples
+    }
+
+    /// The resolutions whose rollups are stored, in ms, the finest first.
+    #[must_use]
+    pub fn resolutions(&self) -> &[i64] {
+        self.footer.resolutions()
+    }
+
     /// Whether [`read_rollup`](Self::read_rollup) can answer in a resolution.
     #[must_use]
     pub fn has_rollup(&self, resolution_ms: i64) -> bool {
@@ -100,8 +179,17 @@ impl BlockReader {
         place: &SeriesPlace,
         at: usize,
     ) -> Result<RollupColumns, BlockError> {
+        self.rollup_of(place.rollups.get(at), at)
+    }
+
+    /// The same, from what the page says of it.
+    fn rollup_of(
+        &self,
+        entry: Option<&RollupEntry>,
+        at: usize,
+    ) -> Result<RollupColumns, BlockError> {
         let mut columns = RollupColumns::default();
-        let Some(entry) = place.rollups.get(at) else {
+        let Some(entry) = entry else {
             return Ok(columns);
         };
         let Some(times) = entry.times else {

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use millrace_log::fs::Fs;
 use millrace_model::{Matcher, SeriesHasher, TenantId, TimeRange};
@@ -11,6 +11,7 @@ use roaring::RoaringBitmap;
 use super::directory::{Directory, Expected, TenantEntry};
 use super::footer::{FOOTER_BYTES, Footer, TAIL_BYTES, Tail, decode_tail};
 use super::labels::TenantIndex;
+use super::pages::PageCache;
 use super::series::SeriesPage;
 use super::times::{TimesCache, TimesEntry};
 use super::{
@@ -29,6 +30,9 @@ pub struct BlockReader {
     footer_crc: u32,
     directory: OnceLock<Directory>,
     pub(super) times: TimesCache,
+    pub(super) pages: Arc<PageCache>,
+    /// Under which its pages are kept; no other block has it.
+    pub(super) number: u64,
 }
 
 impl BlockReader {
@@ -124,7 +128,16 @@ impl BlockReader {
             footer_crc: tail.footer_crc,
             directory: OnceLock::new(),
             times: TimesCache::default(),
+            pages: Arc::new(PageCache::new(0)),
+            number: PageCache::block_number(),
         })
+    }
+
+    /// The same, with a place to keep pages of its index. Who looks for damage does without.
+    #[must_use]
+    pub fn with_pages(mut self, pages: Arc<PageCache>) -> Self {
+        self.pages = pages;
+        self
     }
 
     /// What the block holds.
@@ -349,16 +362,27 @@ impl BlockReader {
     }
 
     pub(super) fn read_at(&self, offset: u64, bytes: u64) -> Result<Vec<u8>, BlockError> {
-        let io = |source| BlockError::Io {
+        let mut buffer = vec![0; self.length(bytes)?];
+        self.read_into(&mut buffer, offset)?;
+        Ok(buffer)
+    }
+
+    pub(super) fn read_into(&self, buffer: &mut [u8], offset: u64) -> Result<(), BlockError> {
+        let read = self.source.read_range(buffer, offset);
+        read.map_err(|source| self.unreadable(source))
+    }
+
+    fn length(&self, bytes: u64) -> Result<usize, BlockError> {
+        let too_large = |_| self.unreadable(std::io::ErrorKind::FileTooLarge.into());
+        usize::try_from(bytes).map_err(too_large)
+    }
+
+    fn unreadable(&self, source: std::io::Error) -> BlockError {
+        BlockError::Io {
             what: "read",
             path: self.path.clone(),
             source,
-        };
-        let len =
-            usize::try_from(bytes).map_err(|_| io(std::io::ErrorKind::FileTooLarge.into()))?;
-        let mut buffer = vec![0; len];
-        self.source.read_range(&mut buffer, offset).map_err(io)?;
-        Ok(buffer)
+        }
     }
 
     /// Calls `with` with a range of bytes, in memory that is kept for the next time.
@@ -373,20 +397,14 @@ impl BlockReader {
         thread_local! {
             static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
         }
-        let io = |source| BlockError::Io {
-            what: "read",
-            path: self.path.clone(),
-            source,
-        };
-        let len =
-            usize::try_from(bytes).map_err(|_| io(std::io::ErrorKind::FileTooLarge.into()))?;
+        let len = self.length(bytes)?;
         // Taken out: whoever is called may read too.
         let mut buffer = BUFFER.take();
         if buffer.len() < len {
             buffer.resize(len, 0);
         }
-        let read = self.source.read_range(&mut buffer[..len], offset);
-        let result = read.map_err(io).and_then(|()| with(&buffer[..len]));
+        let read = self.read_into(&mut buffer[..len], offset);
+        let result = read.and_then(|()| with(&buffer[..len]));
         if buffer.len() <= KEPT_BYTES {
             BUFFER.set(buffer);
         }

@@ -300,6 +300,35 @@ impl RollupColumns {
             && bits(&self.resets, &other.resets)
     }
 
+    /// Removes the buckets of which `keep`, told the first and the last timestamp of their samples,
+    /// does not say that they stay. Whether there are any.
+    pub(crate) fn retain(&mut self, keep: impl Fn(i64, i64) -> bool) -> bool {
+        let ends = self.first_times.iter().zip(&self.last_times);
+        let stays: Vec<bool> = ends.map(|(&first, &last)| keep(first, last)).collect();
+        if stays.iter().all(|&stays| stays) {
+            return false;
+        }
+        fn filter<T>(column: &mut Vec<T>, stays: &[bool]) {
+            let mut stays = stays.iter();
+            column.retain(|_| stays.next().is_some_and(|&stays| stays));
+        }
+        filter(&mut self.starts, &stays);
+        filter(&mut self.counts, &stays);
+        filter(&mut self.first_times, &stays);
+        filter(&mut self.last_times, &stays);
+        for column in [
+            &mut self.firsts,
+            &mut self.lasts,
+            &mut self.mins,
+            &mut self.maxs,
+            &mut self.sums,
+            &mut self.resets,
+        ] {
+            filter(column, &stays);
+        }
+        true
+    }
+
     fn note_counter(&mut self, no_counter: bool) {
         self.no_counter |= no_counter;
         if self.no_counter {
@@ -412,6 +441,17 @@ fn bucket_at(number: i64, resolution_ms: i64) -> (i64, i64) {
 
 /// Of resolutions, those that have to be stored: the others are multiples of one of them.
 pub(super) fn stored_resolutions(all: &[i64]) -> Vec<i64> {
+    let stored = without_multiples(all);
+    assert!(
+        stored.len() <= RESOLUTIONS_MAX,
+        "rollups of {} resolutions of which none is a multiple of another",
+        stored.len()
+    );
+    stored
+}
+
+/// Of resolutions, those that are no multiple of another, the finest first.
+pub(crate) fn without_multiples(all: &[i64]) -> Vec<i64> {
     let mut all = all.to_vec();
     all.sort_unstable();
     all.dedup();
@@ -422,10 +462,5 @@ pub(super) fn stored_resolutions(all: &[i64]) -> Vec<i64> {
             stored.push(resolution);
         }
     }
-    assert!(
-        stored.len() <= RESOLUTIONS_MAX,
-        "rollups of {} resolutions of which none is a multiple of another",
-        stored.len()
-    );
     stored
 }

@@ -370,8 +370,8 @@ pub(super) struct SeriesPage<'a> {
 }
 
 /// The label pairs of a page, one behind the other, and where each ends.
-#[derive(Debug, Default)]
-struct Symbols {
+#[derive(Clone, Debug, Default)]
+pub(super) struct Symbols {
     bytes: Vec<u8>,
     ends: Vec<usize>,
 }
@@ -396,9 +396,13 @@ impl Symbols {
         Some(symbols)
     }
 
-    fn get(&self, number: usize) -> &[u8] {
+    pub(super) fn get(&self, number: usize) -> &[u8] {
         let start = number.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.bytes[start..self.ends[number]]
+    }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.bytes.capacity() + self.ends.capacity() * size_of::<usize>()
     }
 }
 
@@ -502,6 +506,26 @@ impl<'a> SeriesPage<'a> {
             chunks: self.chunks.as_slice().into(),
             rollups: self.rollups.as_slice().into(),
         }
+    }
+
+    /// The label pairs of all series of the page.
+    pub(super) fn symbols(&self) -> &Symbols {
+        &self.symbols
+    }
+
+    /// Which of them are those of the series that was moved to, in the order of its label set.
+    pub(super) fn pairs(&self) -> &[usize] {
+        &self.set
+    }
+
+    /// First and last timestamp of the series that was moved to.
+    pub(super) fn range(&self) -> TimeRange {
+        TimeRange::new(self.facts.0, self.facts.1)
+    }
+
+    /// The rollup of the finest resolution of the series that was moved to, if there is one.
+    pub(super) fn finest(&self) -> Option<RollupEntry> {
+        self.rollups.first().copied()
     }
 
     /// The chunks of the series that was moved to.

@@ -212,8 +212,8 @@ impl BlockReader {
                     let stored = index.postings_of(postings)?;
                     let right = values
                         .next()
-                        .is_some_and(|(v, s)| v == value && *s == stored);
-                    all |= stored;
+                        .is_some_and(|(v, s)| v == value && *s == *stored);
+                    all |= &*stored;
                     right
                         .then_some(true)
                         .ok_or_else(|| wrong("postings are not those of the series"))

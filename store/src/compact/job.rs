@@ -8,7 +8,9 @@ use millrace_log::fs::Fs;
 use millrace_log::planted::active;
 use millrace_model::{Labels, Offset, PartitionId, TenantId, TimeRange, TimestampMs};
 
-use crate::block::{BlockIter, BlockMeta, BlockOptions, BlockSeries, BlockWriter};
+use crate::block::{
+    BlockIter, BlockMeta, BlockOptions, BlockSeries, BlockWriter, PageCache, RollupColumns,
+};
 use crate::error::{IoContext, StoreError};
 use crate::manifest::BlockEntry;
 use crate::merge::Merger;
@@ -31,9 +33,10 @@ pub(crate) trait Keep: Send + Sync + std::fmt::Debug {
 pub(crate) struct CompactJob {
     pub(crate) fs: Arc<dyn Fs>,
     pub(crate) dir: ShardDir,
+    pub(crate) pages: Arc<PageCache>,
     pub(crate) partition: PartitionId,
     pub(crate) now: TimestampMs,
-    /// In the order of their sequences.
+    /// In the order of their sequences. One that has only rollups comes alone.
     pub(crate) inputs: Vec<Arc<LiveBlock>>,
     /// Deletes that take effect for good. Others go on hiding.
     pub(crate) deletes: Vec<Arc<Tombstone>>,
@@ -152,6 +155,11 @@ impl CompactJob {
         window: (i64, i64),
     ) -> Result<Option<LiveBlock>, StoreError> {
         let range = TimeRange::new(window.0, window.1);
+        if let [bare] = &self.inputs[..]
+            && bare.reader.without_samples()
+        {
+            return self.write_bare(id, bare, range);
+        }
         let mut sources = self
             .inputs
             .iter()
@@ -181,6 +189,61 @@ impl CompactJob {
                 writer.push(&tenant, &labels, &columns.timestamps, &columns.values)?;
             }
         }
+        self.finish(writer, id, range)
+    }
+
+    /// What is left of a block that has only rollups, again as such a block.
+    fn write_bare(
+        &self,
+        id: BlockId,
+        block: &LiveBlock,
+        range: TimeRange,
+    ) -> Result<Option<LiveBlock>, StoreError> {
+        assert!(self.options.without_samples, "samples that are gone");
+        let mut writer = BlockWriter::with_options(&*self.fs, &self.dir.block(id), &self.options);
+        let resolutions = writer.resolutions().to_vec();
+        for series in &block.reader {
+            let (tenant, BlockSeries { labels, place, .. }) = series?;
+            if self
+                .keep
+                .as_ref()
+                .is_some_and(|k| !k.keeps(&tenant, &labels))
+            {
+                continue;
+            }
+            let masks = Masks::new(&self.deletes, &tenant, block.entry.sequences.1, range);
+            let hidden = masks.of(&labels);
+            if hidden.covers(place.range()) {
+                continue;
+            }
+            let mut rollups = Vec::with_capacity(resolutions.len());
+            let mut left = None;
+            for &resolution in &resolutions {
+                let mut columns = RollupColumns::default();
+                let reader = &block.reader;
+                reader.read_rollup(&place, resolution, TimeRange::ALL, &mut columns)?;
+                // What is deleted of a bucket cannot be told from the rest of it.
+                if columns.retain(|first, last| !hidden.overlaps(TimeRange::new(first, last))) {
+                    left = left.max(Some(columns.counts.iter().sum()));
+                }
+                rollups.push(columns);
+            }
+            let (range, samples) = match left {
+                None => (place.range(), place.samples()),
+                Some(0) => continue,
+                Some(samples) => (span(&rollups, place.range()), samples),
+            };
+            writer.push_rollups(&tenant, &labels, range, samples, &rollups)?;
+        }
+        self.finish(writer, id, range)
+    }
+
+    fn finish(
+        &self,
+        writer: BlockWriter<'_>,
+        id: BlockId,
+        range: TimeRange,
+    ) -> Result<Option<LiveBlock>, StoreError> {
         if writer.is_empty() {
             return Ok(None);
         }
@@ -206,7 +269,7 @@ impl CompactJob {
             level: self.level,
             rewrites: self.rewrites,
         };
-        LiveBlock::open(&*self.fs, &self.dir, entry).map(Some)
+        LiveBlock::open(&*self.fs, &self.dir, &self.pages, entry).map(Some)
     }
 
     /// Reads what one input has of a series, without what deletes hide.
@@ -237,6 +300,16 @@ impl CompactJob {
         let sequences = || self.inputs.iter().map(|b| b.entry.sequences);
         let first = sequences().map(|s| s.0).min().unwrap_or(0);
         (first, sequences().map(|s| s.1).max().unwrap_or(first))
+    }
+}
+
+/// The time that all buckets' samples span; that of the series, if there is no bucket.
+fn span(rollups: &[RollupColumns], of_series: TimeRange) -> TimeRange {
+    let first = rollups.iter().filter_map(|r| r.first_times.first()).min();
+    let last = rollups.iter().filter_map(|r| r.last_times.last()).max();
+    match (first, last) {
+        (Some(&first), Some(&last)) => TimeRange::new(first, last),
+        _ => of_series,
     }
 }
 

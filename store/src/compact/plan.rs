@@ -18,6 +18,8 @@ const INPUTS_MAX: usize = 64;
 pub(crate) struct PlanInput<'a> {
     /// All live blocks.
     pub(crate) blocks: &'a [BlockEntry],
+    /// Those of them that have only rollups. They are not merged, and nothing is merged over them.
+    pub(crate) bare: &'a [BlockId],
     /// Deletes that can still be revoked: the first seal behind, first and last moment.
     pub(crate) pending: &'a [(u64, i64, i64)],
     pub(crate) options: &'a CompactionOptions,
@@ -90,7 +92,7 @@ fn choose<'a>(
     let all: Vec<_> = of_window
         .iter()
         .copied()
-        .filter(|b| b.level <= level)
+        .filter(|b| b.level <= level && !input.bare.contains(&b.id))
         .collect();
     if all.len() < 2 {
         return None;
@@ -148,7 +150,8 @@ fn complete(
         }
         inputs.push(between.clone());
     }
-    if inputs.len() < least || crosses_pending(&inputs, input.pending) {
+    let bare = |block: &BlockEntry| input.bare.contains(&block.id);
+    if inputs.len() < least || inputs.iter().any(bare) || crosses_pending(&inputs, input.pending) {
         return None;
     }
     let rewrites = inputs.iter().map(|b| b.rewrites).max().unwrap_or(0);
@@ -202,7 +205,10 @@ fn wide(input: &PlanInput<'_>, widths: &[i64]) -> Option<Plan> {
     let level = u8::try_from(widths.len() - 1).unwrap_or(u8::MAX);
     let start = |moment| TimestampMs(moment).window_start(top_width).0;
     // Those that cannot be cut any further come out of a merge as wide as they went in.
-    let is_wide = |b: &&BlockEntry| start(b.min_time) != start(b.max_time) && b.level < level;
+    let is_wide = |b: &&BlockEntry| {
+        let wide = start(b.min_time) != start(b.max_time) && b.level < level;
+        wide && !input.bare.contains(&b.id)
+    };
     let mut chosen = input.blocks.iter().filter(is_wide);
     if input.force {
         let first = chosen.next()?;

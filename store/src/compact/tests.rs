@@ -31,6 +31,7 @@ fn entry(sequence: u64, ordinal: u32, min_time: i64, max_time: i64) -> BlockEntr
 fn next(blocks: &[BlockEntry], pending: &[(u64, i64, i64)], now: i64, force: bool) -> Option<Plan> {
     plan(&PlanInput {
         blocks,
+        bare: &[],
         pending,
         options: &CompactionOptions::default(),
         block_window_ms: 2 * HOUR,

@@ -130,6 +130,12 @@ impl DeadLetterBox {
         self.len() == 0
     }
 
+    /// Whose letters there are, in no special order.
+    #[must_use]
+    pub fn origins(&self) -> Vec<Origin> {
+        self.inner.lock().letters.keys().copied().collect()
+    }
+
     /// Keeps `record`, durably.
     pub(crate) fn keep(
         &self,

@@ -118,6 +118,11 @@ impl MemIndex {
         })
     }
 
+    /// How many values the label `name` has.
+    pub(crate) fn value_count(&self, name: &str) -> usize {
+        self.names.get(name).map_or(0, |name| name.values.len())
+    }
+
     /// All label names with the series that have them, sorted.
     pub(crate) fn names(&self) -> Vec<(&str, &RoaringBitmap)> {
         let mut names: Vec<_> = self.names.iter().map(|(t, n)| (&**t, &n.series)).collect();

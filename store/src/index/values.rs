@@ -78,6 +78,11 @@ impl Values {
         Some(&self.entries[*number as usize].1)
     }
 
+    /// How many values there are.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// In no special order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.entries.iter().map(|(text, value)| (&**text, value))
@@ -124,18 +129,39 @@ impl Values {
             return;
         }
         let text = |number: u32| &*self.entries[number as usize].0;
-        let mut fresh: Vec<(&str, u32)> = (known..all).map(|n| (text(n), n)).collect();
-        fresh.sort_unstable();
+        let fresh = self.in_order_of_texts(known..all);
         let old = std::mem::take(sorted);
         sorted.reserve_exact(all as usize);
-        let mut fresh = fresh.into_iter().map(|(_, number)| number).peekable();
-        for number in old {
-            while let Some(earlier) = fresh.next_if(|&n| text(n) < text(number)) {
-                sorted.push(earlier);
-            }
+        let mut rest = &old[..];
+        for number in fresh {
+            // Most of those that are there lie between two newcomers and are only copied.
+            let (before, behind) = rest.split_at(gallop(rest, |&n| text(n) < text(number)));
+            sorted.extend_from_slice(before);
             sorted.push(number);
+            rest = behind;
         }
-        sorted.extend(fresh);
+        sorted.extend_from_slice(rest);
+    }
+
+    fn in_order_of_texts(&self, numbers: std::ops::Range<u32>) -> impl Iterator<Item = u32> {
+        let text = |number: u32| self.entries[number as usize].0.as_bytes();
+        // The first bytes in which they differ stand beside the number: few comparisons have to
+        // fetch the texts.
+        let first = text(numbers.start);
+        let shared = numbers.clone().fold(first.len(), |shared, number| {
+            let pairs = first[..shared].iter().zip(text(number));
+            pairs.take_while(|(a, b)| a == b).count()
+        });
+        let key = |number: u32| {
+            let mut key = [0; 8];
+            let behind = &text(number)[shared..];
+            let len = behind.len().min(key.len());
+            key[..len].copy_from_slice(&behind[..len]);
+            (u64::from_be_bytes(key), number)
+        };
+        let mut keys: Vec<(u64, u32)> = numbers.map(key).collect();
+        keys.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| text(a.1).cmp(text(b.1))));
+        keys.into_iter().map(|(_, number)| number)
     }
 
     /// What the tables have reserved: of the lookup an eighth stays free, and each slot has a byte
@@ -144,6 +170,21 @@ impl Values {
         self.entries.capacity() * (size_of::<(Box<str>, Value)>() + size_of::<u32>())
             + self.lookup.capacity() * 8 / 7 * (size_of::<u32>() + 1)
     }
+}
+
+/// As [`slice::partition_point`], in steps that grow: cheap where the point is near.
+fn gallop<T>(slice: &[T], before: impl Fn(&T) -> bool) -> usize {
+    let mut known = 0;
+    let mut step = 1;
+    while let Some(item) = slice.get(known + step - 1) {
+        if !before(item) {
+            break;
+        }
+        known += step;
+        step *= 2;
+    }
+    let end = slice.len().min(known + step);
+    known + slice[known..end].partition_point(before)
 }
 
 impl Value {
@@ -191,6 +232,38 @@ impl Value {
         match self {
             Self::One(_) => 1,
             Self::Many(series) => series.len(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Values, gallop};
+
+    proptest! {
+        #[test]
+        fn values_come_in_order_however_they_arrived(
+            runs in proptest::collection::vec(
+                proptest::collection::vec("(pod-)?[ab\0]{0,12}", 1..12), 1..6),
+        ) {
+            let mut values = Values::default();
+            let mut expect = std::collections::BTreeSet::new();
+            for run in runs {
+                for text in run {
+                    values.insert(expect.len() as u32, &text);
+                    expect.insert(text);
+                }
+                let got: Vec<_> = values.in_order(|v| v.map(|(t, _)| t.to_owned()).collect());
+                prop_assert_eq!(&got, &expect.iter().cloned().collect::<Vec<_>>());
+            }
+        }
+
+        #[test]
+        fn galloping_finds_the_point(len in 0usize..40, point in 0usize..40) {
+            let numbers: Vec<usize> = (0..len).collect();
+            prop_assert_eq!(gallop(&numbers, |n| *n < point), len.min(point));
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Reading a memtable: by label from its index, and a series' samples as a snapshot that is decoded
 //! outside the lock.
 
+use std::collections::BTreeSet;
+
 use millrace_log::planted::active;
 use millrace_model::{Labels, Matcher, SeriesId, TenantId};
 use roaring::RoaringBitmap;
@@ -72,10 +74,36 @@ impl Memtable {
         let Some(at) = self.tenant(tenant) else {
             return Vec::new();
         };
-        let index = &self.indexes.read()[at];
+        let indexes = self.indexes.read();
+        let index = &indexes[at];
         let passing = passing_any(index, matcher_sets);
-        let values = index.label_values(name, passing.as_ref());
-        values.into_iter().map(str::to_owned).collect()
+        match passing {
+            // Few series among many values: the series are asked, not the values.
+            Some(of) if of.len() < index.value_count(name) as u64 / 4 => {
+                drop(indexes);
+                self.values_of(name, &of)
+            }
+            passing => {
+                let values = index.label_values(name, passing.as_ref());
+                values.into_iter().map(str::to_owned).collect()
+            }
+        }
+    }
+
+    /// The values that some series have, sorted.
+    fn values_of(&self, name: &str, of: &RoaringBitmap) -> Vec<String> {
+        let mut values = BTreeSet::new();
+        let mut left = of.iter().map(SeriesRef).peekable();
+        while left.peek().is_some() {
+            let rows = self.rows.read();
+            for at in left.by_ref().take(SERIES_PER_LOCK) {
+                let value = rows.series_at(at).labels().get(name);
+                if let Some(value) = value.filter(|value| !values.contains(*value)) {
+                    values.insert(value.to_owned());
+                }
+            }
+        }
+        values.into_iter().collect()
     }
 
     /// Adds what the tenant's index counts.
@@ -155,10 +183,13 @@ pub(crate) struct SeriesSnapshot {
 }
 
 impl SeriesSnapshot {
-    fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
+        /// Late samples whose memory is kept for the next series.
+        const KEPT: usize = 4_096;
         self.closed.clear();
         self.open.clear();
         self.late.clear();
+        self.late.shrink_to(KEPT);
     }
 
     /// Decodes the snapshot: appends its samples to the columns, sorted, each timestamp once, the

@@ -1,13 +1,14 @@
 //! A shard's live blocks: written by a seal, opened by the next start, read by queries.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use millrace_log::fs::Fs;
 use millrace_model::{DeleteId, TimeRange};
 use parking_lot::Mutex;
 
 use super::seal::{FrozenTable, SealJob};
-use crate::block::{BlockMeta, BlockReader, BlockWriter};
+use crate::block::{BlockMeta, BlockReader, BlockWriter, PageCache};
 use crate::error::StoreError;
 use crate::manifest::BlockEntry;
 use crate::memtable::{SeriesRef, SeriesSnapshot};
@@ -26,9 +27,14 @@ pub(crate) struct LiveBlock {
 
 impl LiveBlock {
     /// Opens the block that the manifest lists, and compares the two.
-    pub(crate) fn open(fs: &dyn Fs, dir: &ShardDir, entry: BlockEntry) -> Result<Self, StoreError> {
+    pub(crate) fn open(
+        fs: &dyn Fs,
+        dir: &ShardDir,
+        pages: &Arc<PageCache>,
+        entry: BlockEntry,
+    ) -> Result<Self, StoreError> {
         let path = dir.block(entry.id);
-        let reader = BlockReader::open(fs, &path)?;
+        let reader = BlockReader::open(fs, &path)?.with_pages(Arc::clone(pages));
         let summary = reader.summary();
         let found = (summary.bytes, summary.footer_crc);
         let listed = (entry.bytes, entry.footer_crc);
@@ -107,6 +113,6 @@ impl SealJob {
             level: 0,
             rewrites: 0,
         };
-        LiveBlock::open(fs, &self.dir, entry).map(Some)
+        LiveBlock::open(fs, &self.dir, &self.context.pages, entry).map(Some)
     }
 }

@@ -32,6 +32,7 @@ use millrace_model::batch::is_requeued;
 use millrace_model::{Clock, Offset, PartitionId, TimestampMs};
 use millrace_queue::{Fingerprint, Origin, QueueIdentity, Record};
 
+use crate::block::PageCache;
 use crate::dead_letters::{DeadLetterBox, Kept, Terms};
 use crate::decode::{Decoded, Earlier, RecordError};
 use crate::error::StoreError;
@@ -68,6 +69,8 @@ pub struct ShardContext {
     pub identity: QueueIdentity,
     /// Metrics of the whole store.
     pub metrics: StoreMetrics,
+    /// Pages of the indexes of its blocks.
+    pub pages: Arc<PageCache>,
 }
 
 impl ShardContext {
@@ -303,7 +306,12 @@ impl Shard {
             self.sync_now()?;
         }
         for record in records {
-            self.apply_one(record)?;
+            let applied = self.apply_one(record);
+            if let Err(StoreError::TooManyDeadLetters { .. }) = applied {
+                // The shard stops here in order, and what it has is told as durable.
+                self.sync_now()?;
+            }
+            applied?;
         }
         self.last = records.last().map(|last| Fingerprint::of(last));
         self.publish();

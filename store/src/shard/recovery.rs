@@ -211,6 +211,8 @@ fn open_blocks(
 ) -> Result<Vec<Arc<LiveBlock>>, StoreError> {
     let entries = manifest.state().blocks.values();
     entries
-        .map(|entry| LiveBlock::open(&*context.fs, dir, entry.clone()).map(Arc::new))
+        .map(|entry| {
+            LiveBlock::open(&*context.fs, dir, &context.pages, entry.clone()).map(Arc::new)
+        })
         .collect()
 }

@@ -10,11 +10,12 @@ use millrace_log::planted::active;
 use millrace_model::{DeleteId, TimeRange};
 
 use super::{Change, LiveBlock, Shard, ShardContext, Shared, View, remove_obsolete};
+use crate::block::{BlockOptions, BlockReader, RollupColumns, SeriesPlace};
 use crate::compact::{CompactJob, Keep, Plan, PlanInput, plan};
 use crate::error::StoreError;
 use crate::layer::Layer;
 use crate::manifest::BlockEntry;
-use crate::paths::ShardDir;
+use crate::paths::{BlockId, ShardDir};
 use crate::planted::REMOVED_WHILE_PENDING;
 use crate::tombstone::{Tombstone, TombstoneState};
 
@@ -81,8 +82,11 @@ impl Upkeep {
                 (t.before, start.0, end.0)
             })
             .collect();
+        let bare = view.blocks.iter().filter(|b| b.reader.without_samples());
+        let bare: Vec<BlockId> = bare.map(|b| b.entry.id).collect();
         let plan = plan(&PlanInput {
             blocks: &blocks,
+            bare: &bare,
             pending: &pending,
             options: &self.context.options.compaction,
             block_window_ms: self.context.window_ms(),
@@ -91,7 +95,8 @@ impl Upkeep {
         })?;
         let chosen = |b: &&Arc<LiveBlock>| plan.inputs.contains(&b.entry.id);
         let inputs = view.blocks.iter().filter(chosen).cloned().collect();
-        Some(self.job(fs, view, inputs, None, &plan))
+        let options = self.context.options.block_options();
+        Some(self.job(fs, view, inputs, None, options, &plan))
     }
 
     /// A job that writes one block again, without what deletes hide for good and without the series
@@ -102,6 +107,25 @@ impl Upkeep {
         block: &Arc<LiveBlock>,
         keep: Option<Arc<dyn Keep>>,
     ) -> CompactJob {
+        let options = if block.reader.without_samples() {
+            BlockOptions {
+                resolutions: block.reader.resolutions().to_vec(),
+                without_samples: true,
+            }
+        } else {
+            self.context.options.block_options()
+        };
+        self.rewrite_as(fs, block, keep, options)
+    }
+
+    /// The same, in the way that `options` say.
+    pub(crate) fn rewrite_as(
+        &self,
+        fs: &Arc<dyn Fs>,
+        block: &Arc<LiveBlock>,
+        keep: Option<Arc<dyn Keep>>,
+        options: BlockOptions,
+    ) -> CompactJob {
         let plan = Plan {
             inputs: vec![block.entry.id],
             width_ms: 0,
@@ -109,7 +133,7 @@ impl Upkeep {
             rewrites: block.entry.rewrites,
         };
         let inputs = vec![Arc::clone(block)];
-        self.job(fs, &self.shared.view(), inputs, keep, &plan)
+        self.job(fs, &self.shared.view(), inputs, keep, options, &plan)
     }
 
     fn job(
@@ -118,18 +142,20 @@ impl Upkeep {
         view: &View,
         inputs: Vec<Arc<LiveBlock>>,
         keep: Option<Arc<dyn Keep>>,
+        options: BlockOptions,
         plan: &Plan,
     ) -> CompactJob {
         let ended = |t: &&Arc<Tombstone>| t.state == TombstoneState::Final;
         CompactJob {
             fs: Arc::clone(fs),
             dir: self.dir.clone(),
+            pages: Arc::clone(&self.context.pages),
             partition: self.shared.partition,
             now: self.context.clock.now(),
             inputs,
             deletes: view.tombstones.iter().filter(ended).cloned().collect(),
             keep,
-            options: self.context.options.block_options(),
+            options,
             sequence: self.shared.take_sequence(),
             width_ms: plan.width_ms,
             level: plan.level,
@@ -198,6 +224,31 @@ fn is_pending(tombstone: &Tombstone) -> bool {
     tombstone.state == TombstoneState::Pending
 }
 
+/// Whether a series without samples has a bucket, of a stored resolution, whose samples were partly
+/// in `range`; or, where it has no buckets at all, was there.
+fn has_bucket(
+    reader: &BlockReader,
+    place: &SeriesPlace,
+    range: TimeRange,
+) -> Result<bool, StoreError> {
+    let mut has_any = false;
+    for &resolution in reader.resolutions() {
+        let mut columns = RollupColumns::default();
+        reader.read_rollup(place, resolution, TimeRange::ALL, &mut columns)?;
+        has_any |= !columns.is_empty();
+        let mut ends = columns.first_times.iter().zip(&columns.last_times);
+        if ends.any(|(&first, &last)| TimeRange::new(first, last).overlaps(range)) {
+            return Ok(true);
+        }
+    }
+    Ok(!has_any && within_range(place.range(), range))
+}
+
+/// Whether all of `inner` is in `outer`.
+fn within_range(inner: TimeRange, outer: TimeRange) -> bool {
+    outer.contains(inner.start) && outer.contains(inner.end)
+}
+
 /// A block that has something that the tombstone hides.
 fn find_hidden<'a>(
     view: &'a View,
@@ -220,6 +271,12 @@ fn find_hidden<'a>(
                 values.clear();
                 // A chunk that overlaps need not have a sample in the range.
                 let reader = &block.reader;
+                if reader.without_samples() {
+                    if has_bucket(reader, &series.place, range)? {
+                        return Ok(Some(block));
+                    }
+                    continue;
+                }
                 reader.read(&series.place, range, &mut timestamps, &mut values)?;
                 if !timestamps.is_empty() {
                     return Ok(Some(block));

@@ -66,6 +66,7 @@ impl Store {
     /// A block that is damaged or cannot be read.
     pub fn retention_dry_run(&self) -> Result<RetentionReport, StoreError> {
         let options = &self.options.retention;
+        let coarsest = self.options.coarsest_rollup_ms();
         // A copy: that somebody asks must not change what is believed.
         let mut clock = *self.retention_clock.lock();
         let believed = clock.observe(self.clock.now(), self.clock.monotonic(), options);
@@ -76,7 +77,7 @@ impl Store {
             .collect();
         let now = retention_time(believed, &views);
         let decisions = match now {
-            Some(now) => decide(options, &views, now)?,
+            Some(now) => decide(options, &views, now, coarsest)?,
             None => Vec::new(),
         };
         Ok(RetentionReport {

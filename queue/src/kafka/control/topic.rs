@@ -47,7 +47,7 @@ impl Deref for Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         if let Some(client) = self.0.take() {
-            close(client, &"the control topic");
+            close(client, None, &"the control topic");
         }
     }
 }

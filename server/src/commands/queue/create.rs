@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use millrace_log::fs::OsFs;
 use millrace_queue::Durability;
 use millrace_queue::kafka::{
-    ControlTopic, KafkaError, KafkaOptions, KafkaQueue, Mismatch, TopicReport, TopicSpec,
-    control_topic,
+    ControlTopic, KafkaError, KafkaLetters, KafkaOptions, KafkaQueue, LettersTopic, Mismatch,
+    TopicReport, TopicSpec, control_topic,
 };
 
 use super::CreateArgs;
@@ -39,7 +39,7 @@ pub(super) fn run(args: &CreateArgs, config: &Config) -> Result<(), Failure> {
         Ok(report) => (report, false),
         Err(KafkaError::NoTopic { .. }) => {
             KafkaQueue::create_topic(&options, &spec).map_err(failed)?;
-            let report = news(|| KafkaQueue::inspect(&options));
+            let report = until_known(|| KafkaQueue::inspect(&options));
             (report.map_err(failed)?, true)
         }
         Err(error) => return Err(failed(error)),
@@ -53,26 +53,43 @@ pub(super) fn run(args: &CreateArgs, config: &Config) -> Result<(), Failure> {
             differences.join("; ")
         )));
     }
-    let what = if created {
+    crate::print(&text(&report, made(created)))?;
+    crate::print(&control(&options, &spec, &report, created)?)?;
+    let (name, created) = match KafkaLetters::create(&report, &options) {
+        Ok(LettersTopic::Created(name)) => (name, true),
+        Ok(LettersTopic::There(name)) => (name, false),
+        Err(error @ KafkaError::Unfit { .. }) => {
+            return Err(Failure::Refused(format!(
+                "the topic of the dead letters is not as it must be, and was not changed: {error}"
+            )));
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    if created {
+        until_known(|| KafkaLetters::open(&options)).map_err(failed)?;
+    }
+    crate::print(&format!(
+        "topic {name}, for dead letters, is {}\n",
+        made(created)
+    ))
+}
+
+fn made(created: bool) -> &'static str {
+    if created {
         "created"
     } else {
         "there already, and as asked"
-    };
-    let mut told = text(&report, what);
-    if let Some(note) = control(&options, &spec, &report, created)? {
-        told.push_str(&note);
     }
-    crate::print(&told)
 }
 
 /// Creates the control topic unless it is there, and writes down what the queue is unless somebody
-/// has. Returns what else there is to say.
+/// has. Returns what there is to say of that.
 fn control(
     options: &KafkaOptions,
     spec: &TopicSpec,
     report: &TopicReport,
     created: bool,
-) -> Result<Option<String>, Failure> {
+) -> Result<String, Failure> {
     let failed = |error: KafkaError| Failure::Client(error.to_string());
     if let Err(error) = ControlTopic::inspect(options) {
         if !matches!(error, KafkaError::NoTopic { .. }) {
@@ -80,28 +97,27 @@ fn control(
         }
         ControlTopic::create(options, spec).map_err(failed)?;
     }
-    let mut control = news(|| ControlTopic::open(options)).map_err(failed)?;
+    let mut control = until_known(|| ControlTopic::open(options)).map_err(failed)?;
+    let name = control_topic(&options.topic);
     match control.claim(&identity(report, options), claimant(&OsFs)?) {
-        Ok(()) => Ok(Some(format!(
-            "  beside it           {}: what the queue is, and where stores are\n",
-            control_topic(&options.topic)
-        ))),
+        Ok(()) => Ok(format!(
+            "topic {name}, for what the queue is and where stores are, says so\n"
+        )),
         // Whoever creates it knows that the one before is gone; the others must be told.
         Err(KafkaError::NotTheQueue {
             mismatch: Mismatch::Recreated { claimed, .. },
             ..
-        }) if created => Ok(Some(format!(
-            "  {} still says that the queue is {claimed}, a topic that was here before: `millrace \
-             queue\n  adopt` takes this one in its place (docs/kafka.md, recreated)\n",
-            control_topic(&options.topic)
-        ))),
+        }) if created => Ok(format!(
+            "topic {name} still says that the queue is {claimed}, a topic that was here before: \
+             `millrace queue\nadopt` takes this one in its place (docs/kafka.md, recreated)\n",
+        )),
         Err(error @ KafkaError::NotTheQueue { .. }) => Err(Failure::Refused(error.to_string())),
         Err(error) => Err(failed(error)),
     }
 }
 
 /// What the brokers say of a new topic, once they know it.
-fn news<T>(ask: impl Fn() -> Result<T, KafkaError>) -> Result<T, KafkaError> {
+fn until_known<T>(ask: impl Fn() -> Result<T, KafkaError>) -> Result<T, KafkaError> {
     let deadline = Instant::now() + NEWS;
     loop {
         match ask() {

@@ -7,21 +7,18 @@
 //! that is newer than they are.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use millrace_log::SystemClock;
-use millrace_log::fs::{Fs, OsFs};
+use millrace_log::fs::OsFs;
 use millrace_model::batch::split_batch;
 use millrace_model::{Offset, PartitionId};
-use millrace_queue::kafka::{ControlTopic, Copier, KafkaError, KafkaQueue, Origin};
+use millrace_queue::kafka::{ControlTopic, Copier, CopyOrigin, KafkaError, KafkaQueue};
 use millrace_queue::{QueueIdentity, Record, RecordSource};
-use millrace_store::{GapCause, Store};
-use prometheus::Registry;
+use millrace_store::GapCause;
 
 use super::MigrateArgs;
+use crate::commands::offline::{all, data};
 use crate::commands::progress::Progress;
 use crate::commands::records::{self, Opened};
 use crate::commands::tail::failed;
@@ -107,7 +104,7 @@ impl Migration {
             let last = self.copier.last_origin(partition, self.source.id);
             let last = last.map_err(broker)?;
             // What retention has removed meanwhile the store had in blocks, and takes along.
-            let (from, part) = last.map_or((bounds.start, 0), Origin::following);
+            let (from, part) = last.map_or((bounds.start, 0), CopyOrigin::following);
             let (from, part) = if from < bounds.start {
                 (bounds.start, 0)
             } else {
@@ -171,7 +168,7 @@ impl Migration {
         let parts = self.parts(partition, record)?;
         let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
         for (part, payload) in (0..count).zip(&parts).skip(first as usize) {
-            let origin = Origin {
+            let origin = CopyOrigin {
                 queue: self.source.id,
                 partition,
                 offset: record.offset,
@@ -205,18 +202,11 @@ impl Migration {
 
     /// Lets the store go on in the topic. Shards that were moved before stay as they are.
     fn move_store(&self, config: &Config) -> Result<usize, Failure> {
-        let data = |error: &dyn std::fmt::Display| Failure::Data(error.to_string());
-        let dir: &Path = &config.top.data_dir.join("store");
-        let fs: Arc<dyn Fs> = Arc::new(OsFs);
-        let store = Store::open(
-            fs,
-            Arc::new(SystemClock),
-            dir,
-            options::store(config),
-            &self.source,
-            &Registry::new(),
-        )
-        .map_err(|error| data(&error))?;
+        let offline = self.opened.offline().ok_or_else(|| {
+            Failure::Client("the store is moved only while its server is stopped".to_owned())
+        })?;
+        let every = all(&self.source);
+        let store = offline.open_store(options::store(config), &self.source, &every)?;
         let target = self.topic.identity().id;
         let mut positions = BTreeMap::new();
         for (partition, point) in store.resume_points() {
@@ -236,8 +226,8 @@ impl Migration {
             positions.insert(partition, (target, to));
         }
         let moved = store.set_positions(&positions, GapCause::Migrated);
-        let moved = moved.map_err(|error| data(&error))?;
-        store.close().map_err(|error| data(&error))?;
+        let moved = moved.map_err(data)?;
+        store.close().map_err(data)?;
         Ok(moved.len())
     }
 }

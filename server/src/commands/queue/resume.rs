@@ -1,16 +1,13 @@
 //! `millrace queue resume`: lets a stopped shard go on where somebody says.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use clap::Args;
-use millrace_log::SystemClock;
 use millrace_model::{Offset, PartitionId};
-use millrace_store::shard::{Shard, ShardContext};
-use millrace_store::{DeadLetterBox, GapCause, StoreMetrics, StoreOptions};
-use prometheus::Registry;
+use millrace_store::{DeadLetterBox, GapCause, StoreOptions};
 
-use crate::commands::offline::Offline;
+use crate::commands::offline::{Offline, data, queue};
 use crate::commands::tail::failed;
 use crate::config::Config;
 use crate::failure::Failure;
@@ -66,7 +63,6 @@ pub struct ResumeArgs {
 ///
 /// A server has the data directory; queue or shard cannot be opened; an offset that the queue has not.
 pub fn run(args: &ResumeArgs, config: &Config) -> Result<(), Failure> {
-    let data = |error: &dyn std::fmt::Display| Failure::Data(error.to_string());
     if args.from.is_none() && !args.accept_dead_letters {
         return Err(Failure::Data(
             "nothing to do: say --from with --accept-loss, or --accept-dead-letters".to_owned(),
@@ -81,20 +77,16 @@ pub fn run(args: &ResumeArgs, config: &Config) -> Result<(), Failure> {
         )));
     }
     if args.accept_dead_letters {
-        let letters = DeadLetterBox::open(&offline.fs, &offline.store, partition)
-            .map_err(|error| data(&error))?;
-        letters
-            .accept(Offline::now())
-            .map_err(|error| data(&error))?;
+        let letters = DeadLetterBox::open(&offline.fs, &offline.store, partition).map_err(data)?;
+        letters.accept(Offline::now()).map_err(data)?;
         print(&format!(
-            "partition {partition}: {} dead letters accepted\n",
-            letters.len()
+            "partition {partition}: its dead letters so far are accepted, they do not count any more\n"
         ))?;
     }
     let Some(from) = args.from else {
         return Ok(());
     };
-    let queue = offline.queue(config)?.records;
+    let queue = queue(config)?.records;
     let held = queue.bounds(partition).map_err(failed)?;
     let next = match from {
         From::Oldest => held.start,
@@ -107,26 +99,22 @@ pub fn run(args: &ResumeArgs, config: &Config) -> Result<(), Failure> {
             held.start, held.end
         )));
     }
-    let context = ShardContext {
-        fs: Arc::clone(&offline.fs),
-        clock: Arc::new(SystemClock),
-        options: StoreOptions {
-            // What the WAL still has is applied or kept, whatever the limit.
-            dead_letters_max: u64::MAX,
-            ..options::store(config)
-        },
-        identity: queue.identity().clone(),
-        metrics: StoreMetrics::register(&Registry::new()).map_err(|error| data(&error))?,
+    let options = StoreOptions {
+        // What the WAL still has is applied or kept, whatever the limit.
+        dead_letters_max: u64::MAX,
+        ..options::store(config)
     };
-    let mut shard =
-        Shard::open(context, &offline.store, partition).map_err(|error| data(&error))?;
-    let gap = shard
-        .set_position((queue.identity().id, next), GapCause::Operator)
-        .map_err(|error| data(&error))?;
-    shard.close().map_err(|error| data(&error))?;
-    print(&format!(
-        "partition {partition}: was at offset {} of queue {}, goes on at offset {} of queue {}; \
-         written into the manifest\n",
-        gap.from.1, gap.from.0, gap.to.1, gap.to.0
-    ))
+    let identity = queue.identity();
+    let store = offline.open_store(options, identity, &[partition])?;
+    let to = BTreeMap::from([(partition, (identity.id, next))]);
+    let gaps = store.set_positions(&to, GapCause::Operator).map_err(data)?;
+    store.close().map_err(data)?;
+    for (partition, gap) in gaps {
+        print(&format!(
+            "partition {partition}: was at offset {} of queue {}, goes on at offset {} of queue {}; \
+             written into the manifest\n",
+            gap.from.1, gap.from.0, gap.to.1, gap.to.0
+        ))?;
+    }
+    Ok(())
 }

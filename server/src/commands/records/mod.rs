@@ -7,16 +7,13 @@ pub mod show;
 use std::path::Path;
 use std::sync::Arc;
 
-use millrace_log::SystemClock;
-use millrace_log::fs::{Fs, OsFs};
+use millrace_log::fs::OsFs;
 use millrace_queue::{EmbeddedQueue, RecordSource};
-use prometheus::Registry;
 
+use crate::commands::offline::{Offline, data, embedded_queue};
 use crate::config::Config;
 use crate::config::kind::QueueBackend;
 use crate::failure::Failure;
-use crate::lock::DirLock;
-use crate::options;
 
 pub use http::HttpQueue;
 
@@ -25,7 +22,20 @@ pub use http::HttpQueue;
 pub struct Opened {
     /// The queue.
     pub queue: Arc<dyn RecordSource>,
-    _lock: Option<DirLock>,
+    #[cfg_attr(
+        not(feature = "kafka"),
+        expect(dead_code, reason = "held; only the migration asks for it")
+    )]
+    offline: Option<Offline>,
+}
+
+#[cfg(feature = "kafka")]
+impl Opened {
+    /// The data directory that it is in; none of a running server's queue, and of a topic.
+    #[must_use]
+    pub fn offline(&self) -> Option<&Offline> {
+        self.offline.as_ref()
+    }
 }
 
 /// Opens the queue of a running server, if `url` is given, or else that of the configuration.
@@ -49,7 +59,7 @@ pub fn open(config: &Config, url: Option<&str>) -> Result<Opened, Failure> {
 pub fn running(url: &str) -> Result<Opened, Failure> {
     Ok(Opened {
         queue: Arc::new(HttpQueue::connect(url)?),
-        _lock: None,
+        offline: None,
     })
 }
 
@@ -63,7 +73,7 @@ fn topic(config: &Config) -> Result<Opened, Failure> {
         .map_err(|error| Failure::Client(error.to_string()))?;
     Ok(Opened {
         queue: Arc::new(queue),
-        _lock: None,
+        offline: None,
     })
 }
 
@@ -80,30 +90,11 @@ fn topic(_: &Config) -> Result<Opened, Failure> {
 ///
 /// As [`open`].
 pub fn embedded(config: &Config, data_dir: &Path) -> Result<Opened, Failure> {
-    let fs: Arc<dyn Fs> = Arc::new(OsFs);
-    let data = |error: &dyn std::fmt::Display| Failure::Data(error.to_string());
-    let dir = data_dir.join("queue");
-    let identity = EmbeddedQueue::stored_identity(&*fs, &dir).map_err(|error| data(&error))?;
-    let Some(identity) = identity else {
-        return Err(Failure::Data(format!(
-            "there is no queue in {data_dir:?}; name another directory with --data-dir, or a \
-             running server with --url"
-        )));
-    };
-    let lock = DirLock::take(
-        &fs,
-        data_dir,
-        &format!("pid {}, a command\n", std::process::id()),
-    )?;
-    let mut queue_options = options::queue(config, Some(identity.partitions), 1);
-    // What the directory says goes before what the configuration would create.
-    queue_options.partitions = identity.partitions;
-    queue_options.shard_key = identity.shard_key;
-    let clock = Arc::new(SystemClock);
-    let queue = EmbeddedQueue::open(fs, clock, &dir, queue_options, &Registry::new())
-        .map_err(|error| data(&error))?;
+    // A directory without a queue is not made one by a look at it.
+    let found = EmbeddedQueue::stored_identity(&OsFs, &data_dir.join("queue")).map_err(data)?;
+    let offline = found.map(|_| Offline::open_dir(data_dir)).transpose()?;
     Ok(Opened {
-        queue: Arc::new(queue),
-        _lock: Some(lock),
+        queue: Arc::new(embedded_queue(config, data_dir)?),
+        offline,
     })
 }

@@ -11,12 +11,7 @@ const TOPICS: &str = "org.apache.kafka.tools.TopicCommand";
 
 fn topic_tool(topic: &Topic, args: &[&str]) {
     let cluster = Cluster::shared();
-    let all = [
-        "--bootstrap-server",
-        &cluster.bootstrap,
-        "--topic",
-        &topic.name,
-    ];
+    let all = ["--topic", &topic.name];
     cluster.tool(TOPICS, &[&all, args].concat());
 }
 

@@ -1,11 +1,16 @@
 //! The binary on a real broker.
 
 mod announced;
+mod catch_up;
+mod dead_letters;
+mod failures;
 mod fleet;
 mod identity;
 mod migrate;
 mod queue_commands;
 mod refusals;
+mod replay;
+mod resume;
 mod roles;
 mod secure;
 mod torture;

@@ -44,20 +44,7 @@ fn creating_twice_is_once_and_differences_are_refused() {
     );
     // A topic that somebody else changed is not as asked any more.
     let cluster = Cluster::shared();
-    cluster.tool(
-        "kafka.admin.ConfigCommand",
-        &[
-            "--bootstrap-server",
-            &cluster.bootstrap,
-            "--alter",
-            "--entity-type",
-            "topics",
-            "--entity-name",
-            &topic.name,
-            "--add-config",
-            "max.message.bytes=1000",
-        ],
-    );
+    topic.configure(cluster, "max.message.bytes=1000");
     let stderr = eventually("the change to arrive", PATIENCE, || {
         let (code, stdout, stderr) = create(&["--partitions", "2"]);
         if code == Some(78) {
@@ -73,16 +60,10 @@ fn creating_twice_is_once_and_differences_are_refused() {
 }
 
 /// What `kafka-consumer-groups --describe` says: partition → (current offset, end, lag).
-fn described(cluster: &Cluster, topic: &Topic) -> BTreeMap<u64, (u64, u64, u64)> {
+pub(super) fn described(cluster: &Cluster, topic: &Topic) -> BTreeMap<u64, (u64, u64, u64)> {
     let text = cluster.tool(
         "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
-        &[
-            "--bootstrap-server",
-            &cluster.bootstrap,
-            "--describe",
-            "--group",
-            &format!("{}-stores", topic.name),
-        ],
+        &["--describe", "--group", &format!("{}-stores", topic.name)],
     );
     let mut found = BTreeMap::new();
     for line in text.lines() {
@@ -169,6 +150,96 @@ fn kafkas_own_tools_show_the_lag_that_the_metrics_show() {
     });
     for row in rows {
         assert_eq!(row["stores"][0]["applied_offset"], row["end_offset"]);
+    }
+}
+
+#[test]
+fn a_kafka_users_tools_see_sensible_topics_and_records() {
+    let cluster = Cluster::shared();
+    let topic = cluster.topic("tools").create(2, 1);
+    let dir = tempfile::tempdir().unwrap();
+    let ingest = topic.start(dir.path(), &["roles=ingest"]);
+    for n in 0..8 {
+        super::roles::push(&ingest.client(), 10, f64::from(n));
+    }
+    let name = topic.name.as_str();
+    let ends: Vec<u64> = partitions(&ingest.client())
+        .iter()
+        .map(|p| p["end_offset"].as_u64().unwrap())
+        .collect();
+    let total: u64 = ends.iter().sum();
+    assert!(total >= 8, "{ends:?}");
+
+    let tool = "org.apache.kafka.tools.TopicCommand";
+    let text = cluster.tool(tool, &["--describe", "--topic", name]);
+    for part in [
+        "PartitionCount: 2",
+        "flush.messages=1",
+        "retention.ms=604800000",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let text = cluster.tool("org.apache.kafka.tools.GetOffsetShell", &["--topic", name]);
+    for (partition, end) in ends.iter().enumerate() {
+        assert!(
+            text.contains(&format!("{name}:{partition}:{end}\n")),
+            "{text}"
+        );
+    }
+    let tool = "org.apache.kafka.tools.consumer.ConsoleConsumer";
+    let many = total.to_string();
+    let from = ["--topic", name, "--from-beginning", "--max-messages", &many];
+    let show = [
+        "print.timestamp=true",
+        "print.key=true",
+        "print.partition=true",
+    ];
+    let show = show.iter().flat_map(|property| ["--property", property]);
+    let text = cluster.tool(tool, &from.into_iter().chain(show).collect::<Vec<_>>());
+    let shown = text.matches("CreateTime:").count() as u64;
+    assert_eq!(
+        (shown, text.matches("\tnull\t").count() as u64),
+        (total, total),
+        "{text}"
+    );
+
+    // kcat is not everywhere; where it is, it sees the same.
+    let kcat = |args: &[&str]| {
+        let mut command = std::process::Command::new("kcat");
+        let output = command.args(["-b", &cluster.bootstrap]).args(args).output();
+        match output {
+            Ok(output) if output.status.success() => {
+                Some(String::from_utf8(output.stdout).unwrap())
+            }
+            Ok(output) => panic!("{}", String::from_utf8_lossy(&output.stderr)),
+            Err(error) => {
+                assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+                println!("kcat is not installed: what it sees was not looked at");
+                None
+            }
+        }
+    };
+    if let Some(text) = kcat(&["-L", "-t", name]) {
+        assert!(
+            text.contains(&format!("topic \"{name}\" with 2 partitions")),
+            "{text}"
+        );
+    }
+    if let Some(text) = kcat(&["-C", "-t", name, "-e", "-q", "-f", "%p %o %S %K %T\n"]) {
+        let records: Vec<Vec<i64>> = text
+            .lines()
+            .map(|line| line.split(' ').map(|n| n.parse().unwrap()).collect())
+            .collect();
+        assert_eq!(records.len() as u64, total, "{text}");
+        let now = crate::support::now_ms();
+        for record in records {
+            let [partition, offset, bytes, key, at] = record[..] else {
+                panic!("{record:?}");
+            };
+            assert!(offset < ends[partition as usize] as i64, "{record:?}");
+            assert!(bytes > 0 && key == -1, "{record:?}");
+            assert!((now - 600_000..=now).contains(&at), "{record:?}");
+        }
     }
 }
 

@@ -4,7 +4,8 @@
 //! die at random moments, sometimes two of them at a time. Whatever was acknowledged must be there at
 //! the end, once and bit for bit. While a store is away, its shards are missing and nothing else is.
 //!
-//! 5 kills by default; `MILLRACE_FLEET_KILLS=60` for the full run of some ten minutes.
+//! 5 kills by default. `MILLRACE_FLEET_KILLS=60 MILLRACE_FLEET_SECONDS=600` for the full run: at least
+//! so many kills, and at least so long.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -73,14 +74,6 @@ impl Node {
     fn client(&self) -> Client {
         self.running.as_ref().expect("it runs").client()
     }
-
-    fn wait_ready(&self) {
-        let client = self.client();
-        eventually(self.name, PATIENCE, || {
-            let answer = client.get("/-/ready");
-            (answer.status == 200).then_some(()).ok_or(answer.text)
-        });
-    }
 }
 
 /// An address that nobody listens on.
@@ -96,15 +89,19 @@ const QUERY: usize = 3;
 struct Fleet {
     nodes: Vec<Node>,
     cluster: Cluster,
+    topic: String,
     target: Arc<Target>,
     /// Full answers, and partial ones while a store was away.
     answers: (u32, u32),
+    /// Processes that died while a broker was dead.
+    also: u32,
 }
 
 impl Fleet {
     fn start(dir: &std::path::Path, target: Arc<Target>) -> Self {
         let cluster = Cluster::start(3);
         let topic = cluster.topic("torture").create(4, 3);
+        let topic_name = topic.name.clone();
         let replicated = "queue.kafka.minimum_durability=replicated";
         let addresses: Vec<String> = (0..4).map(|_| free_address()).collect();
         let stores = format!("fleet.stores={},{}", addresses[1], addresses[2]);
@@ -137,19 +134,40 @@ impl Fleet {
         let mut fleet = Self {
             nodes,
             cluster,
+            topic: topic_name,
             target,
             answers: (0, 0),
+            also: 0,
         };
         for node in &mut fleet.nodes {
             node.start();
         }
-        for node in &fleet.nodes {
-            node.wait_ready();
-        }
+        fleet.wait_ready(0..4);
         fleet
             .target
             .serve(&format!("http://{}", fleet.nodes[INGEST].address));
         fleet
+    }
+
+    fn wait_ready(&self, nodes: impl IntoIterator<Item = usize>) {
+        for at in nodes {
+            let (node, begun) = (&self.nodes[at], Instant::now());
+            let client = node.client();
+            loop {
+                let answer = client.get("/-/ready");
+                if answer.status == 200 {
+                    break;
+                }
+                if begun.elapsed() > PATIENCE {
+                    let tool = "org.apache.kafka.tools.TopicCommand";
+                    let topic = self
+                        .cluster
+                        .tool(tool, &["--describe", "--topic", &self.topic]);
+                    panic!("waited for {}: {}\n{topic}", node.name, answer.text);
+                }
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
     }
 
     /// One death and return. Returns what died.
@@ -159,23 +177,27 @@ impl Fleet {
             let broker = (victim - self.nodes.len() + 1) as u32;
             self.cluster.kill(broker);
             thread::sleep(Duration::from_millis(rng.between(100, 4000)));
+            // IMPORTANT: nobody is waited for before the broker is back. It may be the last one that
+            // was in sync, if the others were killed shortly before, and then its partitions have no
+            // leader without it.
             if rng.one_in(3) {
                 let second = rng.between(0, 3) as usize;
-                self.die(second, rng);
+                self.die(second, rng, false);
+                self.also += 1;
             }
             self.cluster.restart(broker);
             return "a broker";
         }
-        self.die(victim, rng);
+        self.die(victim, rng, true);
         self.nodes[victim].name
     }
 
-    fn die(&mut self, victim: usize, rng: &mut Rng) {
+    fn die(&mut self, victim: usize, rng: &mut Rng, patient: bool) {
         if victim == INGEST {
             self.target.gone();
         }
         self.nodes[victim].kill();
-        if STORES.contains(&victim) {
+        if patient && STORES.contains(&victim) {
             self.one_store_is_away(victim);
         }
         thread::sleep(Duration::from_millis(rng.between(0, 1500)));
@@ -184,8 +206,8 @@ impl Fleet {
             self.target
                 .serve(&format!("http://{}", self.nodes[INGEST].address));
         }
-        if rng.one_in(2) {
-            self.nodes[victim].wait_ready();
+        if patient && rng.one_in(2) {
+            self.wait_ready([victim]);
         }
     }
 
@@ -194,7 +216,7 @@ impl Fleet {
         let client = self.nodes[QUERY].client();
         let path = "/api/v1/query?query=count(ledger)&partial_response=true";
         let other = STORES.into_iter().find(|at| *at != victim);
-        self.nodes[other.expect("there are two")].wait_ready();
+        self.wait_ready(other);
         eventually("a partial answer", PATIENCE, || {
             let answer = client.get(path);
             let partial = answer.status == 200 && answer.text.contains("\"warnings\"");
@@ -209,9 +231,7 @@ impl Fleet {
 
     /// All is up again: nothing is missing any more.
     fn answers_again(&mut self) {
-        for node in &self.nodes {
-            node.wait_ready();
-        }
+        self.wait_ready(0..4);
         let client = self.nodes[QUERY].client();
         eventually("a full answer", PATIENCE, || {
             let answer = client.get("/api/v1/query?query=count(ledger)");
@@ -233,6 +253,9 @@ fn a_fleet_on_three_brokers_survives_the_death_of_anything() {
     let kills: u32 = std::env::var("MILLRACE_FLEET_KILLS").map_or(5, |text| {
         text.parse().expect("MILLRACE_FLEET_KILLS is a number")
     });
+    let least = std::env::var("MILLRACE_FLEET_SECONDS").map_or(0, |text| {
+        text.parse().expect("MILLRACE_FLEET_SECONDS is a number")
+    });
     let (mut rng, seed) = Rng::from_environment("fleet");
     let dir = tempfile::tempdir().unwrap();
     let base_ms = now_ms() - 7_200_000;
@@ -253,7 +276,9 @@ fn a_fleet_on_three_brokers_survives_the_death_of_anything() {
 
     let started = Instant::now();
     let mut died = std::collections::BTreeMap::new();
-    for _ in 0..kills {
+    let mut done = 0;
+    while done < kills || started.elapsed() < Duration::from_secs(least) {
+        done += 1;
         *died.entry(fleet.kill_something(&mut rng)).or_insert(0) += 1;
         if rng.one_in(2) {
             fleet.answers_again();
@@ -275,16 +300,17 @@ fn a_fleet_on_three_brokers_survives_the_death_of_anything() {
 
     let mut latencies: Vec<Duration> = ledgers
         .iter()
-        .flat_map(|ledger| ledger.latencies.iter().copied())
+        .flat_map(|ledger| ledger.latencies.iter().map(|(_, took)| *took))
         .collect();
     latencies.sort_unstable();
     let at = |part: f64| latencies[((latencies.len() - 1) as f64 * part) as usize];
     let acked: usize = ledgers.iter().map(Ledger::acknowledged).sum();
     let unknown: usize = ledgers.iter().map(Ledger::unknown).sum();
     println!(
-        "fleet: {kills} kills in {took:?} ({died:?}); {acked} samples acknowledged, {unknown} of \
+        "fleet: {done} kills in {took:?} ({died:?}, and {} more while a broker was dead); {acked} samples acknowledged, {unknown} of \
          unknown outcome; every acknowledged one is there once; writes acknowledged after {:?} \
          (p50), {:?} (p99); {} full answers, {} partial ones while a store was away",
+        fleet.also,
         at(0.5),
         at(0.99),
         fleet.answers.0,

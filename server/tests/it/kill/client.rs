@@ -77,9 +77,10 @@ pub fn run(
             let samples: Vec<Numbered> = numbers.iter().map(|n| ledger.sample(*n)).collect();
             let request = request(client, protocol, &samples);
             loop {
+                let begun = Instant::now();
                 if let Some(took) = connection.send(target, &request) {
                     ledger.acknowledge(numbers);
-                    ledger.latencies.push(took);
+                    ledger.latencies.push((begun, took));
                     break;
                 }
                 if style == Style::GivesUp {
@@ -183,7 +184,7 @@ fn as_lines(client: u32, samples: &[Numbered]) -> String {
     lines
 }
 
-fn as_json(client: u32, samples: &[Numbered]) -> Value {
+pub fn as_json(client: u32, samples: &[Numbered]) -> Value {
     samples
         .iter()
         .map(|sample| {

@@ -1,7 +1,7 @@
 //! What a client sent, and what became of it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::{Client, matrix};
 
@@ -25,8 +25,8 @@ pub struct Ledger {
     client: u32,
     base_ms: i64,
     outcomes: BTreeMap<u64, Outcome>,
-    /// How long each acknowledged request took.
-    pub latencies: Vec<Duration>,
+    /// When each acknowledged request was sent, and how long it took.
+    pub latencies: Vec<(Instant, Duration)>,
 }
 
 /// One sample: its series, its moment, its value.

@@ -1,13 +1,29 @@
 //! Real brokers for tests of the binary: `queue/tests/kafka/kafka` starts and stops them. Java 17 and
 //! Maven are needed.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use millrace_queue::Durability;
+use millrace_queue::kafka::{ClientSettings, KafkaOptions};
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::{Millrace, eventually};
+
+/// Statics are not dropped, so their brokers are stopped when the process ends.
+fn at_exit(stop: extern "C" fn()) {
+    #[expect(
+        unsafe_code,
+        reason = "the standard library has no hook for the end of main"
+    )]
+    // SAFETY: `stop` is a plain function without arguments, as atexit wants it.
+    let registered = unsafe { libc::atexit(stop) };
+    assert_eq!(registered, 0, "the brokers could not be stopped at the end");
+}
 
 /// Brokers in a directory of their own, stopped when dropped.
 pub struct Cluster {
@@ -69,21 +85,12 @@ impl Cluster {
         static SHARED: OnceLock<Cluster> = OnceLock::new();
         static GUARD: OnceLock<()> = OnceLock::new();
         let cluster = SHARED.get_or_init(|| Self::start(1));
-        GUARD.get_or_init(|| {
-            // Statics are not dropped, so the broker is stopped when the process ends.
-            extern "C" fn stop() {
-                if let Some(cluster) = SHARED.get() {
-                    cluster.run(&["stop"]);
-                }
+        extern "C" fn stop() {
+            if let Some(cluster) = SHARED.get() {
+                cluster.run(&["stop"]);
             }
-            #[expect(
-                unsafe_code,
-                reason = "the standard library has no hook for the end of main"
-            )]
-            // SAFETY: `stop` is a plain function without arguments, as atexit wants it.
-            let registered = unsafe { libc::atexit(stop) };
-            assert_eq!(registered, 0, "the broker could not be stopped at the end");
-        });
+        }
+        GUARD.get_or_init(|| at_exit(stop));
         cluster
     }
 
@@ -108,15 +115,65 @@ impl Cluster {
         self.run(&["restart", &broker.to_string()]);
     }
 
+    /// Waits until all brokers answer.
+    pub fn wait(&self) {
+        self.run(&["wait"]);
+    }
+
+    /// Sends a broker a signal: SIGSTOP stalls it without closing anything, SIGCONT ends that.
+    pub fn signal(&self, broker: u32, signal: Signal) {
+        let pid = std::fs::read_to_string(self.data(broker).join("../pid")).unwrap();
+        let pid = Pid::from_raw(pid.trim().parse().unwrap()).expect("a pid is positive");
+        kill_process(pid, signal).expect("it runs");
+    }
+
+    /// Where a broker keeps its topics.
+    fn data(&self, broker: u32) -> PathBuf {
+        self.dir.path().join(broker.to_string()).join("data")
+    }
+
+    /// Three brokers that the tests of this binary share one after the other: each may stop and kill
+    /// them, and leaves them running.
+    pub fn three() -> MutexGuard<'static, Self> {
+        static THREE: OnceLock<Mutex<Cluster>> = OnceLock::new();
+        static GUARD: OnceLock<()> = OnceLock::new();
+        let cluster = THREE.get_or_init(|| Mutex::new(Self::start(3)));
+        extern "C" fn stop() {
+            // After a test that failed as well.
+            if let Some(cluster) = THREE.get() {
+                let cluster = cluster.lock().unwrap_or_else(PoisonError::into_inner);
+                cluster.run(&["stop"]);
+            }
+        }
+        GUARD.get_or_init(|| at_exit(stop));
+        let cluster = cluster
+            .lock()
+            .expect("an earlier test left them as it failed");
+        cluster.wait();
+        cluster
+    }
+
     /// Runs one of Kafka's own tools by its class; what it prints.
     pub fn tool(&self, class: &str, args: &[&str]) -> String {
-        let output = Command::new(script())
+        self.tool_with_input(class, args, "")
+    }
+
+    /// The same, with something to read on its standard input.
+    pub fn tool_with_input(&self, class: &str, args: &[&str], input: &str) -> String {
+        let mut tool = Command::new(script())
             .arg("tool")
             .arg(self.dir.path())
             .arg(class)
+            .args(["--bootstrap-server", &self.bootstrap])
             .args(args)
-            .output()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
             .unwrap();
+        // One that does not read has ended, and its status says why.
+        let _read = tool.stdin.take().unwrap().write_all(input.as_bytes());
+        let output = tool.wait_with_output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{class} {args:?}: {text}{stderr}");
@@ -171,12 +228,108 @@ impl Topic {
 
     /// `millrace queue …` on this topic.
     pub fn queue_command(&self, args: &[&str]) -> Output {
+        self.command(&[&["queue"], args].concat())
+    }
+
+    /// Any command of the binary on this topic.
+    pub fn command(&self, args: &[&str]) -> Output {
         let mut command = Millrace::command();
-        command.arg("queue").args(args);
+        command.args(args);
         for setting in &self.settings {
             command.args(["--set", setting]);
         }
         command.output().unwrap()
+    }
+
+    /// Runs a command as a status tells it (`millrace queue resume …`) on a data directory.
+    pub fn obey(&self, dir: &Path, told: &str) -> String {
+        let mut words = told.split_whitespace();
+        assert_eq!(words.next(), Some("millrace"), "{told}");
+        let mut command = Millrace::command();
+        command.args(words).arg("--data-dir").arg(dir);
+        for setting in &self.settings {
+            command.args(["--set", setting]);
+        }
+        let output = command.output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{told}: {stderr}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Deletes it, and makes another one of its name.
+    pub fn make_again(&self, cluster: &Cluster) {
+        let topic = ["--topic", self.name.as_str()];
+        let tool = "org.apache.kafka.tools.TopicCommand";
+        cluster.tool(tool, &[&["--delete"][..], &topic].concat());
+        let said = eventually("the topic to go", Duration::from_secs(60), || {
+            let output = self.queue_command(&["create", "--partitions", "1", "--replication", "1"]);
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+            let made = output.status.success() && said.contains("is created");
+            made.then_some(said.clone()).ok_or(said + &stderr)
+        });
+        assert!(said.contains("adopt`"), "{said}");
+    }
+
+    /// Says that the topic that there is now is the queue, as the operator is told to.
+    pub fn adopt(&self) {
+        let output = self.queue_command(&["adopt"]);
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    /// Changes settings of it (`name=value`), as its operator would.
+    pub fn configure(&self, cluster: &Cluster, settings: &str) {
+        let entity = ["--entity-type", "topics", "--entity-name", &self.name];
+        let change = ["--alter", "--add-config", settings];
+        let args = [&entity[..], &change[..]].concat();
+        cluster.tool("kafka.admin.ConfigCommand", &args);
+    }
+
+    /// Appends lines that are no batches, as somebody who has the wrong topic would.
+    pub fn produce(&self, cluster: &Cluster, lines: &[&str]) {
+        let tool = "org.apache.kafka.tools.ConsoleProducer";
+        let input = lines.join("\n") + "\n";
+        cluster.tool_with_input(tool, &["--topic", &self.name], &input);
+    }
+
+    /// Leader, replicas and replicas in sync of partition 0.
+    pub fn partition(&self, cluster: &Cluster) -> (u32, Vec<u32>, Vec<u32>) {
+        let tool = "org.apache.kafka.tools.TopicCommand";
+        let text = cluster.tool(tool, &["--describe", "--topic", &self.name]);
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let behind = |name: &str| {
+            let at = words.iter().position(|word| *word == name);
+            words[at.unwrap_or_else(|| panic!("no {name}: {text}")) + 1]
+        };
+        // None in sync is nothing at all, and the next word is another title.
+        let numbers = |name: &str| {
+            let found = behind(name).split(',');
+            found.filter_map(|n| n.parse().ok()).collect()
+        };
+        let leader = behind("Leader:").parse().unwrap_or(0);
+        (leader, numbers("Replicas:"), numbers("Isr:"))
+    }
+
+    /// A command that must succeed; its output.
+    pub fn succeed(&self, args: &[&str]) -> String {
+        let output = self.command(args);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {stderr}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// One that must fail; what it says.
+    pub fn fail(&self, args: &[&str]) -> String {
+        let output = self.command(args);
+        assert!(!output.status.success(), "{args:?} succeeded");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// The topic as millrace's own queue, for records that no client would send.
+    pub fn options(&self, brokers: &str) -> KafkaOptions {
+        let mut options = KafkaOptions::new(&self.name, ClientSettings::new(brokers));
+        options.minimum_durability = Durability::Process;
+        options
     }
 
     /// The settings, `key=value`, with further ones.
@@ -185,9 +338,14 @@ impl Topic {
         own.chain(more.iter().copied()).collect()
     }
 
+    /// Starts a millrace on it.
+    pub fn spawn(&self, dir: &Path, more: &[&str]) -> Millrace {
+        Millrace::spawn(dir, &self.settings(more))
+    }
+
     /// Starts a millrace on it and waits until it is ready.
     pub fn start(&self, dir: &Path, more: &[&str]) -> Millrace {
-        let server = Millrace::spawn(dir, &self.settings(more));
+        let server = self.spawn(dir, more);
         // A start on a loaded machine, with the brokers' answers on top.
         eventually("ready", Duration::from_secs(120), || {
             let answer = server.client().get("/-/ready");

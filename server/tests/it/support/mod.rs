@@ -4,9 +4,10 @@ mod client;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 mod process;
+pub mod records;
 pub mod remote_write;
 mod rng;
 
-pub use client::{Client, escape, matrix, now_ms, vector};
-pub use process::{Millrace, eventually};
+pub use client::{Answer, Client, escape, matrix, now_ms, vector};
+pub use process::{Millrace, copy_dir, eventually, fail, succeed};
 pub use rng::Rng;

@@ -187,6 +187,14 @@ impl Drop for Millrace {
         // Most tests have ended it already; an error says just that.
         let _ended = self.child.kill();
         let _waited = self.child.wait();
+        if let Some(reader) = self.stderr.take()
+            && std::thread::panicking()
+        {
+            let stderr = reader.join().unwrap_or_default();
+            let lines: Vec<&str> = stderr.lines().collect();
+            let last = &lines[lines.len().saturating_sub(40)..];
+            println!("the end of the log of {}:\n{}", self.url, last.join("\n"));
+        }
     }
 }
 
@@ -215,6 +223,35 @@ pub fn eventually<T>(
                 );
                 std::thread::sleep(Duration::from_millis(10));
             }
+        }
+    }
+}
+
+/// Runs a command of the binary that must succeed; its output.
+pub fn succeed(args: &[&str]) -> String {
+    let output = Millrace::command().args(args).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs one that must fail; what it says.
+pub fn fail(args: &[&str]) -> String {
+    let output = Millrace::command().args(args).output().unwrap();
+    assert!(!output.status.success(), "{args:?} succeeded");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// Copies a directory with everything in it.
+pub fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
         }
     }
 }
