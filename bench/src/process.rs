@@ -62,6 +62,27 @@ impl ThreadTimes {
     }
 }
 
+/// CPU time so far of those threads of a process whose names begin so, as far as they live.
+pub fn threads_cpu_seconds(pid: u32, prefix: &str) -> Result<f64> {
+    let dir = format!("/proc/{pid}/task");
+    let mut nanos = 0;
+    for thread in fs::read_dir(&dir).with_context(|| dir.clone())? {
+        let thread = thread?.path();
+        // A thread that has ended meanwhile is not there.
+        let Ok(name) = fs::read_to_string(thread.join("comm")) else {
+            continue;
+        };
+        if name.starts_with(prefix)
+            && let Ok(text) = fs::read_to_string(thread.join("schedstat"))
+        {
+            let first = text.split_ascii_whitespace().next();
+            let spent: Option<u64> = first.and_then(|nanos| nanos.parse().ok());
+            nanos += spent.with_context(|| format!("{dir}: {text:?}"))?;
+        }
+    }
+    Ok(nanos as f64 / 1e9)
+}
+
 /// Most memory that a process ever had resident, in bytes.
 pub fn peak_memory_bytes(pid: u32) -> Result<u64> {
     memory_bytes(pid, "VmHWM:")
@@ -117,6 +138,8 @@ mod tests {
         let sum: u64 = (0..20_000_000u64).map(std::hint::black_box).sum();
         assert!(sum > 0 && before.seconds_since(own).unwrap() > 1e-4);
         assert!(peak_memory_bytes(own).unwrap() > 100_000);
+        assert!(threads_cpu_seconds(own, "").unwrap() > 0.0);
+        assert_eq!(threads_cpu_seconds(own, "no such thread").unwrap(), 0.0);
     }
 
     #[test]

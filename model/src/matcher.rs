@@ -67,47 +67,79 @@ pub struct Matcher {
 /// takes longer than a small query does.
 #[derive(Clone, Debug)]
 enum Pattern {
-    /// `a|b|c`: nothing but alternatives, none of which is more than text.
-    OneOf,
-    /// `.*`, `.+`, and those behind a text: the text's length, and the fewest bytes behind it.
-    Prefix(usize, usize),
+    /// `a|b.*|.*c`: nothing but alternatives that are text, with anything before or behind it.
+    Pieces(Box<[Piece]>),
     Regex(Regex),
+}
+
+/// An alternative.
+#[derive(Clone, Debug, Default)]
+struct Piece {
+    text: String,
+    /// Anything may stand before it.
+    open: bool,
+    /// So many bytes or more may stand behind it; nothing, if there is no number.
+    behind: Option<usize>,
 }
 
 impl Pattern {
     fn new(text: &str) -> Result<Self, MatcherError> {
-        /// What may mean something else than itself, `|` aside.
-        const SPECIAL: &[char] = &[
-            '\\', '.', '+', '*', '?', '(', ')', '[', ']', '{', '}', '^', '$',
-        ];
         if text.len() > Matcher::MAX_PATTERN_BYTES {
             return Err(MatcherError::PatternTooLong { bytes: text.len() });
         }
-        if !text.contains(SPECIAL) {
-            return Ok(Self::OneOf);
+        match pieces(text) {
+            Some(pieces) => Ok(Self::Pieces(pieces.into())),
+            None => compile(text).map(Self::Regex),
         }
-        let (least, prefix) = match (text.strip_suffix(".*"), text.strip_suffix(".+")) {
-            (Some(prefix), _) => (0, prefix),
-            (None, Some(prefix)) => (1, prefix),
-            (None, None) => return compile(text).map(Self::Regex),
-        };
-        if prefix.contains(SPECIAL) || prefix.contains('|') {
-            return compile(text).map(Self::Regex);
-        }
-        Ok(Self::Prefix(prefix.len(), least))
     }
 
-    /// Whether `value` matches the pattern, whose text is `text`, from end to end.
-    fn is_match(&self, text: &str, value: &str) -> bool {
+    /// Whether `value` matches from end to end.
+    fn is_match(&self, value: &str) -> bool {
         match self {
-            Self::OneOf => text.split('|').any(|one| one == value),
-            Self::Prefix(len, least) => {
-                let behind = value.strip_prefix(&text[..*len]);
-                behind.is_some_and(|behind| behind.len() >= *least)
-            }
+            Self::Pieces(pieces) => pieces.iter().any(|piece| piece.is_match(value)),
             Self::Regex(regex) => regex.is_match(value),
         }
     }
+}
+
+impl Piece {
+    fn is_match(&self, value: &str) -> bool {
+        let text = self.text.as_str();
+        let rest = match (self.open, self.behind) {
+            (false, None) => return value == text,
+            (true, None) => return value.ends_with(text),
+            (false, Some(_)) => value.strip_prefix(text).map(str::len),
+            // The first place leaves the most behind it.
+            (true, Some(_)) => value.find(text).map(|at| value.len() - at - text.len()),
+        };
+        rest.is_some_and(|rest| self.behind.is_some_and(|least| rest >= least))
+    }
+}
+
+/// The pattern's alternatives, if there is nothing else in it.
+fn pieces(pattern: &str) -> Option<Vec<Piece>> {
+    let mut pieces = Vec::new();
+    let mut piece = Piece::default();
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '|' => pieces.push(std::mem::take(&mut piece)),
+            _ if piece.behind.is_some() => return None,
+            '.' => match chars.next() {
+                Some('*') if piece.text.is_empty() && !piece.open => piece.open = true,
+                Some('*') => piece.behind = Some(0),
+                Some('+') => piece.behind = Some(1),
+                Some(_) | None => return None,
+            },
+            '\\' => piece
+                .text
+                .push(chars.next().filter(|c| Matcher::is_escaped(*c))?),
+            '+' | '*' | '?' | '(' | ')' | '[' | ']' | '{' | '}' | '^' | '$' => return None,
+            c => piece.text.push(c),
+        }
+    }
+    pieces.push(piece);
+    Some(pieces)
 }
 
 impl Matcher {
@@ -150,6 +182,13 @@ impl Matcher {
         }
     }
 
+    /// Whether a character that stands behind `\` in a pattern is meant as it is.
+    #[must_use]
+    pub fn is_escaped(c: char) -> bool {
+        // `\<` and `\>` are edges of words.
+        c.is_ascii_punctuation() && !matches!(c, '<' | '>')
+    }
+
     /// The label that is tested.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -174,8 +213,8 @@ impl Matcher {
         match (self.op, &self.pattern) {
             (MatchOp::Equal, _) => value == self.value,
             (MatchOp::NotEqual, _) => value != self.value,
-            (MatchOp::Regex, Some(pattern)) => pattern.is_match(&self.value, value),
-            (MatchOp::NotRegex, Some(pattern)) => !pattern.is_match(&self.value, value),
+            (MatchOp::Regex, Some(pattern)) => pattern.is_match(value),
+            (MatchOp::NotRegex, Some(pattern)) => !pattern.is_match(value),
             (MatchOp::Regex | MatchOp::NotRegex, None) => {
                 unreachable!("a regex matcher is built with its pattern")
             }
@@ -285,12 +324,55 @@ mod tests {
     #[test]
     fn patterns_without_an_automaton_match_what_the_automaton_does() {
         let patterns = [
-            "", "a", "a|b", "a|", "|", "a||b", "ab|a", ".*", ".+", "a.*", "a.+", "ü.+", "a|b.*",
-            "(a|b)", "a.", r"a\.*", r"a\|b", "(?i)a", "a-b|c/d", "a#b", " a|b ", "a&&b", "~a|<b>",
+            "",
+            "a",
+            "a|b",
+            "a|",
+            "|",
+            "a||b",
+            "ab|a",
+            ".*",
+            ".+",
+            "a.*",
+            "a.+",
+            "ü.+",
+            "a|b.*",
+            ".*a",
+            ".*a.*",
+            ".*a.+",
+            ".*.*",
+            ".*.+",
+            ".+a",
+            ".*a|b.+|c/d",
+            ".*a.*b",
+            ".*?",
+            "a.*?",
+            "a.+*",
+            "a.*b",
+            ".*|a",
+            r"a\..*",
+            r".*\.b",
+            r"\|",
+            r"\.*",
+            ".*ab.*",
+            ".*ü",
+            r"\<a",
+            r"a\>",
+            "(a|b)",
+            "a.",
+            r"a\.*",
+            r"a\|b",
+            "(?i)a",
+            "a-b|c/d",
+            "a#b",
+            " a|b ",
+            "a&&b",
+            "~a|<b>",
         ];
         let values = [
             "", "a", "b", "ab", "ba", "a|b", "A", "ü", "üü", "a\n", "a.", "a.b", "a-b", "c/d",
-            "a#b", " a", "b ", "a&&b", "~a", "<b>", "|",
+            "a#b", " a", "b ", "a&&b", "aa", "aab", "bab", "xaüb", ".", "..", "aba", "~a", "<b>",
+            "|",
         ];
         for pattern in patterns {
             let matcher = Matcher::new("l", MatchOp::Regex, pattern).unwrap();

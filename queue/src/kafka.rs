@@ -243,6 +243,16 @@ pub enum KafkaError {
         /// What came back.
         source: ClientError,
     },
+    /// The same, and the client library said more about it before.
+    #[error("kafka: {doing}: {source}: {complaint}")]
+    Complaint {
+        /// What was being done.
+        doing: &'static str,
+        /// What came back.
+        source: ClientError,
+        /// What it complained about.
+        complaint: Box<str>,
+    },
     /// The brokers said no to an administrative call.
     #[error("kafka: {doing}: {reason}")]
     Refused {
@@ -301,7 +311,9 @@ impl KafkaError {
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::Client { source, .. } => !matches!(source, ClientError::ClientCreation(_)),
+            Self::Client { source, .. } | Self::Complaint { source, .. } => {
+                !matches!(source, ClientError::ClientCreation(_))
+            }
             Self::NoAnswer { .. } => true,
             Self::Setting { .. }
             | Self::Refused { .. }

@@ -5,11 +5,15 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::commands::backup::BackupArgs;
 use crate::commands::diff::DiffArgs;
 use crate::commands::dlq::DlqArgs;
+use crate::commands::export::ExportArgs;
+use crate::commands::import::ImportArgs;
 use crate::commands::inspect::InspectArgs;
 use crate::commands::queue::QueueArgs;
 use crate::commands::replay::ReplayArgs;
+use crate::commands::restore::RestoreArgs;
 use crate::commands::verify::VerifyArgs;
 use crate::config::kind::{Kind, Raw};
 use crate::config::{ConfigError, Layers};
@@ -69,6 +73,14 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Read a whole data directory, check every checksum, and name what is damaged
     Verify(VerifyArgs),
+    /// Take a backup of a data directory, while a server runs on it or not; or verify one
+    Backup(BackupArgs),
+    /// Make a data directory from a backup
+    Restore(RestoreArgs),
+    /// Write series as JSON lines or CSV, from a running server or from a data directory
+    Export(ExportArgs),
+    /// Send what was exported to a running server
+    Import(ImportArgs),
     /// Ask a running server a PromQL question and print the answer as a table
     Query(QueryArgs),
     /// Say what retention of a running server would let go now, and change nothing

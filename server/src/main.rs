@@ -18,6 +18,7 @@ mod commands;
 mod companions;
 mod config;
 mod demo;
+mod export;
 mod failure;
 mod fleet;
 mod http;
@@ -36,6 +37,7 @@ mod replay;
 mod retention;
 mod routes;
 mod run;
+mod snapshot;
 mod source;
 
 use std::io::Write as _;
@@ -80,6 +82,10 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Some(Command::Diff(args)) => diff::run(&configuration(&cli.config)?, &args),
         Some(Command::Query(args)) => query::run(&args),
         Some(Command::Retention(args)) => commands::retention::run(&args),
+        Some(Command::Backup(args)) => commands::backup::run(&configuration(&cli.config)?, &args),
+        Some(Command::Restore(args)) => commands::restore::run(&args),
+        Some(Command::Export(args)) => commands::export::run(&configuration(&cli.config)?, &args),
+        Some(Command::Import(args)) => commands::import::run(&args),
         Some(Command::Version) => print(concat!("millrace ", env!("CARGO_PKG_VERSION"), "\n")),
     }
 }

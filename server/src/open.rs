@@ -28,6 +28,7 @@ use crate::failure::Failure;
 use crate::lag::LagWatch;
 use crate::letters::{self, Letters, LocalLetters};
 use crate::queue::{self, DurabilityMetrics, Queue};
+use crate::snapshot::{self, Snapshots};
 use crate::source::PartSource;
 use crate::{fleet, options, records, replay, retention, routes};
 
@@ -166,6 +167,16 @@ fn open_parts(
             clock: app.clock.clone(),
             fs: fs.clone(),
             undo_window: config.store.delete_undo_window,
+        }));
+    }
+    if let Some(store) = &opened.store {
+        router = router.merge(snapshot::router(Snapshots {
+            enabled: config.server.admin_api,
+            store: store.clone(),
+            queue: queue.clone(),
+            clock: app.clock.clone(),
+            fs: fs.clone(),
+            data_dir: config.top.data_dir.clone(),
         }));
     }
     let store = opened.store.as_ref();

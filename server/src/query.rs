@@ -51,7 +51,8 @@ pub fn run(args: &QueryArgs) -> Result<(), Failure> {
 }
 
 /// Percent-encodes a form value (<https://url.spec.whatwg.org/#urlencoded-serializing>).
-fn escape(text: &str) -> String {
+#[must_use]
+pub fn escape(text: &str) -> String {
     let mut out = String::new();
     for byte in text.bytes() {
         match byte {

@@ -22,10 +22,12 @@
 //! Cost sketch, reading: one read and one checksum for each page of `SERIES_PER_PAGE` series, and
 //! one read for all wanted chunks of a series, which lie side by side.
 
+mod ahead;
 pub mod columns;
 mod directory;
 mod error;
 mod fields;
+mod find;
 mod footer;
 mod labels;
 mod pages;
@@ -45,9 +47,9 @@ mod writer;
 use millrace_model::{Labels, Offset, PartitionId, SeriesId, TimeRange, TimestampMs};
 
 pub use error::{BlockError, Section};
+pub(crate) use find::Found;
 pub use pages::PageCache;
 pub use ranges::ReadRanges;
-pub(crate) use reader::Found;
 pub use reader::{BlockIter, BlockReader};
 pub use rollup::RollupColumns;
 pub use statistics::{BlockStatistics, LabelStatistics};

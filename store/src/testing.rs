@@ -223,6 +223,17 @@ impl VecQueue {
         possible
     }
 
+    /// The samples that records from `offset` on have.
+    pub(crate) fn sent_from(&self, offset: Offset) -> BTreeSet<Key> {
+        let effects = self.records.iter().zip(&self.effects);
+        let effects = effects.filter(|(record, _)| record.offset >= offset);
+        let samples = effects.flat_map(|(_, effect)| match effect {
+            Effect::Samples(samples) | Effect::Requeued(samples) => samples.as_slice(),
+            Effect::Delete(..) | Effect::Revoke(_) => &[],
+        });
+        samples.map(|(key, _)| key.clone()).collect()
+    }
+
     /// Whether a delete hides the sample when record `at` is applied.
     fn hidden_at(&self, at: usize, key: &Key) -> bool {
         let bound = self.records[at].offset;

@@ -42,7 +42,7 @@ impl Visitor<'_> for ValueVisitor {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a number, null, \"NaN\" or \"Infinity\"")
+        f.write_str("a number, null, \"NaN\", \"NaN(<bits>)\" or \"Infinity\"")
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
@@ -66,9 +66,18 @@ impl Visitor<'_> for ValueVisitor {
             "nan" => Ok(Value(f64::NAN)),
             "inf" | "+inf" | "infinity" | "+infinity" => Ok(Value(f64::INFINITY)),
             "-inf" | "-infinity" => Ok(Value(f64::NEG_INFINITY)),
-            _ => Err(E::invalid_value(serde::de::Unexpected::Str(word), &self)),
+            lower => payload(lower)
+                .map(Value)
+                .ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(word), &self)),
         }
     }
+}
+
+/// The NaN that `nan(<bits>)` names, as `millrace export` writes those that are not the usual one.
+fn payload(word: &str) -> Option<f64> {
+    let bits = word.strip_prefix("nan(")?.strip_suffix(')')?;
+    let value = f64::from_bits(u64::from_str_radix(bits, 16).ok()?);
+    value.is_nan().then_some(value)
 }
 
 /// Decodes a request body.

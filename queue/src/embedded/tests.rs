@@ -383,3 +383,35 @@ fn a_failed_sync_stops_the_partition_and_readers_go_on() {
     assert_eq!(records.len(), 1);
     assert_eq!(records[0].payload, "good");
 }
+
+/// What a reader that has read one of two equally long queues is told by the other.
+fn resume_on_another_past() -> Result<(), ConsumeError> {
+    let (ours, theirs) = (SimFs::new(), SimFs::new());
+    let queue = open_on(&ours, options()).unwrap();
+    append(&queue, 0, &[b"one", b"two"]).unwrap();
+    let read = poll(&mut *consumer(&queue, 0).unwrap());
+    let other = open_on(&theirs, options()).unwrap();
+    append(&other, 0, &[b"one", b"TWO", b"three"]).unwrap();
+    let point = crate::ResumePoint {
+        // As if it had been restored from a copy: the same queue by its name.
+        queue: other.identity().id,
+        next: Offset(2),
+        last: read.last().map(crate::Fingerprint::of),
+    };
+    point.check(&mut *other.reader(PartitionId(0)), Duration::from_secs(5))
+}
+
+#[test]
+fn a_queue_with_another_past_is_not_read_on() {
+    let told = resume_on_another_past();
+    assert!(
+        matches!(told, Err(ConsumeError::Diverged { .. })),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn planted_fingerprint_unchecked_is_noticed() {
+    let told = log_planted::with(planted::FINGERPRINT_UNCHECKED, resume_on_another_past);
+    assert!(told.is_ok(), "the test would not notice: {told:?}");
+}

@@ -350,7 +350,7 @@ fn drain(
     let mut away = None;
     while bytes < max_bytes {
         let patience = if bytes == 0 && away.is_none() {
-            deadline.saturating_duration_since(Instant::now())
+            whole_millis(deadline.saturating_duration_since(Instant::now()))
         } else {
             Duration::ZERO
         };
@@ -375,6 +375,12 @@ fn drain(
     }
 }
 
+/// The client library waits for whole milliseconds, and spins until what was left of one is over.
+fn whole_millis(wait: Duration) -> Duration {
+    let millis = wait.as_nanos().div_ceil(1_000_000);
+    Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
+}
+
 /// Whether it says that brokers cannot be reached, rather than something of the partition.
 fn is_about_connections(error: &ClientError) -> bool {
     matches!(
@@ -394,6 +400,19 @@ impl Drop for KafkaConsumer {
         let last = self.uncommitted.and_then(|next| self.list(next).ok());
         if let Some(client) = self.client.take() {
             close(client, last, &format_args!("partition {}", self.partition));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_whole_milliseconds_and_never_shorter() {
+        for (micros, expect) in [(0, 0), (1, 1), (1_000, 1), (99_999, 100), (100_001, 101)] {
+            let found = whole_millis(Duration::from_micros(micros));
+            assert_eq!(found, Duration::from_millis(expect), "{micros}");
         }
     }
 }

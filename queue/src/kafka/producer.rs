@@ -22,8 +22,11 @@ use super::watch::TopicWatch;
 use super::{KafkaError, KafkaMetrics, KafkaOptions, settings};
 use crate::traits::{AppendDone, AppendError, Durability, Producer, QueueIdentity};
 
-/// How long the poll thread waits for events: bounds how late it notices that it should stop.
-const POLL: Duration = Duration::from_millis(50);
+/// How long the poll thread waits for events: bounds how late it notices that it should stop. The
+/// client library counts in whole milliseconds and spins for the last one, so short waits cost.
+const POLL: Duration = Duration::from_millis(500);
+/// How long an append waits for room before it looks again.
+const RETRY: Duration = Duration::from_millis(50);
 const WATERMARK_TIMEOUT: Duration = Duration::from_secs(5);
 /// So long after the last failed append that is still told as trouble: whoever takes a process out
 /// of service because of it sends it no more appends that could show the end of it.
@@ -457,7 +460,7 @@ impl KafkaProducer {
                 {
                     // The same record again, by the same thread: nothing can overtake it.
                     record = back;
-                    self.budget.wait_freed(POLL);
+                    self.budget.wait_freed(RETRY);
                 }
                 Err((error, _)) => {
                     if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {

@@ -2,17 +2,25 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
 use millrace_model::QueueId;
+use parking_lot::Mutex;
+use rdkafka::ClientContext;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 
+use super::consumer::close;
 use super::{KafkaError, KafkaOptions, raw, settings};
 use crate::traits::Durability;
 
 const TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a client may take to fail in its own words.
+const COMPLAINT_TIMEOUT: Duration = Duration::from_secs(3);
+const COMPLAINT_POLL: Duration = Duration::from_millis(50);
 /// Bytes that a record's own headers may add to a batch.
 pub(super) const RECORD_OVERHEAD_BYTES: usize = 1024;
 
@@ -259,13 +267,61 @@ fn admin(options: &KafkaOptions) -> Result<AdminClient<DefaultClientContext>, Ka
         .map_err(KafkaError::creating("creating an admin client"))
 }
 
+/// What a client complained about first.
+#[derive(Default)]
+struct Complaints(Mutex<Option<String>>);
+
+impl ClientContext for Complaints {
+    fn error(&self, error: ClientError, reason: &str) {
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.0.lock().get_or_insert_with(|| reason.to_owned());
+        }
+    }
+}
+
+impl ConsumerContext for Complaints {}
+
+/// The error of a call. That of the admin client only says that a connection failed, and not that the
+/// login was refused or that nobody vouches for a certificate; so it is asked again by a client that
+/// tells what it complains about.
+fn failed(options: &KafkaOptions, doing: &'static str, source: ClientError) -> KafkaError {
+    match complaint(options) {
+        Some(complaint) => KafkaError::Complaint {
+            doing,
+            source,
+            complaint: complaint.into_boxed_str(),
+        },
+        None => KafkaError::Client { doing, source },
+    }
+}
+
+fn complaint(options: &KafkaOptions) -> Option<String> {
+    let client: BaseConsumer<Complaints> = settings::consumer(options)
+        .create_with_context(Complaints::default())
+        .ok()?;
+    // The answer is of no interest, what comes beside it is.
+    let _answer = client
+        .client()
+        .fetch_metadata(Some(&options.topic), COMPLAINT_TIMEOUT);
+    let deadline = Instant::now() + COMPLAINT_TIMEOUT;
+    let told = || client.context().0.lock().take();
+    let mut complaint = told();
+    while complaint.is_none() && Instant::now() < deadline {
+        // Complaints go to the context; a message cannot come.
+        let _error = client.poll(COMPLAINT_POLL);
+        complaint = told();
+    }
+    close(client, None, &options.topic);
+    complaint
+}
+
 pub(super) fn inspect(options: &KafkaOptions) -> Result<TopicReport, KafkaError> {
     let admin = admin(options)?;
     let client = admin.inner();
     let doing = "reading the topic's metadata";
     let metadata = client
         .fetch_metadata(Some(&options.topic), TIMEOUT)
-        .map_err(|source| KafkaError::Client { doing, source })?;
+        .map_err(|source| failed(options, doing, source))?;
     let no_topic = || KafkaError::NoTopic {
         topic: options.topic.clone(),
     };
@@ -285,7 +341,7 @@ pub(super) fn inspect(options: &KafkaOptions) -> Result<TopicReport, KafkaError>
     let doing = "reading the topic's configuration";
     let admin_options = AdminOptions::new().request_timeout(Some(TIMEOUT));
     let described = block_on(admin.describe_configs([&resource], &admin_options))
-        .map_err(|source| KafkaError::Client { doing, source })?;
+        .map_err(|source| failed(options, doing, source))?;
     let refused = |reason: String| KafkaError::Refused { doing, reason };
     let config = described
         .into_iter()
@@ -407,7 +463,7 @@ pub(super) fn create_as(
         .request_timeout(Some(TIMEOUT))
         .operation_timeout(Some(TIMEOUT));
     let results = block_on(admin.create_topics([&topic], &admin_options))
-        .map_err(|source| KafkaError::Client { doing, source })?;
+        .map_err(|source| failed(options, doing, source))?;
     for result in results {
         result.map_err(|(name, code)| KafkaError::Refused {
             doing,

@@ -27,6 +27,24 @@ impl Cluster {
             .expect("the brokers did not start")
     }
 
+    /// One broker that also listens with logins, for the user `millrace`.
+    pub fn start_secure(password: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let output = Command::new(script())
+            .env("KAFKA_TEST_PASSWORD", password)
+            .arg("secure")
+            .arg(dir.path())
+            .stderr(Stdio::inherit())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "the broker did not start");
+        let bootstrap = std::fs::read_to_string(dir.path().join("login")).unwrap();
+        Self {
+            dir,
+            bootstrap: bootstrap.trim().to_owned(),
+        }
+    }
+
     fn try_start(brokers: u32) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let output = Command::new(script())

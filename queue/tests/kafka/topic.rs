@@ -1,7 +1,7 @@
 //! What a topic is checked for before it is used.
 
 use millrace_queue::Durability;
-use millrace_queue::kafka::{KafkaError, KafkaQueue};
+use millrace_queue::kafka::{ClientSettings, KafkaError, KafkaQueue};
 
 use crate::cluster::{Cluster, open};
 
@@ -44,4 +44,30 @@ fn a_missing_topic_is_never_created_on_the_way() {
         let error = KafkaQueue::open(options.clone()).unwrap_err();
         assert!(matches!(error, KafkaError::NoTopic { .. }), "{error}");
     }
+}
+
+#[test]
+fn a_refused_login_is_told_as_such_and_the_password_is_not() {
+    const PASSWORD: &str = "canary-of-a-password";
+    let cluster = Cluster::start_secure(PASSWORD);
+    let mut options = cluster.options("login");
+    let login = |password: &str| {
+        let mut client = ClientSettings::new(&cluster.bootstrap);
+        client.set("security.protocol", "sasl_plaintext").unwrap();
+        client.set("sasl.mechanism", "PLAIN").unwrap();
+        client.set("sasl.username", "millrace").unwrap();
+        client.set("sasl.password", password).unwrap();
+        client
+    };
+    options.client = login("another-canary");
+    let error = KafkaQueue::open(options.clone()).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        error.is_temporary() && text.contains("uthentication"),
+        "{text}"
+    );
+    assert!(!text.contains("canary"), "{text}");
+    options.client = login(PASSWORD);
+    let error = KafkaQueue::open(options).unwrap_err();
+    assert!(matches!(error, KafkaError::NoTopic { .. }), "{error}");
 }

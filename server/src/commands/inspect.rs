@@ -12,6 +12,7 @@ use millrace_store::block::{BlockReader, BlockSummary, Section};
 use millrace_store::examine::{Depth, ExaminedShard, examine};
 use serde_json::{Value, json};
 
+use super::offline::data;
 use super::records::show;
 use crate::failure::Failure;
 
@@ -61,10 +62,6 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
     let mut out = String::new();
     text(&shown, 0, &mut out);
     crate::print(&out)
-}
-
-fn data(error: impl std::fmt::Display) -> Failure {
-    Failure::Data(error.to_string())
 }
 
 fn block(fs: &dyn Fs, path: &Path, top: usize) -> Result<Value, Failure> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use millrace_log::SystemClock;
 use millrace_log::fs::{Fs, OsFs};
-use millrace_model::{PartitionId, TimestampMs};
+use millrace_model::{PartitionId, ShardKey, TimestampMs};
 use millrace_queue::{EmbeddedQueue, Producer, QueueIdentity, RecordSource};
 use millrace_store::{Store, StoreOptions};
 use prometheus::Registry;
@@ -74,6 +74,19 @@ impl Offline {
             &Registry::new(),
         )
         .map_err(data)
+    }
+
+    /// Opens the store as it stands there, whatever its queue is.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or it is damaged.
+    pub fn whole_store(&self, options: StoreOptions) -> Result<Store, Failure> {
+        let identity = Store::stored_identity(&*self.fs, &self.store, ShardKey::default());
+        let identity = identity
+            .map_err(data)?
+            .ok_or_else(|| data(format!("there is no store in {:?}", self.store)))?;
+        self.open_store(options, &identity, &self.partitions()?)
     }
 
     /// The partitions that the store has directories of.
@@ -150,20 +163,34 @@ pub fn queue(config: &Config) -> Result<Handles, Failure> {
 ///
 /// There is none, or it does not open.
 pub fn embedded_queue(config: &Config, data_dir: &Path) -> Result<EmbeddedQueue, Failure> {
+    let none = || {
+        Failure::Data(format!(
+            "there is no queue in {data_dir:?}; name another directory with --data-dir, or a \
+             running server with --url"
+        ))
+    };
+    held_queue(config, data_dir)?.ok_or_else(none)
+}
+
+/// The same, if there is one.
+///
+/// # Errors
+///
+/// It does not open.
+pub fn held_queue(config: &Config, data_dir: &Path) -> Result<Option<EmbeddedQueue>, Failure> {
     let fs: Arc<dyn Fs> = Arc::new(OsFs);
     let dir = data_dir.join("queue");
     let identity = EmbeddedQueue::stored_identity(&*fs, &dir).map_err(data)?;
     let Some(identity) = identity else {
-        return Err(Failure::Data(format!(
-            "there is no queue in {data_dir:?}; name another directory with --data-dir, or a \
-             running server with --url"
-        )));
+        return Ok(None);
     };
     let mut wanted = options::queue(config, Some(identity.partitions), 1);
     // What the directory says goes before what the configuration would create.
     wanted.partitions = identity.partitions;
     wanted.shard_key = identity.shard_key;
-    EmbeddedQueue::open(fs, Arc::new(SystemClock), &dir, wanted, &Registry::new()).map_err(data)
+    EmbeddedQueue::open(fs, Arc::new(SystemClock), &dir, wanted, &Registry::new())
+        .map(Some)
+        .map_err(data)
 }
 
 /// Both sides of a queue.

@@ -9,8 +9,11 @@ use millrace_log::{Examined, examine as examine_log};
 use millrace_model::PartitionId;
 use millrace_model::batch::Batch;
 use millrace_queue::EmbeddedQueue;
+use millrace_store::StoreError;
+use millrace_store::backup::Backup;
 use millrace_store::examine::{Depth, ExaminedShard, Finding, examine};
 
+use super::backup::describe;
 use super::progress::Progress;
 use crate::failure::Failure;
 use crate::lock::DirLock;
@@ -18,7 +21,7 @@ use crate::lock::DirLock;
 /// Which directory.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// The data directory; no server may have it open
+    /// The data directory, which no server may have open; or a backup
     pub dir: PathBuf,
 }
 
@@ -30,6 +33,9 @@ pub struct VerifyArgs {
 pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
     let fs: Arc<dyn Fs> = Arc::new(OsFs);
     let dir = &args.dir;
+    if Backup::is_at(&*fs, dir).map_err(|error| Failure::Data(error.to_string()))? {
+        return backup(&*fs, dir);
+    }
     let held = hold(&fs, dir)?;
     let (queue, store) = (dir.join("queue"), dir.join("store"));
     let there = |path: &Path| {
@@ -57,6 +63,34 @@ pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
         report.store(&*fs, &store)?;
     }
     drop(held);
+    report.finish()
+}
+
+/// The files of a backup against its list.
+fn backup(fs: &dyn Fs, dir: &Path) -> Result<(), Failure> {
+    let mut report = Report {
+        progress: Progress::new("verify", "bytes", bytes_in(fs, dir)?),
+        read: 0,
+        damages: Vec::new(),
+        leftovers: Vec::new(),
+        lines: Vec::new(),
+    };
+    let (progress, read) = (&mut report.progress, &mut report.read);
+    let checked = millrace_store::backup::check(fs, dir, &mut |bytes| {
+        *read += bytes;
+        progress.set(*read);
+    });
+    match checked {
+        Ok(checked) => {
+            report
+                .lines
+                .push(describe(&checked.backup).trim_end().to_owned());
+            report.damages = checked.damages;
+            report.leftovers = checked.strangers;
+        }
+        Err(StoreError::Backup { path, problem }) => report.damages.push(finding(&path, problem)),
+        Err(error) => return Err(Failure::Data(error.to_string())),
+    }
     report.finish()
 }
 

@@ -1,7 +1,7 @@
 //! `millrace demo`: a simulated fleet, so that a newcomer has something to look at.
 
 mod fleet;
-mod push;
+pub mod push;
 
 use std::time::{Duration, Instant};
 

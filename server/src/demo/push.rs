@@ -21,17 +21,26 @@ pub struct Pusher {
 }
 
 impl Pusher {
-    /// Prepares to push to the server at `url`.
+    /// Prepares to push readings to the server at `url`.
     ///
     /// # Errors
     ///
     /// If no HTTP client can be made.
     pub fn new(url: &str) -> Result<Self, Failure> {
+        Self::to(url, "/api/v1/push")
+    }
+
+    /// Prepares to push JSON to a path of the server at `url`.
+    ///
+    /// # Errors
+    ///
+    /// If no HTTP client can be made.
+    pub fn to(url: &str, path: &str) -> Result<Self, Failure> {
         let client = Client::builder()
             .timeout(Duration::from_secs(30))
             .build()
             .map_err(|error| Failure::Client(format!("no HTTP client: {error}")))?;
-        let url = format!("{}/api/v1/push", url.trim_end_matches('/'));
+        let url = format!("{}{path}", url.trim_end_matches('/'));
         Ok(Self { client, url })
     }
 
@@ -48,7 +57,12 @@ impl Pusher {
         Ok(readings.iter().map(fields).sum::<usize>() as u64)
     }
 
-    fn send(&self, body: &str) -> Result<(), Failure> {
+    /// Sends a body, again while the server asks for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`push`](Self::push).
+    pub fn send(&self, body: &str) -> Result<(), Failure> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let answer = self
@@ -67,7 +81,7 @@ impl Pusher {
                     // Without its text the status must do.
                     let text = answer.text().unwrap_or_default();
                     return Err(Failure::Client(format!(
-                        "{} refuses the readings with {status}: {}",
+                        "{} refuses what was sent with {status}: {}",
                         self.url,
                         text.trim()
                     )));

@@ -14,6 +14,7 @@ use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Pr
 
 use crate::app::App;
 use crate::config::Config;
+use crate::export::{self, Export};
 use crate::failure::Failure;
 use crate::source::{PartSource, StoreFreshness};
 use crate::{companions, fleet, options};
@@ -48,8 +49,13 @@ pub(super) fn router(
             }
         };
     let metrics = ApiMetrics::new(&app.registry).map_err(|error| failed(&error))?;
+    let engine = Arc::new(Engine::new(source.clone(), options::engine(config)));
+    let export = export::router(Export {
+        source: source.clone(),
+        engine: engine.clone(),
+    });
     let query = api::router(Api {
-        engine: Arc::new(Engine::new(source.clone(), options::engine(config))),
+        engine,
         source,
         clock: app.clock.clone(),
         freshness,
@@ -57,7 +63,7 @@ pub(super) fn router(
         options: options::api(config),
         metrics,
     });
-    Ok(query.merge(status).layer(compression()))
+    Ok(query.merge(export).merge(status).layer(compression()))
 }
 
 /// Answers are compressed as the client wishes, but for those that are compressed already.

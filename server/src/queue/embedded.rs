@@ -6,7 +6,8 @@ use std::sync::Arc;
 use millrace_log::fs::Fs;
 use millrace_model::{PartitionId, TimestampMs};
 use millrace_queue::{
-    Consumer, Durability, EmbeddedQueue, Producer, QueueError, QueueIdentity, RecordSource,
+    Consumer, Durability, EmbeddedQueue, HeldQueue, Producer, QueueError, QueueIdentity,
+    RecordSource,
 };
 use millrace_store::Store;
 
@@ -119,6 +120,12 @@ impl Queue for Embedded {
 
     fn letters_standing(&self) -> Standing {
         Standing::default()
+    }
+
+    fn hold_behind(&self, first: &mut dyn FnMut()) -> Result<Option<HeldQueue>, String> {
+        let held = self.0.hold_behind(first);
+        held.map(|((), queue)| Some(queue))
+            .map_err(|error| error.to_string())
     }
 
     fn close(&self) {

@@ -11,7 +11,7 @@ use millrace_queue::kafka::{
     ClientSettings, ControlFollower, ControlTopic, KafkaBounds, KafkaError, KafkaLetters,
     KafkaMetrics, KafkaOptions, KafkaQueue, Mismatch, TopicReport, control_topic,
 };
-use millrace_queue::{Consumer, Durability, Producer, QueueIdentity, RecordSource};
+use millrace_queue::{Consumer, Durability, HeldQueue, Producer, QueueIdentity, RecordSource};
 use millrace_store::Store;
 use parking_lot::Mutex;
 use tracing::{info, warn};
@@ -149,6 +149,7 @@ pub fn claimant(fs: &dyn Fs) -> Result<u128, Failure> {
 /// Asks brokers until they answer, and tells `/-/ready` meanwhile what is waited for.
 fn waiting<T>(app: &App, mut ask: impl FnMut() -> Result<T, KafkaError>) -> Result<T, Failure> {
     let begun = app.clock.monotonic();
+    let mut told = String::new();
     loop {
         let error = match ask() {
             Ok(answer) => return Ok(answer),
@@ -159,11 +160,16 @@ fn waiting<T>(app: &App, mut ask: impl FnMut() -> Result<T, KafkaError>) -> Resu
         if !error.is_temporary() && !new_topic {
             return Err(Failure::Refused(error.to_string()));
         }
-        let detail = format!("{error}; asking again");
-        if app.stage() != (Stage::OpeningQueue, detail.clone()) {
+        // The library's complaint has times and addresses in it that differ from try to try.
+        let what = match &error {
+            KafkaError::Complaint { doing, source, .. } => format!("{doing}: {source}"),
+            error => error.to_string(),
+        };
+        if what != told {
             warn!(%error, "waiting for the queue");
+            told = what;
         }
-        app.enter(Stage::OpeningQueue, detail);
+        app.enter(Stage::OpeningQueue, format!("{error}; asking again"));
         std::thread::park_timeout(RETRY);
     }
 }
@@ -378,6 +384,13 @@ impl Queue for Kafka {
                 found.topic, found.topic_id, report.topic_id
             ));
         }
+        if found.partitions != report.partitions {
+            return Err(format!(
+                "topic {:?} has {} partitions now; this process works with the {} that it had, and \
+                 does not start again with more (docs/kafka.md, more partitions)",
+                found.topic, found.partitions, report.partitions
+            ));
+        }
         let (now, minimum) = (found.durability(), self.options.minimum_durability);
         if now != report.durability() {
             warn!(
@@ -416,6 +429,12 @@ impl Queue for Kafka {
         forwarder
             .as_ref()
             .map_or_else(Standing::default, Forwarder::standing)
+    }
+
+    /// The topic keeps its records itself.
+    fn hold_behind(&self, first: &mut dyn FnMut()) -> Result<Option<HeldQueue>, String> {
+        first();
+        Ok(None)
     }
 
     fn close(&self) {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use millrace_log::fs::Fs;
 use millrace_model::{Offset, PartitionId, TimestampMs};
-use millrace_queue::{Consumer, Producer, QueueIdentity, RecordSource};
+use millrace_queue::{Consumer, HeldQueue, Producer, QueueIdentity, RecordSource};
 use millrace_store::Store;
 
 use crate::app::App;
@@ -102,6 +102,14 @@ pub trait Queue: Send + Sync + fmt::Debug {
 
     /// How far that is.
     fn letters_standing(&self) -> Standing;
+
+    /// Runs `first`, and then takes hold of what the queue has, if it is kept in the data directory. In
+    /// between it forgets nothing.
+    ///
+    /// # Errors
+    ///
+    /// In words, what cannot be read.
+    fn hold_behind(&self, first: &mut dyn FnMut()) -> Result<Option<HeldQueue>, String>;
 
     /// Takes no more appends, and ends the consumers.
     fn close(&self);

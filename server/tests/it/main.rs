@@ -7,10 +7,12 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod api;
+mod backup;
 mod bad_input;
 mod configuration;
 mod dead_letters;
 mod dependencies;
+mod export;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod kill;

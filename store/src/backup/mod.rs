@@ -32,7 +32,7 @@ use millrace_model::{Offset, PartitionId, QueueId, ShardKey, TimestampMs};
 use millrace_queue::{HeldQueue, QueueIdentity};
 
 pub use check::{Checked, check, verify};
-pub use restore::restore;
+pub use restore::{relocate, restore};
 pub(crate) use snapshot::ShardSnapshot;
 pub use snapshot::StoreSnapshot;
 pub use write::write;
@@ -219,7 +219,7 @@ impl Backup {
 }
 
 /// Where a file is in a backup.
-fn saved_path(backup: &Path, name: &str) -> PathBuf {
+fn saved_path(backup: &Path, name: impl AsRef<Path>) -> PathBuf {
     backup.join(SAVED_DIR).join(name)
 }
 
@@ -231,4 +231,4 @@ fn problem(path: &Path, problem: BackupProblem) -> StoreError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

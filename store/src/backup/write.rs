@@ -83,7 +83,7 @@ pub fn write(
     Ok(backup)
 }
 
-fn publish_list(fs: &dyn Fs, dir: &Path, backup: &Backup) -> Result<(), StoreError> {
+pub(super) fn publish_list(fs: &dyn Fs, dir: &Path, backup: &Backup) -> Result<(), StoreError> {
     let list = dir.join(LIST_FILE);
     publish(fs, &list, &codec::encode(backup)).context("publish", &list)
 }

@@ -9,8 +9,8 @@ use roaring::RoaringBitmap;
 
 use super::directory::{LabelPage, NameEntry, TenantEntry};
 use super::fields::Fields;
+use super::find::Found;
 use super::postings::{PostingsEntry, decode_bitmap, stored_bytes};
-use super::reader::Found;
 use super::{BlockError, BlockReader, Section};
 use crate::index::{LabelIndex, Postings, select};
 use crate::planted::LABEL_PAGE_MISSED;

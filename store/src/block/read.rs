@@ -68,7 +68,7 @@ impl BlockReader {
         timestamps.reserve(samples);
         values.reserve(samples);
         let bytes = chunks.iter().map(|c| u64::from(c.bytes)).sum();
-        self.with_bytes(first.offset, bytes, |bytes| {
+        self.with_samples(first.offset, bytes, |bytes| {
             let mut rest = bytes;
             for chunk in chunks {
                 let (bytes, behind) = rest.split_at(chunk.bytes as usize);

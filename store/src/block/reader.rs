@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use millrace_log::fs::Fs;
-use millrace_model::{Labels, Matcher, SeriesHasher, SeriesId, TenantId, TimeRange};
+use millrace_model::{Matcher, SeriesHasher, TenantId, TimeRange};
 use roaring::RoaringBitmap;
 
 use super::directory::{Directory, Expected, TenantEntry};
 use super::footer::{FOOTER_BYTES, Footer, TAIL_BYTES, Tail, decode_tail};
 use super::labels::TenantIndex;
-use super::pages::{Page, PageCache, SeriesSet};
+use super::pages::PageCache;
 use super::series::SeriesPage;
 use super::times::{TimesCache, TimesEntry};
 use super::{
@@ -30,9 +30,9 @@ pub struct BlockReader {
     footer_crc: u32,
     directory: OnceLock<Directory>,
     pub(super) times: TimesCache,
-    pages: Arc<PageCache>,
-    /// Under which its pages are there.
-    number: u64,
+    pub(super) pages: Arc<PageCache>,
+    /// Under which its pages are kept; no other block has it.
+    pub(super) number: u64,
 }
 
 impl BlockReader {
@@ -172,81 +172,6 @@ impl BlockReader {
         let selected = select(&index, matchers)?;
         self.collect_series(entry, &selected, range, &mut found)?;
         Ok(found)
-    }
-
-    /// Calls `found` for such series, in the same order, and for each only with its number in the
-    /// block and what else is known of it without another look.
-    ///
-    /// # Errors
-    ///
-    /// Of the file system; damage in the pages that are read; those of `found`.
-    pub(crate) fn find<E: From<BlockError>>(
-        &self,
-        tenant: &TenantId,
-        matchers: &[Matcher],
-        range: TimeRange,
-        mut found: impl FnMut(Found<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let Some(entry) = self.directory()?.tenant(tenant) else {
-            return Ok(());
-        };
-        let selected = select(&TenantIndex::new(self, entry), matchers)?;
-        self.find_numbers(entry, &selected, range, &mut found)
-    }
-
-    /// The same for series that are numbered within their tenant.
-    pub(super) fn find_numbers<E: From<BlockError>>(
-        &self,
-        tenant: &TenantEntry,
-        selected: &RoaringBitmap,
-        range: TimeRange,
-        found: &mut impl FnMut(Found<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let hasher = SeriesHasher::new(&tenant.id);
-        let mut canonical = Vec::new();
-        let mut page = None;
-        for number in selected.iter().map(|at| tenant.first + at) {
-            let (set, at) = match &page {
-                Some((of, set)) if *of == number / SERIES_PER_PAGE => (set, number),
-                Some(_) | None => {
-                    let of = number / SERIES_PER_PAGE;
-                    let (_, set) = page.insert((of, self.series_set(of)?));
-                    (&*set, number)
-                }
-            };
-            let at = (at % SERIES_PER_PAGE) as usize;
-            if set.overlaps(at, range) {
-                let id = set.id(at, hasher, &mut canonical);
-                found(Found {
-                    number,
-                    id,
-                    range: set.range(at),
-                    block: self,
-                    set,
-                    at,
-                    canonical: &mut canonical,
-                })?;
-            }
-        }
-        Ok(())
-    }
-
-    /// A page of series, from memory if it is there.
-    pub(super) fn series_set(&self, number: u32) -> Result<Arc<SeriesSet>, BlockError> {
-        let entry = self.directory()?.series_pages[number as usize];
-        let start = self.footer.section(Section::Series).offset + entry.offset;
-        if let Some(Page::Series(set)) = self.pages.get((self.number, start)) {
-            return Ok(set);
-        }
-        let mut set = SeriesSet::new();
-        self.walk_page(number, &mut |_, page| {
-            set.push(page);
-            Ok(())
-        })?;
-        let set = Arc::new(set.finish());
-        self.pages
-            .put((self.number, start), Page::Series(Arc::clone(&set)));
-        Ok(set)
     }
 
     /// The label names of the series of `tenant` that pass all matchers of one of the sets, or of
@@ -436,55 +361,28 @@ impl BlockReader {
         Ok(page)
     }
 
-    /// As [`read_page`](Self::read_page), from memory if it is there.
-    pub(super) fn page_bytes(
-        &self,
-        section: Section,
-        at: u64,
-        bytes: usize,
-    ) -> Result<Arc<[u8]>, BlockError> {
-        let key = (self.number, self.footer.section(section).offset + at);
-        if let Some(Page::Bytes(bytes)) = self.pages.get(key) {
-            return Ok(bytes);
-        }
-        let page: Arc<[u8]> = self.read_page(section, at, bytes)?.into();
-        self.pages.put(key, Page::Bytes(Arc::clone(&page)));
-        Ok(page)
-    }
-
-    /// A bitmap that `decode` makes of a page, from memory if it is there.
-    pub(super) fn page_bitmap(
-        &self,
-        at: u64,
-        bytes: usize,
-        decode: impl FnOnce(&[u8]) -> Option<RoaringBitmap>,
-    ) -> Result<Arc<RoaringBitmap>, BlockError> {
-        let start = self.footer.section(Section::Postings).offset + at;
-        if let Some(Page::Bitmap(bitmap, _)) = self.pages.get((self.number, start)) {
-            return Ok(bitmap);
-        }
-        let page = self.read_page(Section::Postings, at, bytes)?;
-        let bitmap = decode(&page)
-            .ok_or_else(|| self.malformed(Section::Postings, start, "bitmap breaks the format"))?;
-        let bitmap = Arc::new(bitmap);
-        self.pages.put(
-            (self.number, start),
-            Page::Bitmap(Arc::clone(&bitmap), page.len()),
-        );
-        Ok(bitmap)
-    }
-
     pub(super) fn read_at(&self, offset: u64, bytes: u64) -> Result<Vec<u8>, BlockError> {
-        let io = |source| BlockError::Io {
+        let mut buffer = vec![0; self.length(bytes)?];
+        self.read_into(&mut buffer, offset)?;
+        Ok(buffer)
+    }
+
+    pub(super) fn read_into(&self, buffer: &mut [u8], offset: u64) -> Result<(), BlockError> {
+        let read = self.source.read_range(buffer, offset);
+        read.map_err(|source| self.unreadable(source))
+    }
+
+    fn length(&self, bytes: u64) -> Result<usize, BlockError> {
+        let too_large = |_| self.unreadable(std::io::ErrorKind::FileTooLarge.into());
+        usize::try_from(bytes).map_err(too_large)
+    }
+
+    fn unreadable(&self, source: std::io::Error) -> BlockError {
+        BlockError::Io {
             what: "read",
             path: self.path.clone(),
             source,
-        };
-        let len =
-            usize::try_from(bytes).map_err(|_| io(std::io::ErrorKind::FileTooLarge.into()))?;
-        let mut buffer = vec![0; len];
-        self.source.read_range(&mut buffer, offset).map_err(io)?;
-        Ok(buffer)
+        }
     }
 
     /// Calls `with` with a range of bytes, in memory that is kept for the next time.
@@ -499,20 +397,14 @@ impl BlockReader {
         thread_local! {
             static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
         }
-        let io = |source| BlockError::Io {
-            what: "read",
-            path: self.path.clone(),
-            source,
-        };
-        let len =
-            usize::try_from(bytes).map_err(|_| io(std::io::ErrorKind::FileTooLarge.into()))?;
+        let len = self.length(bytes)?;
         // Taken out: whoever is called may read too.
         let mut buffer = BUFFER.take();
         if buffer.len() < len {
             buffer.resize(len, 0);
         }
-        let read = self.source.read_range(&mut buffer[..len], offset);
-        let result = read.map_err(io).and_then(|()| with(&buffer[..len]));
+        let read = self.read_into(&mut buffer[..len], offset);
+        let result = read.and_then(|()| with(&buffer[..len]));
         if buffer.len() <= KEPT_BYTES {
             BUFFER.set(buffer);
         }
@@ -563,32 +455,6 @@ impl BlockReader {
             offset,
             what,
         }
-    }
-}
-
-/// A series that [`BlockReader::find`] has found.
-#[derive(Debug)]
-pub(crate) struct Found<'a> {
-    /// Its number in the block, for [`BlockReader::read_number`].
-    pub(crate) number: u32,
-    /// Its identity.
-    pub(crate) id: SeriesId,
-    /// First and last timestamp.
-    pub(crate) range: TimeRange,
-    block: &'a BlockReader,
-    set: &'a SeriesSet,
-    at: usize,
-    canonical: &'a mut Vec<u8>,
-}
-
-impl<'a> Found<'a> {
-    /// Its labels, which are put together when they are asked for first.
-    pub(crate) fn labels(&mut self) -> Result<&'a Labels, BlockError> {
-        self.set.labels(self.at, self.canonical).ok_or_else(|| {
-            let offset = self.block.footer.section(Section::Series).offset;
-            self.block
-                .malformed(Section::Series, offset, "labels break the format")
-        })
     }
 }
 

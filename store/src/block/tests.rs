@@ -98,10 +98,25 @@ fn answer(
     range: TimeRange,
 ) -> Result<Answer, BlockError> {
     let (mut series, mut rollups) = (Vec::new(), Vec::new());
+    let mut numbered = Vec::new();
+    block.find(tenant, matchers, range, |mut found| {
+        let labels = found.labels()?.clone();
+        numbered.push((found.number, found.id, labels, found.range));
+        Ok::<_, BlockError>(())
+    })?;
+    let mut numbered = numbered.into_iter();
     for found in block.select(tenant, matchers, range)? {
         let (mut timestamps, mut values) = (Vec::new(), Vec::new());
         block.read(&found.place, range, &mut timestamps, &mut values)?;
         assert_eq!(timestamps.len(), values.len());
+        let (number, id, labels, time) = numbered.next().expect("both ways find as many");
+        assert_eq!((number, id), (found.place.at, found.id));
+        assert_eq!((&labels, time), (&found.labels, found.place.range()));
+        let (mut again, mut bits) = (Vec::new(), Vec::new());
+        block.read_number(number, range, &mut again, &mut bits)?;
+        assert_eq!(again, timestamps);
+        let same = |(a, b): (&f64, &f64)| a.to_bits() == b.to_bits();
+        assert!(bits.len() == values.len() && bits.iter().zip(&values).all(same));
         // A chunk may overlap the range and have nothing in it.
         if timestamps.is_empty() {
             continue;
@@ -114,6 +129,7 @@ fn answer(
             rollups.push(tell(&columns));
         }
     }
+    assert!(numbered.next().is_none(), "both ways find as many");
     let sets = [matchers.to_vec()];
     let names = block.label_names(tenant, &sets)?;
     let mut values = Vec::new();

@@ -150,6 +150,15 @@ fn what_lies_between_comes_along() {
 }
 
 #[test]
+fn passing_over_what_lies_between_is_killed() {
+    use millrace_log::planted::with;
+    let outcome = with(crate::planted::COMPACTION_INTERLEAVES, || {
+        std::panic::catch_unwind(what_lies_between_comes_along)
+    });
+    assert!(outcome.is_err(), "it survived");
+}
+
+#[test]
 fn nothing_is_joined_over_a_delete_that_can_be_revoked() {
     let blocks = [entry(1, 0, 0, HOUR), entry(3, 0, 2 * HOUR, 3 * HOUR)];
     for (pending, expect) in [

@@ -94,7 +94,7 @@ fn alternatives(pattern: &str) -> Option<Vec<Cow<'_, str>>> {
     while let Some(c) = chars.next() {
         match c {
             '|' => values.push(std::mem::take(&mut value)),
-            '\\' => value.push(chars.next().filter(char::is_ascii_punctuation)?),
+            '\\' => value.push(chars.next().filter(|c| Matcher::is_escaped(*c))?),
             c if is_special(c) => return None,
             c => value.push(c),
         }
@@ -116,7 +116,7 @@ fn literal_prefix(pattern: &str) -> String {
     let mut chars = pattern.chars().peekable();
     while let Some(c) = chars.next() {
         let literal = match c {
-            '\\' => chars.next().filter(char::is_ascii_punctuation),
+            '\\' => chars.next().filter(|c| Matcher::is_escaped(*c)),
             c if is_special(c) => None,
             c => Some(c),
         };
@@ -186,6 +186,7 @@ mod tests {
         check(MatchOp::Regex, "ab+", &scan("a"));
         check(MatchOp::Regex, r"node\.cpu_.+", &scan("node.cpu_"));
         check(MatchOp::Regex, "(?i)abc", &scan(""));
+        check(MatchOp::Regex, r"\<abc", &scan(""));
         check(MatchOp::NotRegex, "a.*", &Shape::ScanAway);
         check(MatchOp::NotRegex, ".*", &scan(""));
         check(MatchOp::NotRegex, "a?", &scan(""));

@@ -58,6 +58,23 @@ fn late_and_duplicate_samples_are_counted() {
     assert_eq!(got, expect.map(|(t, v)| (t, v.to_bits())));
 }
 
+/// Few series among many values are asked themselves, and many among few are not.
+#[test]
+fn values_of_some_series_are_theirs_alone() {
+    let table = Memtable::new(crate::layer::Layer::Ordinary, HOUR);
+    let names: Vec<String> = (10..50).map(|n| format!("s{n}")).collect();
+    let rows: Vec<_> = names.iter().map(|name| row(name, 10, 1.0)).collect();
+    put(&table, "t", &rows);
+    let values = |pattern: &str| {
+        let op = millrace_model::MatchOp::Regex;
+        let matcher = millrace_model::Matcher::new("series", op, pattern).unwrap();
+        table.label_values(&tenant("t"), "series", &[vec![matcher]])
+    };
+    assert_eq!(values("s17|s11|none"), ["s11", "s17"]);
+    assert_eq!(values("s.*"), names);
+    assert!(values("none").is_empty());
+}
+
 /// A late sample of the newest timestamp stands between two equal ones: the last is no duplicate.
 #[test]
 fn back_to_an_older_value_is_a_change() {

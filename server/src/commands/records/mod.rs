@@ -22,9 +22,14 @@ pub use http::HttpQueue;
 pub struct Opened {
     /// The queue.
     pub queue: Arc<dyn RecordSource>,
+    #[cfg_attr(
+        not(feature = "kafka"),
+        expect(dead_code, reason = "held; only the migration asks for it")
+    )]
     offline: Option<Offline>,
 }
 
+#[cfg(feature = "kafka")]
 impl Opened {
     /// The data directory that it is in; none of a running server's queue, and of a topic.
     #[must_use]

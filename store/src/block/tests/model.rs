@@ -1,5 +1,7 @@
 //! Blocks against a sorted map.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -62,6 +64,9 @@ proptest! {
         let fs = fs();
         let written = write_with(&fs, &model, TimeRange::ALL, &small());
         let block = BlockReader::open(&fs, Path::new(PATH)).unwrap();
+        // Some of its pages fit.
+        let pages = Arc::new(PageCache::new(100 << 10));
+        let keeping = BlockReader::open(&fs, Path::new(PATH)).unwrap().with_pages(pages);
         prop_assert_eq!(block.summary(), written);
         let verified = block.verify().unwrap();
         let samples: usize = model.values().map(BTreeMap::len).sum();
@@ -70,6 +75,8 @@ proptest! {
         for tenant in ["a", "b", "c", "none"].map(|t| t.parse().unwrap()) {
             for (matchers, range) in &questions {
                 let got = answer(&block, &tenant, matchers, *range).unwrap();
+                let kept = answer(&keeping, &tenant, matchers, *range).unwrap();
+                prop_assert_eq!(&got, &kept);
                 prop_assert_eq!(got, expected(&model, &tenant, matchers, *range, &stored), "{:?}", matchers);
             }
             let all = expected(&model, &tenant, &[], TimeRange::ALL, &stored);

@@ -1,6 +1,7 @@
 mod compact;
 mod crash;
 mod deletes;
+mod flips;
 mod model;
 mod planted;
 mod recovery;

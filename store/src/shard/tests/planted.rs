@@ -3,7 +3,7 @@
 use millrace_log::fs::sim::{CrashFailure, CrashPlan, Tally};
 use millrace_log::planted::{Bug, with};
 
-use super::crash::{crash_everywhere, crash_upkeep};
+use super::crash::{crash_backups, crash_everywhere, crash_upkeep};
 
 use crate::planted::*;
 
@@ -24,6 +24,16 @@ fn killed_by_upkeep_crashes(bug: Bug) {
         ..CrashPlan::default()
     };
     let outcome = with(bug, || std::panic::catch_unwind(|| crash_upkeep(&plan)));
+    expect_killed(bug, outcome, "");
+}
+
+/// The same, of the workload with retention, backups and restores.
+fn killed_by_backup_crashes(bug: Bug) {
+    let plan = CrashPlan {
+        random_subsets: 4,
+        ..CrashPlan::default()
+    };
+    let outcome = with(bug, || std::panic::catch_unwind(|| crash_backups(&plan)));
     expect_killed(bug, outcome, "");
 }
 
@@ -186,4 +196,19 @@ fn without_a_bug_the_same_plan_passes() {
     };
     crash_everywhere(&plan).unwrap_or_else(|failure| panic!("{failure}"));
     crash_upkeep(&plan).unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+#[test]
+fn publishing_the_list_before_its_files_is_killed() {
+    killed_by_backup_crashes(BACKUP_LIST_FIRST);
+}
+
+#[test]
+fn linking_a_segment_that_is_still_written_is_killed() {
+    killed_by_backup_crashes(BACKUP_OPEN_SEGMENT_LINKED);
+}
+
+#[test]
+fn restoring_under_the_final_name_is_killed() {
+    killed_by_backup_crashes(RESTORE_IN_PLACE);
 }
