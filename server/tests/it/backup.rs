@@ -281,7 +281,10 @@ fn a_stopped_directory_is_backed_up_and_every_damage_of_the_backup_is_named() {
     assert!(said.contains("all is well"), "{said}");
     succeed(&["restore", text(&backup), text(&restored)]);
     let same = succeed(&["diff", text(&live), text(&restored)]);
-    assert_eq!(same, "no difference: 24 series, 7200 samples\n");
+    assert!(
+        same.starts_with("no difference: 24 series, 7200 samples\n"),
+        "{same}"
+    );
 
     for (i, (name, damage)) in DAMAGES.iter().enumerate() {
         let damaged = dir.path().join(format!("damaged-{i}"));
