@@ -160,6 +160,9 @@ impl DeadLetterBox {
         inner.letters.insert(origin, lsn);
         inner.newest = Some(origin);
         inner.recent.push_back(terms.now);
+        if !active(DEAD_LETTER_UNSYNCED) {
+            inner.prove(terms.now)?;
+        }
         Ok(Kept::New)
     }
 
@@ -294,6 +297,17 @@ impl Inner {
             self.recent.pop_front();
         }
         self.recent.len() as u64
+    }
+
+    /// Proves that the newest letter was synced: a frame behind it says so. Without one, a letter
+    /// that is damaged later would pass for a torn tail, and be cut without a word.
+    fn prove(&mut self, now: TimestampMs) -> Result<(), StoreError> {
+        let nothing = Purge {
+            kept_below: self.newest,
+            origins: Vec::new(),
+        };
+        self.append(now, &[&codec::encode_purge(&nothing)])?;
+        self.log.sync().map_err(log_error).map(drop)
     }
 
     fn append(&mut self, time: TimestampMs, parts: &[&[u8]]) -> Result<Lsn, StoreError> {
