@@ -156,8 +156,8 @@ fn check_security(config: &Config) -> Result<(), ConfigError> {
     let security = kafka.security_protocol;
     let fail = |key, reason: String| Err(broken(config, key, reason));
     if cfg!(not(feature = "kafka-tls")) {
-        let reason = "this millrace was built without TLS for Kafka; build it with `--features \
-                      kafka-tls`, which takes OpenSSL with its headers";
+        let reason = "this millrace was built without TLS for Kafka; build it with the feature \
+                      `kafka-tls`, which is on by default and takes OpenSSL with its headers";
         if security.tls() {
             return fail("queue.kafka.security_protocol", reason.to_owned());
         }

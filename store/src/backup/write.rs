@@ -213,7 +213,7 @@ pub(super) fn copy(
     to: &Path,
 ) -> Result<u32, StoreError> {
     let target = fs.create_new(to).context("create", to)?;
-    let crc = pieces(file, bytes, from, &mut |piece, at| {
+    let crc = pieces(file, bytes, from, |piece, at| {
         target.write_all_at(piece, at).context("write", to)
     })?;
     target.sync_data().context("sync", to)?;
@@ -222,14 +222,14 @@ pub(super) fn copy(
 
 /// The CRC-32C of the first `bytes` bytes of a file.
 pub(super) fn checksum(file: &dyn FsFile, bytes: u64, path: &Path) -> Result<u32, StoreError> {
-    pieces(file, bytes, path, &mut |_, _| Ok(()))
+    pieces(file, bytes, path, |_, _| Ok(()))
 }
 
 fn pieces(
     file: &dyn FsFile,
     bytes: u64,
     path: &Path,
-    each: &mut dyn FnMut(&[u8], u64) -> Result<(), StoreError>,
+    mut each: impl FnMut(&[u8], u64) -> Result<(), StoreError>,
 ) -> Result<u32, StoreError> {
     let mut buffer = vec![0; PIECE_BYTES];
     let (mut at, mut crc) = (0, 0);

@@ -67,10 +67,7 @@ fn wait_sent(client: &Client, letters: u64) {
 fn records(cluster: &Cluster, topic: &Topic) -> u64 {
     let name = KafkaLetters::topic_of(&topic.name);
     let tool = "org.apache.kafka.tools.GetOffsetShell";
-    let text = cluster.tool(
-        tool,
-        &["--bootstrap-server", &cluster.bootstrap, "--topic", &name],
-    );
+    let text = cluster.tool(tool, &["--topic", &name]);
     let end = text.trim().rsplit(':').next().unwrap();
     end.parse().unwrap_or_else(|_| panic!("{text}"))
 }
@@ -161,8 +158,6 @@ fn a_poison_record_is_one_letter_of_all_replicas_and_of_every_redelivery() {
     let dump = cluster.tool(
         "org.apache.kafka.tools.consumer.ConsoleConsumer",
         &[
-            "--bootstrap-server",
-            &cluster.bootstrap,
             "--topic",
             &KafkaLetters::topic_of(&topic.name),
             "--from-beginning",
@@ -238,13 +233,7 @@ fn letters_wait_in_the_store_until_their_topic_is_there() {
     let name = KafkaLetters::topic_of(&topic.name);
     cluster.tool(
         "org.apache.kafka.tools.TopicCommand",
-        &[
-            "--bootstrap-server",
-            &cluster.bootstrap,
-            "--delete",
-            "--topic",
-            &name,
-        ],
+        &["--delete", "--topic", &name],
     );
     eventually("the topic to be gone", PATIENCE, || {
         let opened = KafkaLetters::open(&topic.options(&cluster.bootstrap));

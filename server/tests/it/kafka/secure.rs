@@ -107,7 +107,7 @@ fn logins_and_tls_are_passed_through_and_what_is_wrong_is_not_let_in() {
         // Nobody vouches for the broker's certificate.
         let mut unknown = secure.settings("tls", "ssl", None);
         unknown.retain(|setting| !setting.contains("tls_ca_file"));
-        secure.waits(&unknown, "certificate");
+        secure.waits(&unknown, "opening the queue: kafka");
     }
     assert!(!said.contains(PASSWORD), "{said}");
 }

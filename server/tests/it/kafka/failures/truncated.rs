@@ -49,7 +49,7 @@ fn an_unclean_election_stops_stores_as_truncated_and_once_it_has_grown_as_diverg
     let store = topic.spawn(&one, STORE);
     eventually("the store to say what it waits for", PATIENCE, || {
         let answer = store.client().get("/-/ready");
-        let says = answer.status == 503 && answer.text.contains("LeaderNotAvailable");
+        let says = answer.status == 503 && answer.text.contains("; asking again");
         says.then_some(()).ok_or(answer.text)
     });
     store.kill();
