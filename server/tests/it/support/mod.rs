@@ -8,6 +8,8 @@ pub mod records;
 pub mod remote_write;
 mod rng;
 
-pub use client::{Answer, Client, escape, matrix, now_ms, vector};
+#[cfg(feature = "kafka")]
+pub use client::Answer;
+pub use client::{Client, escape, matrix, now_ms, vector};
 pub use process::{Millrace, copy_dir, eventually, fail, succeed};
 pub use rng::Rng;
