@@ -77,7 +77,8 @@ pub fn main(args: &FootprintArgs) -> Result<()> {
     for query in [
         format!("sum({ALL})"),
         format!("sum by (region) ({ALL})"),
-        format!("sum(sum_over_time({ALL}[1h]))"),
+        // Keeps the names, by which the series differ.
+        format!("sum(last_over_time({ALL}[1h]))"),
     ] {
         server.restart(more)?;
         fed.wait_until_visible(&server.url())?;
