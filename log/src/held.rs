@@ -58,7 +58,7 @@ mod tests {
     use millrace_model::TimestampMs;
 
     use super::*;
-    use crate::fs::OsFs;
+    use crate::fs::{Fs as _, OsFs};
     use crate::{LogOptions, NewRecord};
 
     fn append(log: &mut Log, payload: &[u8]) {
@@ -94,7 +94,9 @@ mod tests {
         for segment in &held {
             let mut bytes = vec![0; usize::try_from(segment.bytes).unwrap()];
             segment.file.read_exact_at(&mut bytes, 0).unwrap();
-            std::fs::write(copy.join(segment.path.file_name().unwrap()), bytes).unwrap();
+            let name = segment.path.file_name().unwrap();
+            let file = OsFs.create_new(&copy.join(name)).unwrap();
+            file.write_all_at(&bytes, 0).unwrap();
         }
         let copied = open(&copy);
         let mut found = Vec::new();
