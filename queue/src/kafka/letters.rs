@@ -44,7 +44,7 @@ pub enum LettersTopic {
     There(String),
 }
 
-/// The dead letters of one queue. See the [module](self).
+/// The dead letters of one queue, in the topic beside its own.
 #[derive(Clone, Debug)]
 pub struct KafkaLetters {
     /// Of the queue's topic.
