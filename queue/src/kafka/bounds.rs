@@ -12,6 +12,7 @@ use rdkafka::client::Client;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset as ClientOffset, TopicPartitionList};
+use tracing::debug;
 
 use super::{KafkaError, KafkaOptions, settings};
 
@@ -20,7 +21,8 @@ use super::{KafkaError, KafkaOptions, settings};
 /// A client whose brokers died while it learned of the topic may go on for minutes believing that
 /// there is no such partition: then it is told to ask for the topic anew. librdkafka says "unknown
 /// partition" of one without a leader too, which is told apart here: such a partition has no replica
-/// in sync that is up, and comes back with one.
+/// in sync that is up, and comes back with one. And it may go on asking a leader that hangs, although
+/// another one leads by now: where no answer came, it is told to ask who leads, for the next time.
 pub(super) fn watermarks<C: ClientContext>(
     client: &Client<C>,
     topic: &str,
@@ -38,7 +40,13 @@ pub(super) fn watermarks<C: ClientContext>(
             }
             client.fetch_watermarks(topic, number, timeout)?
         }
-        answered => answered?,
+        Err(error) => {
+            if let Err(also) = client.fetch_metadata(Some(topic), timeout) {
+                debug!(error = %also, topic, "nobody says who leads");
+            }
+            return Err(error);
+        }
+        Ok(answered) => answered,
     };
     let offset = |value: i64| Offset(u64::try_from(value).unwrap_or(0));
     Ok(offset(low)..offset(high))

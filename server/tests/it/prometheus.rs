@@ -217,17 +217,18 @@ fn generated_queries(pair: &Pair, end_seconds: i64) {
     // subqueries no sample is there, since all edges are at this phase of a second.
     let edge = times.iter().any(|t| t.rem_euclid(1000) == 0);
     let second = |seconds: i64| format!("{seconds}.{phase:03}");
-    let at = second(end_seconds - 2);
+    // Some windows reach 4 s beyond it, and are complete as well once it is.
+    let at = second(end_seconds - 8);
     let instant = When::Instant { at: at.clone() };
     let range = When::Range {
-        start: second(end_seconds - 42),
-        end: second(end_seconds - 2),
+        start: second(end_seconds - 48),
+        end: at.clone(),
         step: "4".to_owned(),
     };
     let window = format!("{ASKED}s");
     let metrics = observed::metrics(&pair.theirs, &at, &window, ASKED as usize * 7 / 10);
     for metric in &metrics {
-        complete(pair, metric, &at);
+        complete(pair, metric, &second(end_seconds - 2));
     }
     let mut tally = Tally::default();
     for query in corpus::corpus(&metrics, &second(end_seconds - 20)) {
