@@ -24,7 +24,6 @@ use parking_lot::{Condvar, Mutex};
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
-use tokio::task::JoinHandle;
 
 use crate::table::Table;
 
@@ -171,7 +170,7 @@ fn small_frames() -> ServeOptions {
 pub struct Store {
     pub shards: Arc<Shards>,
     pub address: String,
-    task: JoinHandle<()>,
+    runtime: Mutex<Option<Runtime>>,
 }
 
 impl Store {
@@ -203,14 +202,19 @@ impl Store {
         let metrics = ServeMetrics::register(&Registry::new()).unwrap();
         let router = millrace_fleet::router(shards.clone(), options, metrics)
             .layer(middleware::from_fn_with_state(shards.clone(), faulty));
-        let runtime = runtime();
+        // Its own, so that its connections end with it, as those of a process do.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let task = runtime.spawn(async { axum::serve(listener, router).await.unwrap() });
+        runtime.spawn(async { axum::serve(listener, router).await.unwrap() });
         Self {
             shards,
             address,
-            task,
+            runtime: Mutex::new(Some(runtime)),
         }
     }
 
@@ -221,7 +225,9 @@ impl Store {
 
     /// Stops listening, and cuts what is going on.
     pub fn kill(&self) {
-        self.task.abort();
+        if let Some(runtime) = self.runtime.lock().take() {
+            runtime.shutdown_timeout(Duration::from_secs(10));
+        }
     }
 
     pub fn reads(&self) -> u32 {
@@ -231,7 +237,9 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(runtime) = self.runtime.lock().take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
