@@ -43,7 +43,7 @@ impl BlockReader {
         let set = self.series_set(number / SERIES_PER_PAGE)?;
         let at = (number % SERIES_PER_PAGE) as usize;
         if self.footer.without_samples {
-            return self.read_lasts_of(set.finest(at), range, timestamps, values);
+            return self.read_lasts(set.finest(at), range, timestamps, values);
         }
         let chunks = set.chunks(at);
         self.read_chunks(chunks, range, timestamps, values)
@@ -119,25 +119,9 @@ impl BlockReader {
 
     /// Appends what is left of a series whose samples are gone: of each bucket of the finest stored
     /// resolution the last sample, where that is in `range`. It is as it was sent, timestamp and
-    /// value. Of a series that was stale at the end of a bucket it is the last one before.
-    ///
-    /// # Errors
-    ///
-    /// Of the file system; damage in what is read. The columns are then of no use.
-    pub fn read_lasts(
-        &self,
-        place: &SeriesPlace,
-        range: TimeRange,
-        timestamps: &mut Vec<i64>,
-        values: &mut Vec<f64>,
-    ) -> Result<(), BlockError> {
-        let finest = place.rollups.first();
-        self.read_lasts_of(finest, range, timestamps, values)
-            .map(drop)
-    }
-
-    /// The bytes of rollups that were read.
-    fn read_lasts_of(
+    /// value. Of a series that was stale at the end of a bucket it is the last one before. Returns the
+    /// bytes of rollups that were read.
+    fn read_lasts(
         &self,
         finest: Option<&RollupEntry>,
         range: TimeRange,

@@ -193,7 +193,7 @@ impl ControlTopic {
         })
     }
 
-    /// Reads until that is so; it is told whether all is read that there is for now.
+    /// Reads until `done`, which is told whether everything has been read that there is at present.
     fn read_until(&mut self, done: impl Fn(&Table, bool) -> bool) -> Result<(), KafkaError> {
         let begun = Instant::now();
         let mut last = None;
