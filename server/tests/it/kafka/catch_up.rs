@@ -5,14 +5,13 @@
 //! minutes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use super::partitions;
-use crate::kill::client::{self, Protocol, Style, Target};
+use crate::kill::client::{Clients, Protocol, Style, Target};
 use crate::kill::ledger::Ledger;
 use crate::support::kafka::Cluster;
 use crate::support::{Client, Rng, eventually, now_ms};
@@ -87,22 +86,9 @@ fn a_store_that_was_away_catches_up_and_ingest_does_not_notice() {
     let settings = ["roles=store,query"];
     let store = topic.start(&data, &settings);
     let base_ms = now_ms() - 7_200_000;
-    let (target, stop) = (
-        Arc::new(Target::default()),
-        Arc::new(AtomicBool::new(false)),
-    );
+    let target = Arc::new(Target::default());
     target.serve(&ingest.url);
-    let clients: Vec<_> = CLIENTS
-        .iter()
-        .enumerate()
-        .map(|(number, &(protocol, style))| {
-            let (target, stop) = (target.clone(), stop.clone());
-            let rng = Rng::new(seed.wrapping_add(number as u64));
-            thread::spawn(move || {
-                client::run(number as u32, protocol, style, base_ms, &target, &stop, rng)
-            })
-        })
-        .collect();
+    let clients = Clients::start(CLIENTS, seed, base_ms, &target);
 
     let mut phases = vec![load("the store is there", away)];
     let mut said = Vec::new();
@@ -118,11 +104,7 @@ fn a_store_that_was_away_catches_up_and_ingest_does_not_notice() {
     let behind = sum(&ingest.client(), "end_offset") - applied;
     store.signal(Signal::CONT);
     said.push(("hanging", behind, caught_up(&store.client(), away)));
-    stop.store(true, Ordering::SeqCst);
-    let ledgers: Vec<Ledger> = clients
-        .into_iter()
-        .map(|client| client.join().expect("a client does not panic"))
-        .collect();
+    let ledgers = clients.ledgers();
     super::wait_applied(&store.client());
     for ledger in &ledgers {
         ledger.check(&store.client());

@@ -3,11 +3,9 @@
 use std::path::Path;
 use std::process::Output;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Duration;
 
-use crate::kill::client::{self, Protocol, Style, Target};
+use crate::kill::client::{Clients, Protocol, Style, Target};
 use crate::kill::ledger::Ledger;
 use crate::support::kafka::{Cluster, Topic};
 use crate::support::{Millrace, Rng, eventually, now_ms};
@@ -47,20 +45,9 @@ fn a_migration_under_load_loses_and_repeats_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let base_ms = now_ms() - 3_600_000;
     let target = Arc::new(Target::default());
-    let stop = Arc::new(AtomicBool::new(false));
     let server = Millrace::start(dir.path(), SMALL);
     target.serve(&server.url);
-    let clients: Vec<_> = CLIENTS
-        .iter()
-        .enumerate()
-        .map(|(number, &(protocol, style))| {
-            let (target, stop) = (target.clone(), stop.clone());
-            let rng = Rng::new(seed.wrapping_add(number as u64));
-            thread::spawn(move || {
-                client::run(number as u32, protocol, style, base_ms, &target, &stop, rng)
-            })
-        })
-        .collect();
+    let clients = Clients::start(CLIENTS, seed, base_ms, &target);
     let busy = |server: &Millrace, least: u64| {
         let client = server.client();
         eventually("load", Duration::from_secs(60), || {
@@ -98,11 +85,7 @@ fn a_migration_under_load_loses_and_repeats_nothing() {
     let server = topic.start(dir.path(), &SMALL[1..]);
     target.serve(&server.url);
     busy(&server, 150);
-    stop.store(true, Ordering::SeqCst);
-    let ledgers: Vec<Ledger> = clients
-        .into_iter()
-        .map(|client| client.join().expect("a client does not panic"))
-        .collect();
+    let ledgers = clients.ledgers();
     super::wait_applied(&server.client());
     for ledger in &ledgers {
         ledger.check(&server.client());

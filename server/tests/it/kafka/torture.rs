@@ -10,11 +10,10 @@
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::kill::client::{self, Protocol, Style, Target};
+use crate::kill::client::{Clients, Protocol, Style, Target};
 use crate::kill::ledger::Ledger;
 use crate::support::kafka::{Cluster, Topic};
 use crate::support::{Client, Millrace, Rng, eventually, now_ms};
@@ -260,19 +259,8 @@ fn a_fleet_on_three_brokers_survives_the_death_of_anything() {
     let dir = tempfile::tempdir().unwrap();
     let base_ms = now_ms() - 7_200_000;
     let target = Arc::new(Target::default());
-    let stop = Arc::new(AtomicBool::new(false));
     let mut fleet = Fleet::start(dir.path(), target.clone());
-    let clients: Vec<_> = CLIENTS
-        .iter()
-        .enumerate()
-        .map(|(number, &(protocol, style))| {
-            let (target, stop) = (target.clone(), stop.clone());
-            let rng = Rng::new(seed.wrapping_add(number as u64));
-            thread::spawn(move || {
-                client::run(number as u32, protocol, style, base_ms, &target, &stop, rng)
-            })
-        })
-        .collect();
+    let clients = Clients::start(CLIENTS, seed, base_ms, &target);
 
     let started = Instant::now();
     let mut died = std::collections::BTreeMap::new();
@@ -286,11 +274,7 @@ fn a_fleet_on_three_brokers_survives_the_death_of_anything() {
         thread::sleep(Duration::from_millis(rng.between(200, 2000)));
     }
     fleet.answers_again();
-    stop.store(true, Ordering::SeqCst);
-    let ledgers: Vec<Ledger> = clients
-        .into_iter()
-        .map(|client| client.join().expect("a client does not panic"))
-        .collect();
+    let ledgers = clients.ledgers();
     let took = started.elapsed();
     fleet.wait_applied();
     let query = fleet.nodes[QUERY].client();

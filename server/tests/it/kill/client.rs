@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -53,8 +54,46 @@ impl Target {
     }
 }
 
+/// Clients that push side by side.
+pub struct Clients {
+    stop: Arc<AtomicBool>,
+    running: Vec<JoinHandle<Ledger>>,
+}
+
+impl Clients {
+    /// Each of its kind, numbered in their order.
+    pub fn start(
+        kinds: &[(Protocol, Style)],
+        seed: u64,
+        base_ms: i64,
+        target: &Arc<Target>,
+    ) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let one = |(number, &(protocol, style)): (usize, &(Protocol, Style))| {
+            let (target, stop) = (target.clone(), stop.clone());
+            let rng = Rng::new(seed.wrapping_add(number as u64));
+            thread::spawn(move || run(number as u32, protocol, style, base_ms, &target, &stop, rng))
+        };
+        let running = kinds.iter().enumerate().map(one).collect();
+        Self { stop, running }
+    }
+
+    /// Tells them to begin nothing more.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+    }
+
+    /// Their ledgers, once each has ended what it had begun. They are told to stop.
+    pub fn ledgers(self) -> Vec<Ledger> {
+        self.stop();
+        let ends = self.running.into_iter();
+        ends.map(|client| client.join().expect("a client does not panic"))
+            .collect()
+    }
+}
+
 /// Pushes until `stop`, then ends what it has begun.
-pub fn run(
+fn run(
     client: u32,
     protocol: Protocol,
     style: Style,

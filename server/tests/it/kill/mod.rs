@@ -13,12 +13,11 @@ pub mod ledger;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{Millrace, Rng, now_ms};
-use client::{Protocol, Style, Target};
+use client::{Clients, Protocol, Style, Target};
 use ledger::Ledger;
 
 /// Small enough that everything that a long life does happens between two kills.
@@ -52,29 +51,15 @@ fn killed_at_random_moments_nothing_acknowledged_is_lost() {
     // Old enough that no client ever reaches the present, and with it the bound on the future.
     let base_ms = now_ms() - 3_600_000;
     let target = Arc::new(Target::default());
-    let stop = Arc::new(AtomicBool::new(false));
 
-    let clients: Vec<_> = CLIENTS
-        .iter()
-        .enumerate()
-        .map(|(number, &(protocol, style))| {
-            let (target, stop) = (target.clone(), stop.clone());
-            let rng = Rng::new(seed.wrapping_add(number as u64));
-            thread::spawn(move || {
-                client::run(number as u32, protocol, style, base_ms, &target, &stop, rng)
-            })
-        })
-        .collect();
+    let clients = Clients::start(CLIENTS, seed, base_ms, &target);
 
     let started = Instant::now();
     let during_start = kill_again_and_again(dir.path(), kills, &target, &mut rng);
-    stop.store(true, Ordering::SeqCst);
+    clients.stop();
     let server = Millrace::start(dir.path(), SMALL);
     target.serve(&server.url);
-    let ledgers: Vec<Ledger> = clients
-        .into_iter()
-        .map(|client| client.join().expect("a client does not panic"))
-        .collect();
+    let ledgers = clients.ledgers();
     let took = started.elapsed();
 
     let acked: usize = ledgers.iter().map(Ledger::acknowledged).sum();
