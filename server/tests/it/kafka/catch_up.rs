@@ -14,7 +14,7 @@ use super::partitions;
 use crate::kill::client::{Clients, Protocol, Style, Target};
 use crate::kill::ledger::Ledger;
 use crate::support::kafka::Cluster;
-use crate::support::{Client, Rng, eventually, now_ms};
+use crate::support::{Client, Rng, eventually};
 
 const CLIENTS: &[(Protocol, Style)] = &[
     (Protocol::RemoteWrite, Style::InOrder),
@@ -85,10 +85,9 @@ fn a_store_that_was_away_catches_up_and_ingest_does_not_notice() {
     let data = dir.path().join("data");
     let settings = ["roles=store,query"];
     let store = topic.start(&data, &settings);
-    let base_ms = now_ms() - 7_200_000;
     let target = Arc::new(Target::default());
     target.serve(&ingest.url);
-    let clients = Clients::start(CLIENTS, seed, base_ms, &target);
+    let clients = Clients::start(CLIENTS, seed, &target);
 
     let mut phases = vec![load("the store is there", away)];
     let mut said = Vec::new();

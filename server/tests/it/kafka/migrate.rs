@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::kill::client::{Clients, Protocol, Style, Target};
 use crate::kill::ledger::Ledger;
 use crate::support::kafka::{Cluster, Topic};
-use crate::support::{Millrace, Rng, eventually, now_ms};
+use crate::support::{Millrace, Rng, eventually};
 
 const CLIENTS: &[(Protocol, Style)] = &[
     (Protocol::RemoteWrite, Style::InOrder),
@@ -43,11 +43,10 @@ fn a_migration_under_load_loses_and_repeats_nothing() {
     let topic = Cluster::shared().topic("migrate").create(2, 1);
     let (_, seed) = Rng::from_environment("migrate");
     let dir = tempfile::tempdir().unwrap();
-    let base_ms = now_ms() - 3_600_000;
     let target = Arc::new(Target::default());
     let server = Millrace::start(dir.path(), SMALL);
     target.serve(&server.url);
-    let clients = Clients::start(CLIENTS, seed, base_ms, &target);
+    let clients = Clients::start(CLIENTS, seed, &target);
     let busy = |server: &Millrace, least: u64| {
         let client = server.client();
         eventually("load", Duration::from_secs(60), || {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crate::kill::client::{Clients, Protocol, Style, Target};
 use crate::kill::ledger::Ledger;
 use crate::support::kafka::{Cluster, Topic};
-use crate::support::{Client, Millrace, Rng, eventually, now_ms};
+use crate::support::{Client, Millrace, Rng, eventually};
 
 /// A whole fleet and its brokers come back on two busy processors.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -257,10 +257,9 @@ fn a_fleet_on_three_brokers_survives_the_death_of_anything() {
     });
     let (mut rng, seed) = Rng::from_environment("fleet");
     let dir = tempfile::tempdir().unwrap();
-    let base_ms = now_ms() - 7_200_000;
     let target = Arc::new(Target::default());
     let mut fleet = Fleet::start(dir.path(), target.clone());
-    let clients = Clients::start(CLIENTS, seed, base_ms, &target);
+    let clients = Clients::start(CLIENTS, seed, &target);
 
     let started = Instant::now();
     let mut died = std::collections::BTreeMap::new();

@@ -9,7 +9,11 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::ledger::{Ledger, Numbered};
-use crate::support::{Client, Rng, remote_write};
+use crate::support::{Client, Rng, now_ms, remote_write};
+
+/// How long ago the first sample of a client is, in ms. 17 million samples of one client fit in between; behind
+/// them it would write into the future, which is refused.
+const BEGIN_BEFORE_MS: i64 = 24 * 3_600_000;
 
 /// How it speaks.
 #[derive(Clone, Copy, Debug)]
@@ -61,14 +65,10 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Each of its kind, numbered in their order.
-    pub fn start(
-        kinds: &[(Protocol, Style)],
-        seed: u64,
-        base_ms: i64,
-        target: &Arc<Target>,
-    ) -> Self {
+    /// Each of its kind, numbered in their order. Their samples begin a day ago.
+    pub fn start(kinds: &[(Protocol, Style)], seed: u64, target: &Arc<Target>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
+        let base_ms = now_ms() - BEGIN_BEFORE_MS;
         let one = |(number, &(protocol, style)): (usize, &(Protocol, Style))| {
             let (target, stop) = (target.clone(), stop.clone());
             let rng = Rng::new(seed.wrapping_add(number as u64));

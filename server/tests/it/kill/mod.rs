@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{Millrace, Rng, now_ms};
+use crate::support::{Millrace, Rng};
 use client::{Clients, Protocol, Style, Target};
 use ledger::Ledger;
 
@@ -49,10 +49,9 @@ fn killed_at_random_moments_nothing_acknowledged_is_lost() {
     let (mut rng, seed) = Rng::from_environment("kill");
     let dir = tempfile::tempdir().unwrap();
     // Old enough that no client ever reaches the present, and with it the bound on the future.
-    let base_ms = now_ms() - 3_600_000;
     let target = Arc::new(Target::default());
 
-    let clients = Clients::start(CLIENTS, seed, base_ms, &target);
+    let clients = Clients::start(CLIENTS, seed, &target);
 
     let started = Instant::now();
     let during_start = kill_again_and_again(dir.path(), kills, &target, &mut rng);
