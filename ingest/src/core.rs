@@ -1,10 +1,13 @@
 //! From a body as it came to sections for the queue: everything about a request that needs neither
 //! network, queue nor thread.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_model::{TenantId, TimestampMs};
 use millrace_queue::QueueIdentity;
+use millrace_relabel::Rules;
+use parking_lot::RwLock;
 
 use crate::decode::csv::{self, CsvFormat};
 use crate::decode::json::{self, JsonOptions};
@@ -27,6 +30,15 @@ pub(crate) struct Core {
     max_section_bytes: usize,
     series: SeriesCache,
     metadata: MetadataCache,
+    relabel: RwLock<Arc<PushRules>>,
+}
+
+/// The rules for pushed series.
+#[derive(Debug, Default)]
+struct PushRules {
+    rules: Rules,
+    /// Tells series that were found by these rules from those found by others; empty without rules.
+    scope: String,
 }
 
 /// What a body's bytes mean.
@@ -94,6 +106,7 @@ impl Core {
                 metrics.cache_series.clone(),
             ),
             metadata: MetadataCache::default(),
+            relabel: RwLock::default(),
             options,
             queue,
             max_section_bytes,
@@ -104,9 +117,36 @@ impl Core {
         &self.options
     }
 
+    pub(crate) fn queue(&self) -> &QueueIdentity {
+        &self.queue
+    }
+
+    pub(crate) fn max_section_bytes(&self) -> usize {
+        self.max_section_bytes
+    }
+
+    /// What is known of series.
+    pub(crate) fn series(&self) -> &SeriesCache {
+        &self.series
+    }
+
+    /// What is known of metadata.
+    pub(crate) fn metadata(&self) -> &MetadataCache {
+        &self.metadata
+    }
+
     /// Notes metadata that have become durable.
     pub(crate) fn metadata_sent(&self, news: &MetadataNews) {
         self.metadata.sent(news);
+    }
+
+    /// Applies other rules to whatever is pushed from now on.
+    pub(crate) fn set_relabel(&self, rules: Rules) {
+        let scope = match rules.is_empty() {
+            true => String::new(),
+            false => format!("relabel {:016x}", rules.fingerprint()),
+        };
+        *self.relabel.write() = Arc::new(PushRules { rules, scope });
     }
 
     /// Decompresses and decodes a request.
@@ -120,6 +160,7 @@ impl Core {
         memory: &mut Reservation,
         scratch: &mut Scratch,
     ) -> Result<Decoded, IngestError> {
+        let relabel = Arc::clone(&self.relabel.read());
         let context = Context {
             tenant: input.tenant,
             queue: &self.queue,
@@ -130,11 +171,13 @@ impl Core {
             max_section_bytes: self.max_section_bytes,
             forced: input.forced,
             details: input.details,
+            relabel: &relabel.rules,
         };
         let Scratch {
             decoded,
             collect,
             decode,
+            ..
         } = scratch;
         let limit = self.options.limits.decoded_bytes;
         let body = input.encoding.decode(input.body, limit, decoded, memory)?;
@@ -142,13 +185,14 @@ impl Core {
             .metadata
             .filter(&self.series, input.tenant, input.monotonic);
         let mut out = Collector::new(context, collect);
-        // The same bytes mean another series where another protocol, mapping or forced label is.
+        // The same bytes mean another series where another protocol, mapping, rule or forced label is.
         let hasher = |own: &[&str]| {
             let forced = input
                 .forced
                 .iter()
                 .flat_map(|(n, v)| [n.as_str(), v.as_str()]);
-            let scope: Vec<&str> = own.iter().copied().chain(forced).collect();
+            let rules = Some(relabel.scope.as_str()).filter(|scope| !scope.is_empty());
+            let scope: Vec<&str> = own.iter().copied().chain(rules).chain(forced).collect();
             self.series.hasher(input.tenant, &scope)
         };
         match input.format {

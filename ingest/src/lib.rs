@@ -32,6 +32,7 @@ mod precision;
 #[doc(hidden)]
 pub mod probe;
 mod report;
+mod scraped;
 mod series;
 mod service;
 #[cfg(test)]
@@ -44,4 +45,8 @@ pub use options::{
 };
 pub use precision::Precision;
 pub use report::{Place, Reason, Rejection, Report};
+pub use scraped::{
+    ReportExtras, Scrape, ScrapeBody, ScrapeFailure, ScrapeFormat, ScrapeLimits, ScrapeOutcome,
+    TargetOptions, TargetSeries,
+};
 pub use service::Ingest;

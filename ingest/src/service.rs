@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use millrace_model::Clock;
 use millrace_queue::{Appender, PendingAppend, Position, SubmitError};
+use millrace_relabel::Rules;
 use prometheus::Registry;
 
 use crate::context::PushContext;
@@ -33,11 +34,11 @@ pub struct Ingest {
 }
 
 #[derive(Debug)]
-struct Inner {
-    core: Core,
-    appender: Appender,
-    clock: Arc<dyn Clock>,
-    metrics: Metrics,
+pub(crate) struct Inner {
+    pub(crate) core: Core,
+    pub(crate) appender: Appender,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Metrics,
     memory: MemoryBudget,
     jitter: AtomicU64,
 }
@@ -61,6 +62,8 @@ pub(crate) struct Request {
 pub(crate) struct Answer {
     /// Samples stored.
     pub(crate) accepted: u64,
+    /// Samples that the relabelling of this server drops.
+    pub(crate) dropped: u64,
     pub(crate) report: Report,
     /// Data points of an OTLP request, refused ones included.
     pub(crate) points: u64,
@@ -73,6 +76,7 @@ pub(crate) struct Answer {
 /// A request whose samples are on their way to the queue.
 struct Submitted {
     accepted: u64,
+    dropped: u64,
     report: Report,
     points: u64,
     nothing_by_choice: bool,
@@ -113,6 +117,20 @@ impl Ingest {
             inner: Arc::new(inner),
             pool: Arc::new(pool),
         }
+    }
+
+    /// Applies other rules to whatever is pushed from now on: drop, keep, rename, add labels. They
+    /// are asked once per series. Metadata is not relabelled.
+    pub fn set_relabel(&self, rules: Rules) {
+        self.inner.core.set_relabel(rules);
+    }
+
+    pub(crate) fn inner(&self) -> Arc<Inner> {
+        Arc::clone(&self.inner)
+    }
+
+    pub(crate) fn pool(&self) -> &DecodePool {
+        &self.pool
     }
 
     pub(crate) fn options(&self) -> &IngestOptions {
@@ -160,6 +178,7 @@ impl Ingest {
             .await??;
         let Submitted {
             accepted,
+            dropped,
             report,
             points,
             nothing_by_choice,
@@ -177,6 +196,7 @@ impl Ingest {
         metrics.count_rejected(&report);
         Ok(Answer {
             accepted,
+            dropped,
             report,
             points,
             nothing_by_choice,
@@ -222,6 +242,7 @@ impl Inner {
         };
         Ok(Submitted {
             accepted: collected.accepted,
+            dropped: collected.dropped,
             report: collected.report,
             points: collected.points,
             nothing_by_choice,
@@ -249,6 +270,7 @@ impl Inner {
         let collected = &decoded.collected;
         metrics.cache_hits.inc_by(collected.cache_hits);
         metrics.cache_misses.inc_by(collected.cache_misses);
+        metrics.relabel_dropped.inc_by(collected.dropped);
         let ignored = &metrics.ignored_exemplars;
         ignored.inc_by(collected.ignored_exemplars);
         let ignored = &metrics.ignored_string_fields;
@@ -257,7 +279,7 @@ impl Inner {
     }
 }
 
-fn not_submitted(error: SubmitError) -> IngestError {
+pub(crate) fn not_submitted(error: SubmitError) -> IngestError {
     match error {
         SubmitError::Overloaded { .. } => IngestError::Overloaded {
             what: "too many bytes wait to become durable (queue.max_pending_bytes)",

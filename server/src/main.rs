@@ -33,12 +33,14 @@ mod process;
 mod query;
 mod queue;
 mod records;
+mod reload;
 mod replay;
 mod retention;
 mod routes;
 mod run;
 mod snapshot;
 mod source;
+mod targets;
 
 use std::io::Write as _;
 use std::process::ExitCode;

@@ -20,6 +20,7 @@ use tracing::error;
 use crate::app::{App, Stage};
 use crate::config::kind::Roles;
 use crate::pipeline;
+use crate::reload;
 use crate::queue::durability;
 
 /// Seconds after which a client should ask again while the server starts or stops.
@@ -32,7 +33,7 @@ pub fn router(app: &Arc<App>) -> Router {
         .route("/metrics", get(metrics))
         .route("/-/healthy", get(healthy))
         .route("/-/ready", get(ready))
-        .route("/-/reload", post(no_lifecycle).put(no_lifecycle))
+        .route("/-/reload", post(reload::over_http).put(reload::over_http))
         .route("/-/quit", post(no_lifecycle).put(no_lifecycle))
         .route("/version", get(version))
         .route("/api/v1/status/pipeline", get(pipeline::status))
@@ -157,7 +158,7 @@ fn after_panic(panic: Box<dyn Any + Send>) -> http::Response<Full<Bytes>> {
     response
 }
 
-/// In Prometheus's words. Settings are read at the start; the process is ended by SIGTERM.
+/// In Prometheus's words. The process is ended by SIGTERM.
 async fn no_lifecycle() -> (StatusCode, &'static str) {
     (StatusCode::FORBIDDEN, "Lifecycle API is not enabled.")
 }
@@ -246,6 +247,10 @@ Query (the Prometheus HTTP API; Grafana: a Prometheus data source with this serv
   GET      /api/v1/label/<name>/values, /api/v1/metadata
   POST     /api/v1/read        remote read
   GET      /federate           newest samples, for a Prometheus to scrape
+
+Scraping (with scrape.config_file: docs/scraping.md)
+  GET /api/v1/targets          what is scraped, what is dropped, why a scrape failed
+  POST /-/reload               reads scrape.config_file and ingest.relabel_file again (also SIGHUP)
 
 Status
   GET /-/healthy               the process lives

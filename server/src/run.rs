@@ -25,7 +25,7 @@ use crate::http::{Drained, HttpMetrics, Serving, serve};
 use crate::lock::DirLock;
 use crate::open::{close, open};
 use crate::queue::Queue;
-use crate::{banner, logging, options, pipeline, process, routes};
+use crate::{banner, logging, options, pipeline, process, reload, routes};
 
 /// How often the lag is looked at while it is caught up.
 const CATCH_UP_INTERVAL: Duration = Duration::from_millis(5);
@@ -157,6 +157,8 @@ async fn life(
     let (stop, stopped) = watch::channel(false);
     let grace = config.server.shutdown_timeout;
     let server = tokio::spawn(serve(listener, serving, stopped, grace));
+    let hangups = signal(SignalKind::hangup()).map_err(system)?;
+    let reloading = tokio::spawn(reload::on_hangup(app.clone(), hangups));
 
     let opening = {
         let (app, fs, config) = (app.clone(), fs.clone(), config.clone());
@@ -208,6 +210,7 @@ async fn life(
         "stopping: requests in flight are answered first"
     );
     watching.abort();
+    reloading.abort();
     app.enter(Stage::Stopping, "");
     // Nobody listens any more only if the server has ended already, which is told below.
     stop.send_replace(true);

@@ -124,20 +124,30 @@ fn receipt(answer: &Answer) -> Value {
     let reasons = report
         .by_reason()
         .map(|(reason, n)| (reason.id().to_owned(), n.into()));
-    json!({
+    let receipt = json!({
         "accepted": accepted,
         "rejected": report.items(),
         "rejected_samples": report.samples(),
         "reasons": Value::Object(reasons.collect()),
         "rejections": report.details(),
         "truncated": report.items() > report.details().len() as u64,
-    })
+    });
+    with_dropped(receipt, answer)
+}
+
+/// Tells of samples that relabelling drops, where there are such.
+fn with_dropped(mut body: Value, answer: &Answer) -> Value {
+    if answer.dropped > 0 {
+        body["dropped"] = answer.dropped.into();
+    }
+    body
 }
 
 fn all_good(shape: &Shape, answer: &Answer) -> Response {
     match shape.protocol {
         Protocol::Push => {
-            Json(json!({ "accepted": answer.accepted, "rejected": 0 })).into_response()
+            let body = json!({ "accepted": answer.accepted, "rejected": 0 });
+            Json(with_dropped(body, answer)).into_response()
         }
         Protocol::Otlp => otlp::exported(shape.json, 0, ""),
         Protocol::Pushgateway => StatusCode::OK.into_response(),
@@ -165,7 +175,7 @@ fn partly_good(shape: &Shape, answer: &Answer) -> Response {
                 "error": summary(*accepted, report),
                 "errors": report.details(),
             });
-            (status, Json(body)).into_response()
+            (status, Json(with_dropped(body, answer))).into_response()
         }
         Protocol::InfluxV1 => {
             // Telegraf drops what is refused only if it finds "partial write" in the text;

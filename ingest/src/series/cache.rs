@@ -28,6 +28,8 @@ pub(crate) enum Known<'a> {
         /// Canonical label bytes.
         labels: &'a [u8],
     },
+    /// The rules drop it.
+    Dropped,
     /// It is refused, whatever its samples are.
     Refused {
         reason: Reason,
@@ -46,6 +48,7 @@ pub(crate) enum Fresh {
         partition: PartitionId,
         labels: Labels,
     },
+    Dropped,
     Refused {
         bad: BadSeries,
         metric: String,
@@ -57,6 +60,7 @@ impl Fresh {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Good { labels, .. } => labels.canonical().len(),
+            Self::Dropped => 0,
             Self::Refused { bad, metric } => {
                 metric.len() + bad.message.len() + bad.value.as_ref().map_or(0, String::len)
             }
@@ -74,6 +78,7 @@ impl Fresh {
                 partition: *partition,
                 labels: labels.canonical(),
             },
+            Self::Dropped => Known::Dropped,
             Self::Refused { bad, metric } => Known::Refused {
                 reason: bad.reason,
                 metric,
@@ -273,18 +278,22 @@ struct Generation {
 struct Slot {
     id: SeriesId,
     at: ArenaAt,
-    /// [`Slot::REFUSED`], or the partition.
+    /// [`Slot::REFUSED`], [`Slot::DROPPED`], or the partition.
     partition: u32,
 }
 
 impl Slot {
     /// More partitions than a queue could have.
     const REFUSED: u32 = u32::MAX;
+    const DROPPED: u32 = u32::MAX - 1;
 
     #[inline]
     fn known(self, bytes: &[u8]) -> Known<'_> {
         if self.partition == Self::REFUSED {
             return read_refusal(bytes);
+        }
+        if self.partition == Self::DROPPED {
+            return Known::Dropped;
         }
         Known::Good {
             id: self.id,
@@ -307,13 +316,18 @@ impl Generation {
                 partition,
                 labels,
             } => {
-                assert_ne!(partition.0, Slot::REFUSED, "2^32 partitions");
+                assert!(partition.0 < Slot::DROPPED, "2^32 partitions");
                 Slot {
                     id,
                     at: self.arena.push(&[labels]),
                     partition: partition.0,
                 }
             }
+            Known::Dropped => Slot {
+                id: SeriesId(0),
+                at: self.arena.push(&[]),
+                partition: Slot::DROPPED,
+            },
             Known::Refused {
                 reason,
                 metric,

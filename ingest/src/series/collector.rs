@@ -15,6 +15,7 @@ use millrace_model::{
     TenantId, TimestampMs,
 };
 use millrace_queue::QueueIdentity;
+use millrace_relabel::{LabelSet, Rules};
 
 use super::builder::{BadSeries, SeriesBuilder};
 use super::cache::{Found, Fresh, KeyMap, Known, SeriesCache};
@@ -38,6 +39,8 @@ pub(crate) struct Context<'a> {
     pub(crate) forced: &'a [(String, String)],
     /// As many refused items are described.
     pub(crate) details: usize,
+    /// What becomes of each series.
+    pub(crate) relabel: &'a Rules,
 }
 
 /// The buffers of a collector.
@@ -97,6 +100,8 @@ pub(crate) struct Collected {
     /// Samples in them.
     pub(crate) accepted: u64,
     pub(crate) report: Report,
+    /// Samples that the rules drop.
+    pub(crate) dropped: u64,
     /// Data points of OTLP, refused ones included.
     pub(crate) points: u64,
     pub(crate) ignored_exemplars: u64,
@@ -140,6 +145,7 @@ impl<'a> Collector<'a> {
                 sections: Vec::new(),
                 metadata: Vec::new(),
                 accepted: 0,
+                dropped: 0,
                 report: Report::keeping(context.details),
                 refused_last: None,
                 ignored_exemplars: 0,
@@ -314,6 +320,7 @@ impl<'a> Collector<'a> {
         Ok(Collected {
             sections: self.out.sections,
             accepted: self.out.accepted,
+            dropped: self.out.dropped,
             report: self.out.report,
             points: self.points,
             ignored_exemplars: self.out.ignored_exemplars,
@@ -362,6 +369,16 @@ fn make_series(
 ) -> Fresh {
     let mut builder = SeriesBuilder::new(labels, context.limits, context.forced);
     let result = build(&mut builder).and_then(|()| builder.finish());
+    let result = match result {
+        Ok(labels) if !context.relabel.is_empty() => {
+            match relabelled(&labels, context, &mut builder) {
+                Ok(None) => return Fresh::Dropped,
+                Ok(Some(labels)) => Ok(labels),
+                Err(bad) => Err(bad),
+            }
+        }
+        result => result,
+    };
     match result {
         Ok(labels) => Fresh::Good {
             id: SeriesHasher::new(context.tenant).id(&labels),
@@ -377,6 +394,23 @@ fn make_series(
             bad,
         },
     }
+}
+
+/// What the rules make of a series; `None` if they drop it. Forced labels stand whatever they say.
+fn relabelled(
+    labels: &Labels,
+    context: &Context<'_>,
+    builder: &mut SeriesBuilder<'_>,
+) -> Result<Option<Labels>, BadSeries> {
+    let mut labels: LabelSet = labels.iter().collect();
+    if !context.relabel.apply(&mut labels) || labels.is_empty() {
+        return Ok(None);
+    }
+    builder.restart();
+    for (name, value) in labels.iter() {
+        builder.label(name, value)?;
+    }
+    builder.finish().map(Some)
 }
 
 #[cold]
@@ -420,6 +454,7 @@ struct Output<'a> {
     sections: Vec<(PartitionId, EncodedSection)>,
     metadata: Vec<MetricMetadata>,
     accepted: u64,
+    dropped: u64,
     report: Report,
     refused_last: Option<(Place, Reason)>,
     ignored_exemplars: u64,
@@ -450,6 +485,10 @@ impl Output<'_> {
                 } else {
                     self.write_in_window(id, partition, labels, samples, place);
                 }
+            }
+            Known::Dropped => {
+                self.runs.push(key as u64);
+                self.dropped += samples.len() as u64;
             }
             Known::Refused {
                 reason,
@@ -542,24 +581,35 @@ impl Output<'_> {
         }
     }
 
-    /// Metadata lives in the partition of its metric's name alone.
     fn finish_metadata(&mut self, context: &Context<'_>) {
-        let by_name = ShardKey::new([]);
-        let mut by_partition = std::collections::BTreeMap::<PartitionId, Vec<_>>::new();
-        for entry in self.metadata.drain(..) {
-            let name = Labels::from_pairs([(millrace_model::METRIC_NAME, entry.metric.as_str())])
-                .expect("one label with a name");
-            let partition = by_name.partition(context.tenant, &name, context.queue.partitions);
-            by_partition.entry(partition).or_default().push(entry);
-        }
-        for (partition, entries) in by_partition {
-            // Each entry is bounded by the label limits; so many of them stay well below a batch.
-            for some in entries.chunks(32) {
-                self.sections
-                    .extend(encode_metadata_section(some).map(|section| (partition, section)));
-            }
+        let entries = std::mem::take(&mut self.metadata);
+        let sections = metadata_sections(context.tenant, context.queue, entries);
+        self.sections.extend(sections);
+    }
+}
+
+/// Sections of metadata. Metadata lives in the partition of its metric's name alone.
+pub(crate) fn metadata_sections(
+    tenant: &TenantId,
+    queue: &QueueIdentity,
+    entries: Vec<MetricMetadata>,
+) -> Vec<(PartitionId, EncodedSection)> {
+    let by_name = ShardKey::new([]);
+    let mut by_partition = std::collections::BTreeMap::<PartitionId, Vec<_>>::new();
+    for entry in entries {
+        let name = Labels::from_pairs([(millrace_model::METRIC_NAME, entry.metric.as_str())])
+            .expect("one label with a name");
+        let partition = by_name.partition(tenant, &name, queue.partitions);
+        by_partition.entry(partition).or_default().push(entry);
+    }
+    let mut sections = Vec::new();
+    for (partition, entries) in by_partition {
+        // Each entry is bounded by the label limits; so many of them stay well below a batch.
+        for some in entries.chunks(32) {
+            sections.extend(encode_metadata_section(some).map(|section| (partition, section)));
         }
     }
+    sections
 }
 
 /// A series for people, cut to a readable length.

@@ -14,12 +14,13 @@ mod hasher;
 
 pub(crate) use builder::{BadSeries, SeriesBuilder, text};
 pub(crate) use cache::{KeyMap, SeriesCache};
-pub(crate) use collector::{Collected, Collector, Context, Entry};
+pub(crate) use collector::{Collected, Collector, Context, Entry, metadata_sections};
 pub(crate) use hasher::{Key, KeyHasher, combine};
 
 use collector::CollectScratch;
 
 use crate::decode::DecodeScratch;
+use crate::scraped::ScrapeWriter;
 
 /// The buffers of one decode thread, kept from request to request.
 #[derive(Debug, Default)]
@@ -28,6 +29,7 @@ pub(crate) struct Scratch {
     pub(crate) decoded: Vec<u8>,
     pub(crate) collect: CollectScratch,
     pub(crate) decode: DecodeScratch,
+    pub(crate) scraped: ScrapeWriter,
 }
 
 impl Scratch {

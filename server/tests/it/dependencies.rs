@@ -9,7 +9,20 @@ const EDGES: &[(&str, &[&str])] = &[
     ("millrace-model", &[]),
     ("millrace-log", &["millrace-model"]),
     ("millrace-queue", &["millrace-log", "millrace-model"]),
-    ("millrace-ingest", &["millrace-model", "millrace-queue"]),
+    ("millrace-relabel", &[]),
+    (
+        "millrace-ingest",
+        &["millrace-model", "millrace-queue", "millrace-relabel"],
+    ),
+    (
+        "millrace-scrape",
+        &[
+            "millrace-ingest",
+            "millrace-log",
+            "millrace-model",
+            "millrace-relabel",
+        ],
+    ),
     (
         "millrace-store",
         &["millrace-log", "millrace-model", "millrace-queue"],
@@ -28,13 +41,19 @@ const EDGES: &[(&str, &[&str])] = &[
             "millrace-model",
             "millrace-query",
             "millrace-queue",
+            "millrace-scrape",
             "millrace-store",
         ],
     ),
 ];
 
 /// Synchronous to the core: no runtime, no HTTP.
-const SYNCHRONOUS: &[&str] = &["millrace-model", "millrace-log", "millrace-store"];
+const SYNCHRONOUS: &[&str] = &[
+    "millrace-model",
+    "millrace-log",
+    "millrace-relabel",
+    "millrace-store",
+];
 const ASYNCHRONOUS: &[&str] = &["tokio", "futures", "hyper", "axum", "tower", "reqwest"];
 
 /// Only the binary reads the command line and installs a logger.
