@@ -46,7 +46,9 @@ impl LabelSet {
 
     /// Names and values in order of the names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+        self.0
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// The number of labels.
@@ -62,7 +64,8 @@ impl LabelSet {
     }
 
     fn find(&self, name: &str) -> Result<usize, usize> {
-        self.0.binary_search_by(|(other, _)| other.as_str().cmp(name))
+        self.0
+            .binary_search_by(|(other, _)| other.as_str().cmp(name))
     }
 }
 
@@ -83,11 +86,16 @@ mod tests {
 
     #[test]
     fn labels_are_sorted_and_empty_values_are_none() {
-        let mut labels: LabelSet = [("b", "2"), ("a", "1"), ("c", ""), ("b", "3")].into_iter().collect();
+        let mut labels: LabelSet = [("b", "2"), ("a", "1"), ("c", ""), ("b", "3")]
+            .into_iter()
+            .collect();
         assert_eq!(labels.iter().collect::<Vec<_>>(), [("a", "1"), ("b", "3")]);
         labels.set("a", "");
         labels.remove("never");
-        assert_eq!((labels.len(), labels.get("a"), labels.get("b")), (1, "", "3"));
+        assert_eq!(
+            (labels.len(), labels.get("a"), labels.get("b")),
+            (1, "", "3")
+        );
         assert!(labels.has("b") && !labels.has("a"));
     }
 }

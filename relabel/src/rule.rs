@@ -122,7 +122,12 @@ fn compile(pattern: &str) -> Result<Regex, RuleError> {
         .map_err(|error| RuleError::Pattern {
             pattern: pattern.to_owned(),
             // The last line says what it is, those before it show where.
-            reason: error.to_string().lines().last().unwrap_or_default().to_owned(),
+            reason: error
+                .to_string()
+                .lines()
+                .last()
+                .unwrap_or_default()
+                .to_owned(),
         })
 }
 
@@ -164,7 +169,13 @@ fn check(config: &RuleConfig) -> Result<(), RuleError> {
             "source_labels and target_label",
         ),
         Action::LabelDrop | Action::LabelKeep => (
-            &["source_labels", "separator", "modulus", "target_label", "replacement"],
+            &[
+                "source_labels",
+                "separator",
+                "modulus",
+                "target_label",
+                "replacement",
+            ],
             "regex",
         ),
         Action::Lowercase | Action::Uppercase => (
@@ -175,7 +186,9 @@ fn check(config: &RuleConfig) -> Result<(), RuleError> {
             (&[], "")
         }
     };
-    let found = changed.iter().find(|(field, changed)| *changed && refused.contains(field));
+    let found = changed
+        .iter()
+        .find(|(field, changed)| *changed && refused.contains(field));
     match found {
         Some((field, _)) => Err(RuleError::Superfluous {
             action,

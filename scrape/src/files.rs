@@ -64,7 +64,9 @@ pub(crate) fn matching(fs: &dyn Fs, pattern: &Path) -> Result<Vec<PathBuf>, Scra
 
 /// Whether a path is one of `file_sd_configs`.
 pub(crate) fn is_group_pattern(path: &Path) -> bool {
-    let extension = path.extension().map(|extension| extension.to_string_lossy());
+    let extension = path
+        .extension()
+        .map(|extension| extension.to_string_lossy());
     let known = extension.is_some_and(|extension| {
         ["json", "yml", "yaml"].contains(&extension.to_lowercase().as_str())
     });

@@ -32,11 +32,12 @@ impl Metrics {
             registry.register(Box::new(made.clone()))?;
             Ok(made)
         };
-        let counters = |name: &str, help: &str, label: &str| -> Result<IntCounterVec, ScrapeError> {
-            let made = IntCounterVec::new(Opts::new(name, help), &[label])?;
-            registry.register(Box::new(made.clone()))?;
-            Ok(made)
-        };
+        let counters =
+            |name: &str, help: &str, label: &str| -> Result<IntCounterVec, ScrapeError> {
+                let made = IntCounterVec::new(Opts::new(name, help), &[label])?;
+                registry.register(Box::new(made.clone()))?;
+                Ok(made)
+            };
         let targets = Opts::new(
             "millrace_scrape_targets",
             "Targets that are scraped (active), and that relabelling drops (dropped)",
@@ -61,7 +62,10 @@ impl Metrics {
                 "millrace_scrape_skipped_total",
                 "Scrapes that were not begun because the one before still went on",
             )?,
-            markers: counter("millrace_scrape_stale_markers_total", "Staleness markers written")?,
+            markers: counter(
+                "millrace_scrape_stale_markers_total",
+                "Staleness markers written",
+            )?,
             duplicates: counter(
                 "millrace_scrape_duplicate_samples_total",
                 "Samples that came twice for one series and moment; the first is stored",
@@ -91,6 +95,8 @@ impl Metrics {
     }
 
     pub(crate) fn discovery_failed(&self, mechanism: &str) {
-        self.discovery_failures.with_label_values(&[mechanism]).inc();
+        self.discovery_failures
+            .with_label_values(&[mechanism])
+            .inc();
     }
 }

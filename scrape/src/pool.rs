@@ -67,7 +67,9 @@ struct Running {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("job", &self.state.lock().job.name()).finish_non_exhaustive()
+        f.debug_struct("Pool")
+            .field("job", &self.state.lock().job.name())
+            .finish_non_exhaustive()
     }
 }
 
@@ -110,7 +112,9 @@ impl Pool {
     fn discover(self: &Arc<Self>, state: &mut State) {
         let mut before = std::mem::take(&mut state.sources);
         for discovery in state.job.discoveries.clone() {
-            let known = before.iter().position(|source| source.discovery == discovery);
+            let known = before
+                .iter()
+                .position(|source| source.discovery == discovery);
             if let Some(known) = known {
                 state.sources.push(before.swap_remove(known));
                 continue;
@@ -141,7 +145,10 @@ impl Pool {
     /// Takes what a discovery has found instead of what it had found before.
     pub(crate) fn found(&self, source: u64, groups: Vec<Group>) {
         let mut state = self.state.lock();
-        let known = state.sources.iter_mut().find(|known| known.number == source);
+        let known = state
+            .sources
+            .iter_mut()
+            .find(|known| known.number == source);
         // One that a reload has ended may still have something to say.
         let Some(known) = known.filter(|known| known.groups != groups) else {
             return;
@@ -209,9 +216,8 @@ impl Pool {
         (state.dropped, state.dropped_count) = (dropped, dropped_count);
         let limit = state.job.target_limit;
         let count = targets.len();
-        let over = (limit > 0 && count > limit).then(|| {
-            format!("target_limit exceeded (number of targets: {count}, limit: {limit})")
-        });
+        let over = (limit > 0 && count > limit)
+            .then(|| format!("target_limit exceeded (number of targets: {count}, limit: {limit})"));
         *state.forced_error.lock() = over;
         let stays = |key: &u64, _: &mut Running| targets.remove(key).is_none();
         let gone: Vec<_> = state.loops.extract_if(stays).collect();
@@ -231,7 +237,9 @@ impl Pool {
         let options = target.options(&state.job, &self.shared.tenant);
         let series = before.map(|before| before.series.clone());
         let series = series.unwrap_or_else(|| Arc::new(Mutex::new(TargetSeries::new(options))));
-        let standing = before.map(|before| before.standing.clone()).unwrap_or_default();
+        let standing = before
+            .map(|before| before.standing.clone())
+            .unwrap_or_default();
         let (orders, receiver) = watch::channel(Order::Run);
         let scrape_loop = ScrapeLoop {
             shared: self.shared.clone(),
@@ -269,7 +277,11 @@ impl Pool {
     /// Whether no loop runs any more.
     pub(crate) fn is_over(&self) -> bool {
         let state = self.state.lock();
-        state.loops.is_empty() && state.ending.iter().all(|running| running.task.is_finished())
+        state.loops.is_empty()
+            && state
+                .ending
+                .iter()
+                .all(|running| running.task.is_finished())
     }
 
     pub(crate) fn job(&self) -> Arc<Job> {
@@ -285,7 +297,11 @@ impl Pool {
     /// The targets that are scraped, in order of their URLs.
     pub(crate) fn active(&self) -> Vec<TargetStatus> {
         let state = self.state.lock();
-        let mut active: Vec<_> = state.loops.values().map(|running| describe(&state.job, running)).collect();
+        let mut active: Vec<_> = state
+            .loops
+            .values()
+            .map(|running| describe(&state.job, running))
+            .collect();
         active.sort_by(|a, b| (&a.url, &a.labels).cmp(&(&b.url, &b.labels)));
         active
     }
@@ -344,5 +360,8 @@ fn describe(job: &Job, running: &Running) -> TargetStatus {
 }
 
 fn owned(labels: &LabelSet) -> BTreeMap<String, String> {
-    labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    labels
+        .iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }

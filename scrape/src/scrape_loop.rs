@@ -71,7 +71,8 @@ const TOLERANCE: Duration = Duration::from_millis(2);
 
 impl ScrapeLoop {
     /// Runs until it is told otherwise.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(self) {
+        let mut orders = self.orders.clone();
         let now = self.shared.clock.now();
         let first = self.target.first_after(now.0, self.shared.seed);
         let mut ticks = interval_at(Instant::now() + first, self.target.interval);
@@ -83,7 +84,7 @@ impl ScrapeLoop {
         loop {
             tokio::select! {
                 biased;
-                () = ordered(&mut self.orders) => break,
+                () = ordered(&mut orders) => break,
                 tick = ticks.tick() => self.count_skipped(&mut expected, tick),
             }
             let now = self.shared.clock.now();
@@ -91,7 +92,7 @@ impl ScrapeLoop {
             let began = self.shared.clock.monotonic();
             let fetched = tokio::select! {
                 biased;
-                () = ordered(&mut self.orders) => break,
+                () = ordered(&mut orders) => break,
                 fetched = self.fetch(&mut kept) => fetched,
             };
             self.store(fetched, time, began).await;
@@ -106,7 +107,10 @@ impl ScrapeLoop {
         if let Some(expected) = *expected {
             let late = tick.saturating_duration_since(expected).as_nanos();
             let skipped = late / self.target.interval.as_nanos().max(1);
-            self.shared.metrics.skipped.inc_by(u64::try_from(skipped).unwrap_or(u64::MAX));
+            self.shared
+                .metrics
+                .skipped
+                .inc_by(u64::try_from(skipped).unwrap_or(u64::MAX));
         }
         *expected = Some(tick + self.target.interval);
     }
@@ -144,9 +148,14 @@ impl ScrapeLoop {
             Ok(format) => format,
             Err(error) => return failed(error),
         };
-        let encoding = answer.header(CONTENT_ENCODING).map(|text| text.as_bytes().to_vec());
+        let encoding = answer
+            .header(CONTENT_ENCODING)
+            .map(|text| text.as_bytes().to_vec());
         let limit = self.job.limits.body_size;
-        let body = self.shared.ingest.scrape_body(format, encoding.as_deref(), limit);
+        let body = self
+            .shared
+            .ingest
+            .scrape_body(format, encoding.as_deref(), limit);
         let mut body = match body {
             Ok(body) => body,
             Err(error) => return failed(error.to_string()),
@@ -169,7 +178,11 @@ impl ScrapeLoop {
         let accept = accept_header(&self.job.protocols);
         let value = |text: &str| HeaderValue::from_str(text).map_err(|error| error.to_string());
         headers.insert(ACCEPT, value(&accept)?);
-        let encoding = if self.job.yaml.enable_compression { "gzip" } else { "identity" };
+        let encoding = if self.job.yaml.enable_compression {
+            "gzip"
+        } else {
+            "identity"
+        };
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(encoding));
         let timeout = self.target.timeout.as_secs_f64().to_string();
         headers.insert("x-prometheus-scrape-timeout-seconds", value(&timeout)?);
@@ -224,18 +237,14 @@ impl ScrapeLoop {
     }
 
     /// Markers for a target that is no more, once it is clear that it does not come back.
-    async fn end(&mut self, mut ticks: tokio::time::Interval) {
+    async fn end(&self, mut ticks: tokio::time::Interval) {
         let mut orders = self.orders.clone();
         let waiting = async {
             ticks.tick().await;
             let time = self.shared.clock.now();
             ticks.tick().await;
-            tokio::time::interval_at(
-                Instant::now() + self.target.interval / 10,
-                self.target.interval,
-            )
-            .tick()
-            .await;
+            let a_little = Instant::now() + self.target.interval / 10;
+            interval_at(a_little, self.target.interval).tick().await;
             time
         };
         let time = tokio::select! {
@@ -244,7 +253,11 @@ impl ScrapeLoop {
             () = left(&mut orders) => return,
         };
         let elsewhere = (self.elsewhere)(&self.target);
-        let ended = self.shared.ingest.end_target(&self.series, time, elsewhere).await;
+        let ended = self
+            .shared
+            .ingest
+            .end_target(&self.series, time, elsewhere)
+            .await;
         match ended {
             Ok(outcome) => self.shared.metrics.markers.inc_by(outcome.markers),
             Err(error) => {
@@ -268,7 +281,9 @@ async fn left(orders: &mut watch::Receiver<Order>) {
 
 /// The time of a scrape: that of the timer, if it came at about its moment.
 fn align(aligned: &mut Option<TimestampMs>, now: TimestampMs, interval: Duration) -> TimestampMs {
-    let step = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX).max(1);
+    let step = i64::try_from(interval.as_millis())
+        .unwrap_or(i64::MAX)
+        .max(1);
     let tolerance = i64::try_from(TOLERANCE.as_millis()).unwrap_or(0);
     let Some(at) = aligned else {
         *aligned = Some(now);

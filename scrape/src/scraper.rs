@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use millrace_ingest::Ingest;
 use millrace_log::fs::Fs;
-use millrace_model::{Clock, SeriesId, TenantId};
+use millrace_model::{Clock, TenantId};
 use millrace_relabel::{LabelSet, Step};
 use parking_lot::Mutex;
 use prometheus::Registry;
@@ -64,7 +64,9 @@ const LEAVE: Duration = Duration::from_secs(5);
 
 impl fmt::Debug for Scraper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scraper").field("config_file", &self.inner.config_file).finish_non_exhaustive()
+        f.debug_struct("Scraper")
+            .field("config_file", &self.inner.config_file)
+            .finish_non_exhaustive()
     }
 }
 
@@ -110,7 +112,10 @@ impl Scraper {
     /// A configuration with an error. The one before goes on.
     pub fn reload(&self) -> Result<(), ScrapeError> {
         let _one_at_a_time = self.inner.reloading.lock();
-        let applied = self.inner.read().map(|(config, clients)| self.apply(&config, clients));
+        let applied = self
+            .inner
+            .read()
+            .map(|(config, clients)| self.apply(&config, clients));
         let metrics = &self.inner.shared.metrics;
         metrics.reload_successful.set(i64::from(applied.is_ok()));
         if applied.is_ok() {
@@ -129,7 +134,10 @@ impl Scraper {
 
     fn apply(&self, config: &Config, clients: Vec<Client>) {
         for section in &config.ignored {
-            tracing::warn!(section, "this section of the scrape configuration means nothing here");
+            tracing::warn!(
+                section,
+                "this section of the scrape configuration means nothing here"
+            );
         }
         let mut pools = self.inner.pools.lock();
         let mut before = std::mem::take(&mut pools.running);
@@ -235,9 +243,16 @@ impl Scraper {
     /// What the rules of a job make of labels that discovery found, step by step; `None` if there
     /// is no such job.
     #[must_use]
-    pub fn relabel_steps(&self, pool: &str, labels: &BTreeMap<String, String>) -> Option<Vec<Step>> {
+    pub fn relabel_steps(
+        &self,
+        pool: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> Option<Vec<Step>> {
         let job = self.job(pool)?;
-        let found: LabelSet = labels.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        let found: LabelSet = labels
+            .iter()
+            .map(|(n, v)| (n.as_str(), v.as_str()))
+            .collect();
         Some(job.relabel.steps(with_job_labels(&found, &job)))
     }
 

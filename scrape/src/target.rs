@@ -157,11 +157,17 @@ impl Target {
     /// When within its interval it is asked: spread over all targets, and the same after a restart.
     /// Returns the time until the first scrape.
     pub(crate) fn first_after(&self, now_ms: i64, seed: u64) -> Duration {
-        let interval = u64::try_from(self.interval.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let interval = u64::try_from(self.interval.as_nanos())
+            .unwrap_or(u64::MAX)
+            .max(1);
         let now = u64::try_from(now_ms).unwrap_or(0).saturating_mul(1_000_000);
         let base = interval - now % interval;
         let next = base + (self.key ^ seed) % interval;
-        Duration::from_nanos(if next > interval { next - interval } else { next })
+        Duration::from_nanos(if next > interval {
+            next - interval
+        } else {
+            next
+        })
     }
 
     /// What ingest has to know of it.

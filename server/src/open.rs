@@ -90,13 +90,22 @@ pub fn open(
         let report = queue.durability();
         durability = Some(DurabilityMetrics::register(&app.registry, &report).map_err(metrics)?);
         remote = queue.is_remote();
-        router = router.merge(open_parts(app, fs, config, queue, &mut opened, &mut reloader)?);
+        router = router.merge(open_parts(
+            app,
+            fs,
+            config,
+            queue,
+            &mut opened,
+            &mut reloader,
+        )?);
     }
     if roles.query {
         let identity = queue.as_ref().map(|queue| queue.identity());
         let store = opened.store.as_ref();
         let scraper = opened.scraper.as_ref();
-        router = router.merge(queries::router(app, &**fs, config, store, identity, scraper)?);
+        router = router.merge(queries::router(
+            app, &**fs, config, store, identity, scraper,
+        )?);
     }
     let unknown = move |uri: Uri| async move { routes::unknown_path(roles, &uri) };
     app.install(Parts {

@@ -68,7 +68,8 @@ impl Reloader {
             let tenant = config.scrape.tenant.parse();
             let options = ScraperOptions {
                 config_file: path.clone(),
-                tenant: tenant.map_err(|error| Failure::Refused(format!("scrape.tenant: {error}")))?,
+                tenant: tenant
+                    .map_err(|error| Failure::Refused(format!("scrape.tenant: {error}")))?,
                 machine: machine(&**fs, config),
             };
             let (ingest, clock) = (ingest.clone(), app.clock.clone());
@@ -93,14 +94,20 @@ impl Reloader {
         let relabel = self.relabel.as_ref().map(Relabel::read);
         let scrape = self.scraper.as_ref().map(Scraper::reload);
         let scrape = scrape.map(|done| done.map_err(|error| error.to_string()));
-        let errors = [relabel, scrape].into_iter().flatten().filter_map(Result::err);
+        let errors = [relabel, scrape]
+            .into_iter()
+            .flatten()
+            .filter_map(Result::err);
         let errors: Vec<String> = errors.collect();
         if errors.is_empty() {
             info!("the configuration files are read again");
             return Ok(());
         }
         let errors = errors.join("; ");
-        error!(error = errors, "a configuration file has an error: what was read before stays");
+        error!(
+            error = errors,
+            "a configuration file has an error: what was read before stays"
+        );
         Err(errors)
     }
 }
@@ -109,7 +116,8 @@ impl Relabel {
     fn read(&self) -> Result<(), String> {
         let read = PushRelabel::read(&*self.fs, &self.path);
         self.successful.set(i64::from(read.is_ok()));
-        self.ingest.set_relabel(read.map_err(|error| error.to_string())?);
+        self.ingest
+            .set_relabel(read.map_err(|error| error.to_string())?);
         Ok(())
     }
 }
@@ -131,7 +139,9 @@ fn machine(fs: &dyn Fs, config: &Config) -> String {
     let mut name = [0; 256];
     let file = fs.open(std::path::Path::new("/proc/sys/kernel/hostname"));
     // Without a name machines may ask at the same moments, which harms nobody.
-    let len = file.and_then(|file| file.read_at(&mut name, 0)).unwrap_or(0);
+    let len = file
+        .and_then(|file| file.read_at(&mut name, 0))
+        .unwrap_or(0);
     let name = String::from_utf8_lossy(&name[..len]);
     format!("{} {}", name.trim(), config.top.listen)
 }

@@ -20,8 +20,8 @@ use tracing::error;
 use crate::app::{App, Stage};
 use crate::config::kind::Roles;
 use crate::pipeline;
-use crate::reload;
 use crate::queue::durability;
+use crate::reload;
 
 /// Seconds after which a client should ask again while the server starts or stops.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("2");

@@ -48,7 +48,10 @@ impl Targets for Scraped {
 }
 
 fn active(target: TargetStatus) -> ActiveTarget {
-    let pairs = target.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let pairs = target
+        .labels
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()));
     ActiveTarget {
         labels: Labels::from_pairs(pairs).expect("a target's labels have names, each its own"),
         pool: target.pool,

@@ -1,6 +1,6 @@
 //! From a body to samples.
 
-use millrace_model::{METRIC_NAME, MetricMetadata, MetricType, Sample, TimestampMs, Clock};
+use millrace_model::{Clock, METRIC_NAME, MetricMetadata, MetricType, Sample, TimestampMs};
 use millrace_relabel::LabelSet;
 
 use super::state::{Known, Meaning, TargetSeries, Written};
@@ -86,14 +86,19 @@ impl TargetSeries {
                 ..Written::default()
             },
             metadata: Vec::new(),
-            filter: core.metadata().filter(core.series(), &tenant, clock.monotonic()),
+            filter: core
+                .metadata()
+                .filter(core.series(), &tenant, clock.monotonic()),
             time: scrape.time,
             window: TimeWindow::at(clock.now(), core.options()),
             hasher: core.series().hasher(&tenant, &["scrape"]),
             over_limit: false,
         };
         let too_large = matches!(text, Err(ScrapeFailure::BodySize));
-        let format = scrape.body.as_ref().map_or(ScrapeFormat::Text, |body| body.format);
+        let format = scrape
+            .body
+            .as_ref()
+            .map_or(ScrapeFormat::Text, |body| body.format);
         let taken = text.and_then(|text| self.take(core, text, format, &mut run, scraped));
         if taken.is_err() {
             // A scrape is stored whole or not at all.
@@ -223,7 +228,11 @@ impl TargetSeries {
             outcome.duplicates += 1;
         } else if outside {
             let old = own_time.is_some_and(|time| time.0 < run.window.oldest);
-            let reason = if old { Reason::TooOld } else { Reason::TooFarAhead };
+            let reason = if old {
+                Reason::TooOld
+            } else {
+                Reason::TooFarAhead
+            };
             reject(run, line, reason, sample.series);
         } else if !run.over_limit {
             outcome.series_new += u64::from(new);
@@ -429,7 +438,10 @@ fn decompress<'a>(
         limit => limit.min(most),
     };
     let mut memory = body.memory.share();
-    match body.encoding.decode(&body.bytes, limit, buffer, &mut memory) {
+    match body
+        .encoding
+        .decode(&body.bytes, limit, buffer, &mut memory)
+    {
         Ok(text) => Ok(Ok(text)),
         Err(IngestError::TooLarge { .. }) => Ok(Err(ScrapeFailure::BodySize)),
         Err(error) if error.is_retryable() => Err(error),

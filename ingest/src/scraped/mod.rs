@@ -209,8 +209,14 @@ impl Ingest {
                 metrics.body_bytes.inc_by(written.wire_bytes);
                 metrics.decoded_bytes.inc_by(written.decoded_bytes);
                 inner.metrics.cache_hits.inc_by(written.hits);
-                inner.metrics.cache_misses.inc_by(written.outcome.series_new);
-                inner.metrics.ignored_exemplars.inc_by(written.ignored_exemplars);
+                inner
+                    .metrics
+                    .cache_misses
+                    .inc_by(written.outcome.series_new);
+                inner
+                    .metrics
+                    .ignored_exemplars
+                    .inc_by(written.ignored_exemplars);
                 let pending = match written.sections.is_empty() {
                     true => None,
                     false => {

@@ -214,7 +214,12 @@ impl TargetSeries {
     }
 
     /// Markers for what has gone; all of it, if the scrape has failed. Returns how many.
-    pub(super) fn mark_stale(&mut self, good: bool, time: TimestampMs, writer: &mut ScrapeWriter) -> u64 {
+    pub(super) fn mark_stale(
+        &mut self,
+        good: bool,
+        time: TimestampMs,
+        writer: &mut ScrapeWriter,
+    ) -> u64 {
         let marker = Sample {
             timestamp: time,
             value: stale_nan(),
@@ -258,7 +263,12 @@ impl TargetSeries {
                 timestamp: time,
                 value,
             };
-            writer.push(series.id, series.partition, series.labels.canonical(), sample);
+            writer.push(
+                series.id,
+                series.partition,
+                series.labels.canonical(),
+                sample,
+            );
         }
     }
 
@@ -303,7 +313,12 @@ impl TargetSeries {
         };
         let report = self.report.iter().filter(|_| begun);
         for series in report.filter(|series| !elsewhere.contains(&series.id)) {
-            writer.push(series.id, series.partition, series.labels.canonical(), marker);
+            writer.push(
+                series.id,
+                series.partition,
+                series.labels.canonical(),
+                marker,
+            );
             markers += 1;
         }
         Written {

@@ -79,7 +79,9 @@ impl Rig {
             time: self.clock.now(),
             began: self.clock.monotonic(),
         };
-        let written = self.target.scrape(&self.core, &self.clock, scrape, &mut self.scratch);
+        let written = self
+            .target
+            .scrape(&self.core, &self.clock, scrape, &mut self.scratch);
         let written = written.unwrap();
         let (series, count) = stored(&written.sections);
         assert_eq!(count, written.outcome.stored);
@@ -136,7 +138,10 @@ fn a_scrape_is_its_samples_and_its_report() {
     );
     assert_eq!((outcome.error, outcome.markers), (None, 0));
     let (shown, _) = rig.scrape(Ok("a 1\nb{x=\"y\"} 2.5\n"));
-    assert!(shown.contains(&"scrape_series_added 0".to_owned()), "{shown:?}");
+    assert!(
+        shown.contains(&"scrape_series_added 0".to_owned()),
+        "{shown:?}"
+    );
     assert_eq!(rig.target.metadata()[0].metric, "a");
 }
 
@@ -170,8 +175,14 @@ fn a_body_that_breaks_off_half_way_stores_nothing_but_markers() {
     rig.own(Ok("a 1\nb 1\n"));
     let (shown, outcome) = rig.scrape(Ok("a 2\nc 2\nthis is nothing\n"));
     assert_eq!(shown[..2], ["a stale", "b stale"]);
-    assert!(!shown.iter().any(|line| line.starts_with("c ")), "{shown:?}");
-    assert!(shown.contains(&"scrape_samples_scraped 2".to_owned()), "{shown:?}");
+    assert!(
+        !shown.iter().any(|line| line.starts_with("c ")),
+        "{shown:?}"
+    );
+    assert!(
+        shown.contains(&"scrape_samples_scraped 2".to_owned()),
+        "{shown:?}"
+    );
     assert!(outcome.error.unwrap().starts_with("line 3, byte "));
     // What was never stored needs no marker.
     assert_eq!(rig.own(Ok("a 3\n")), ["a 3"]);
@@ -229,7 +240,10 @@ fn labels_in_conflict_are_moved_or_honoured() {
     });
     assert_eq!(
         rig.own(Ok(body)),
-        ["a{exported_instance=\"y\", instance=\"x\", job=\"j\"} 1", "b{job=\"j\"} 2"]
+        [
+            "a{exported_instance=\"y\", instance=\"x\", job=\"j\"} 1",
+            "b{job=\"j\"} 2"
+        ]
     );
 }
 
@@ -265,19 +279,40 @@ fn rules_drop_and_rename_and_are_counted() {
 fn a_breach_of_a_limit_fails_the_whole_scrape() {
     let none = ScrapeLimits::default();
     for (limits, body, says) in [
-        (ScrapeLimits { samples: 2, ..none }, "a 1\nb 2\nc 3\n", "sample limit exceeded"),
-        (ScrapeLimits { labels: 3, ..none }, "a{x=\"y\"} 1\n", "label_limit exceeded"),
         (
-            ScrapeLimits { label_name_length: 8, ..none },
+            ScrapeLimits { samples: 2, ..none },
+            "a 1\nb 2\nc 3\n",
+            "sample limit exceeded",
+        ),
+        (
+            ScrapeLimits { labels: 3, ..none },
+            "a{x=\"y\"} 1\n",
+            "label_limit exceeded",
+        ),
+        (
+            ScrapeLimits {
+                label_name_length: 8,
+                ..none
+            },
             "a{much_too_long=\"y\"} 1\n",
             "label_name_length_limit exceeded",
         ),
         (
-            ScrapeLimits { label_value_length: 4, ..none },
+            ScrapeLimits {
+                label_value_length: 4,
+                ..none
+            },
             "a{x=\"much too long\"} 1\n",
             "label_value_length_limit exceeded",
         ),
-        (ScrapeLimits { body_size: 4, ..none }, "a 1\nb 2\n", "body size limit exceeded"),
+        (
+            ScrapeLimits {
+                body_size: 4,
+                ..none
+            },
+            "a 1\nb 2\n",
+            "body size limit exceeded",
+        ),
     ] {
         let mut rig = Rig::new(with_limits(limits));
         let (shown, outcome) = rig.scrape(Ok(body));
@@ -311,7 +346,10 @@ fn the_first_of_two_samples_of_one_moment_stands() {
 fn open_metrics_must_end() {
     let mut rig = Rig::new(options());
     let (_, outcome) = rig.scrape_as(ScrapeFormat::OpenMetrics, Ok("a 1\n"));
-    assert_eq!(outcome.error.as_deref(), Some("data does not end with # EOF"));
+    assert_eq!(
+        outcome.error.as_deref(),
+        Some("data does not end with # EOF")
+    );
     let (shown, outcome) = rig.scrape_as(ScrapeFormat::OpenMetrics, Ok("a 1\n# EOF\n"));
     assert_eq!((shown[0].as_str(), outcome.error), ("a 1", None));
 }
@@ -329,11 +367,18 @@ fn further_report_series_say_timeout_limit_and_size() {
         ..options()
     });
     let (shown, _) = rig.scrape(Ok("a 1\n"));
-    for line in ["scrape_timeout_seconds 1.5", "scrape_sample_limit 0", "scrape_body_size_bytes 4"] {
+    for line in [
+        "scrape_timeout_seconds 1.5",
+        "scrape_sample_limit 0",
+        "scrape_body_size_bytes 4",
+    ] {
         assert!(shown.contains(&line.to_owned()), "{line}: {shown:?}");
     }
     let (shown, _) = rig.scrape(Ok("a 1\nb 2\n"));
-    assert!(shown.contains(&"scrape_body_size_bytes -1".to_owned()), "{shown:?}");
+    assert!(
+        shown.contains(&"scrape_body_size_bytes -1".to_owned()),
+        "{shown:?}"
+    );
 }
 
 #[test]
@@ -348,7 +393,10 @@ fn the_end_of_a_target_marks_all_that_nobody_else_has() {
     let (series, _) = stored(&written.sections);
     let shown = rig.shown(&series);
     assert_eq!(shown.len(), 6, "{shown:?}");
-    assert!(shown.iter().all(|line| line.ends_with(" stale")), "{shown:?}");
+    assert!(
+        shown.iter().all(|line| line.ends_with(" stale")),
+        "{shown:?}"
+    );
     assert!(shown.contains(&"up stale".to_owned()), "{shown:?}");
 }
 
@@ -373,9 +421,15 @@ fn other_rules_mark_what_they_no_longer_make() {
 fn memory_does_not_grow_with_series_that_are_gone() {
     let mut rig = Rig::new(options());
     for round in 0..50 {
-        let body: String = (0..20).map(|i| format!("m{{i=\"{round}-{i}\"}} 1\n")).collect();
+        let body: String = (0..20)
+            .map(|i| format!("m{{i=\"{round}-{i}\"}} 1\n"))
+            .collect();
         rig.own(Ok(&body));
     }
-    assert!(rig.target.slots_len() <= 60, "{} slots", rig.target.slots_len());
+    assert!(
+        rig.target.slots_len() <= 60,
+        "{} slots",
+        rig.target.slots_len()
+    );
     assert_eq!(rig.target.keys.len(), 20);
 }

@@ -23,20 +23,28 @@ impl ScrapeWriter {
         for writer in &mut self.writers {
             drop(writer.finish());
         }
-        self.writers.resize_with(partitions as usize, FloatSectionWriter::new);
+        self.writers
+            .resize_with(partitions as usize, FloatSectionWriter::new);
         self.sections.clear();
         self.section_bytes = Self::SECTION_BYTES.min(max_section_bytes / 2);
         self.count = 0;
     }
 
     #[inline]
-    pub(crate) fn push(&mut self, id: SeriesId, partition: PartitionId, labels: &[u8], sample: Sample) {
+    pub(crate) fn push(
+        &mut self,
+        id: SeriesId,
+        partition: PartitionId,
+        labels: &[u8],
+        sample: Sample,
+    ) {
         self.count += 1;
         let writer = &mut self.writers[partition.index()];
         writer.push(id, labels, &[sample]);
         if writer.bytes_len() >= self.section_bytes {
             let section = writer.finish();
-            self.sections.extend(section.map(|section| (partition, section)));
+            self.sections
+                .extend(section.map(|section| (partition, section)));
         }
     }
 
@@ -49,7 +57,8 @@ impl ScrapeWriter {
     pub(crate) fn finish(&mut self) -> Vec<(PartitionId, EncodedSection)> {
         for (writer, number) in self.writers.iter_mut().zip(0..) {
             let section = writer.finish();
-            self.sections.extend(section.map(|section| (PartitionId(number), section)));
+            self.sections
+                .extend(section.map(|section| (PartitionId(number), section)));
         }
         std::mem::take(&mut self.sections)
     }

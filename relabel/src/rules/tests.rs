@@ -59,8 +59,14 @@ fn replace_writes_what_matched() {
     check(&[replace(&["a"], "o", "d", "x")], Some(ABC));
     check(&[replace(&["a"], "f|x", "d", "x")], Some(ABC));
     // An empty result removes, a missing label is empty.
-    check(&[replace(&["never"], "(.*)", "a", "$1")], Some(&[("b", "bar"), ("c", "baz")]));
-    check(&[replace(&["a"], "f.*", "b", "")], Some(&[("a", "foo"), ("c", "baz")]));
+    check(
+        &[replace(&["never"], "(.*)", "a", "$1")],
+        Some(&[("b", "bar"), ("c", "baz")]),
+    );
+    check(
+        &[replace(&["a"], "f.*", "b", "")],
+        Some(&[("a", "foo"), ("c", "baz")]),
+    );
     // `$1x` is a group of that name, `$$` a dollar.
     check(
         &[replace(&["a"], "(f)oo", "b", "[$1x][${1}x][$$1]")],
@@ -112,14 +118,20 @@ fn equality_is_that_of_values() {
 #[test]
 fn hashmod_is_the_low_half_of_md5() {
     let rule = |labels: &[&str], modulus| {
-        with(of(Action::HashMod, labels, "(.*)", "d"), |rule| rule.modulus = modulus)
+        with(of(Action::HashMod, labels, "(.*)", "d"), |rule| {
+            rule.modulus = modulus
+        })
     };
     check(
         &[rule(&["c"], 1000)],
         Some(&[("a", "foo"), ("b", "bar"), ("c", "baz"), ("d", "976")]),
     );
     let mut labels = set(&[("a", "foo\nbar")]);
-    assert!(Rules::new(&[rule(&["a"], 1000)]).unwrap().apply(&mut labels));
+    assert!(
+        Rules::new(&[rule(&["a"], 1000)])
+            .unwrap()
+            .apply(&mut labels)
+    );
     assert_eq!(labels.get("d"), "734");
 }
 
@@ -132,13 +144,22 @@ fn names_are_mapped_dropped_and_kept() {
     };
     check(
         &[map("(b.*|c)", "${1}_x")],
-        Some(&[("a", "foo"), ("b", "bar"), ("b_x", "bar"), ("c", "baz"), ("c_x", "baz")]),
+        Some(&[
+            ("a", "foo"),
+            ("b", "bar"),
+            ("b_x", "bar"),
+            ("c", "baz"),
+            ("c_x", "baz"),
+        ]),
     );
     check(
         &[of(Action::LabelDrop, &[], "(b.*)", "")],
         Some(&[("a", "foo"), ("c", "baz")]),
     );
-    check(&[of(Action::LabelKeep, &[], "(b.*)", "")], Some(&[("b", "bar")]));
+    check(
+        &[of(Action::LabelKeep, &[], "(b.*)", "")],
+        Some(&[("b", "bar")]),
+    );
 }
 
 #[test]
@@ -148,7 +169,13 @@ fn case_is_changed() {
             of(Action::Uppercase, &["a"], "(.*)", "A"),
             of(Action::Lowercase, &["A", "b"], "(.*)", "d"),
         ],
-        Some(&[("A", "FOO"), ("a", "foo"), ("b", "bar"), ("c", "baz"), ("d", "foo;bar")]),
+        Some(&[
+            ("A", "FOO"),
+            ("a", "foo"),
+            ("b", "bar"),
+            ("c", "baz"),
+            ("d", "foo;bar"),
+        ]),
     );
 }
 
@@ -169,19 +196,38 @@ fn rules_behind_a_drop_are_not_asked() {
 fn what_is_wrong_is_named_with_rule_and_field() {
     let good = replace(&["a"], "(.*)", "d", "$1");
     let bad = [
-        (with(good.clone(), |r| r.target_label.clear()), "rule 2: target_label: "),
-        (of(Action::HashMod, &["a"], "(.*)", "d"), "rule 2: modulus: "),
-        (of(Action::Lowercase, &["a"], "(.*)", ""), "rule 2: target_label: "),
-        (of(Action::LabelDrop, &["a"], "x", ""), "rule 2: source_labels: "),
-        (of(Action::LabelKeep, &[], "x", "y"), "rule 2: target_label: "),
+        (
+            with(good.clone(), |r| r.target_label.clear()),
+            "rule 2: target_label: ",
+        ),
+        (
+            of(Action::HashMod, &["a"], "(.*)", "d"),
+            "rule 2: modulus: ",
+        ),
+        (
+            of(Action::Lowercase, &["a"], "(.*)", ""),
+            "rule 2: target_label: ",
+        ),
+        (
+            of(Action::LabelDrop, &["a"], "x", ""),
+            "rule 2: source_labels: ",
+        ),
+        (
+            of(Action::LabelKeep, &[], "x", "y"),
+            "rule 2: target_label: ",
+        ),
         (of(Action::KeepEqual, &["a"], "x", "y"), "rule 2: regex: "),
         (of(Action::Keep, &["a"], "(", ""), "rule 2: regex: "),
         (
-            with(of(Action::Uppercase, &["a"], "(.*)", "d"), |r| r.replacement = "x".to_owned()),
+            with(of(Action::Uppercase, &["a"], "(.*)", "d"), |r| {
+                r.replacement = "x".to_owned()
+            }),
             "rule 2: replacement: ",
         ),
         (
-            with(of(Action::LabelMap, &[], "(.*)", ""), |r| r.replacement.clear()),
+            with(of(Action::LabelMap, &[], "(.*)", ""), |r| {
+                r.replacement.clear()
+            }),
             "rule 2: replacement: ",
         ),
     ];

@@ -76,7 +76,11 @@ pub(super) fn jobs(
 ) -> Result<Vec<Arc<Job>>, ScrapeError> {
     let (main, _) = &found[0];
     if global.scrape_interval.is_zero() {
-        return Err(invalid(main, "global", "scrape_interval must be more than zero"));
+        return Err(invalid(
+            main,
+            "global",
+            "scrape_interval must be more than zero",
+        ));
     }
     if global.scrape_timeout > global.scrape_interval {
         let what = "global scrape timeout greater than scrape interval";
@@ -96,9 +100,8 @@ pub(super) fn jobs(
                 return Err(invalid(path, &place, what));
             }
             let checked = check(global, job, files::parent(path));
-            let job = checked.map_err(|(field, what)| {
-                invalid(path, &format!("{place}, {field}"), &what)
-            })?;
+            let job = checked
+                .map_err(|(field, what)| invalid(path, &format!("{place}, {field}"), &what))?;
             jobs.push(Arc::new(job));
         }
     }
@@ -127,9 +130,15 @@ fn check(global: &Global, yaml: &JobYaml, dir: &Path) -> Result<Job, Wrong> {
         return wrong("scrape_timeout", &what);
     }
     if yaml.scheme != "http" && yaml.scheme != "https" {
-        return wrong("scheme", &format!("{:?} is neither http nor https", yaml.scheme));
+        return wrong(
+            "scheme",
+            &format!("{:?} is neither http nor https", yaml.scheme),
+        );
     }
-    let protocols = yaml.scrape_protocols.as_ref().or(global.scrape_protocols.as_ref());
+    let protocols = yaml
+        .scrape_protocols
+        .as_ref()
+        .or(global.scrape_protocols.as_ref());
     let protocols = protocols.map_or(&PROTOCOLS[..], Vec::as_slice);
     let readable = |protocol: &&Protocol| **protocol != Protocol::PrometheusProto;
     let protocols: Vec<_> = protocols.iter().filter(readable).copied().collect();
@@ -140,14 +149,19 @@ fn check(global: &Global, yaml: &JobYaml, dir: &Path) -> Result<Job, Wrong> {
     if yaml.fallback_scrape_protocol == Some(Protocol::PrometheusProto) {
         return wrong("fallback_scrape_protocol", "protobuf is not read");
     }
-    let mut http = yaml.http().map_err(|(field, what)| (field.to_owned(), what))?;
+    let mut http = yaml
+        .http()
+        .map_err(|(field, what)| (field.to_owned(), what))?;
     http.relative_to(dir);
     Ok(Job {
         interval,
         timeout,
         protocols,
         limits: ScrapeLimits {
-            body_size: yaml.body_size_limit.unwrap_or(global.body_size_limit).as_usize(),
+            body_size: yaml
+                .body_size_limit
+                .unwrap_or(global.body_size_limit)
+                .as_usize(),
             samples: or_global(yaml.sample_limit, global.sample_limit),
             labels: or_global(yaml.label_limit, global.label_limit),
             label_name_length: or_global(
@@ -161,10 +175,15 @@ fn check(global: &Global, yaml: &JobYaml, dir: &Path) -> Result<Job, Wrong> {
         },
         target_limit: or_global(yaml.target_limit, global.target_limit),
         keep_dropped: or_global(yaml.keep_dropped_targets, global.keep_dropped_targets),
-        extra_metrics: yaml.extra_scrape_metrics.unwrap_or(global.extra_scrape_metrics),
+        extra_metrics: yaml
+            .extra_scrape_metrics
+            .unwrap_or(global.extra_scrape_metrics),
         http,
         relabel: rules("relabel_configs", &yaml.relabel_configs)?,
-        metric_relabel: Arc::new(rules("metric_relabel_configs", &yaml.metric_relabel_configs)?),
+        metric_relabel: Arc::new(rules(
+            "metric_relabel_configs",
+            &yaml.metric_relabel_configs,
+        )?),
         discoveries: discoveries(yaml, dir)?,
         yaml: yaml.clone(),
     })
@@ -209,11 +228,17 @@ fn discoveries(yaml: &JobYaml, dir: &Path) -> Result<Vec<Discovery>, Wrong> {
     }
     for sd in &yaml.http_sd_configs {
         let wrong = |what: String| ("http_sd_configs".to_owned(), what);
-        let url = Url::parse(&sd.url).map_err(|error| wrong(format!("url {:?}: {error}", sd.url)))?;
+        let url =
+            Url::parse(&sd.url).map_err(|error| wrong(format!("url {:?}: {error}", sd.url)))?;
         if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-            return Err(wrong(format!("url {:?} must be http or https with a host", sd.url)));
+            return Err(wrong(format!(
+                "url {:?} must be http or https with a host",
+                sd.url
+            )));
         }
-        let mut http = sd.http().map_err(|(field, what)| wrong(format!("{field}: {what}")))?;
+        let mut http = sd
+            .http()
+            .map_err(|(field, what)| wrong(format!("{field}: {what}")))?;
         http.relative_to(dir);
         positive("http_sd_configs", sd.refresh_interval.0)?;
         found.push(Discovery::Http(Box::new(sd.clone()), Box::new(http)));
@@ -234,7 +259,10 @@ fn discoveries(yaml: &JobYaml, dir: &Path) -> Result<Vec<Discovery>, Wrong> {
 
 fn positive(field: &str, interval: Duration) -> Result<(), Wrong> {
     match interval.is_zero() {
-        true => Err((field.to_owned(), "refresh_interval must be more than zero".to_owned())),
+        true => Err((
+            field.to_owned(),
+            "refresh_interval must be more than zero".to_owned(),
+        )),
         false => Ok(()),
     }
 }

@@ -50,7 +50,9 @@ impl FromStr for PromDuration {
             next = place + 1;
             let number: u64 = number.parse().map_err(|_| bad())?;
             let more = number.checked_mul(UNITS[place].1);
-            total = more.and_then(|more| total.checked_add(more)).ok_or_else(bad)?;
+            total = more
+                .and_then(|more| total.checked_add(more))
+                .ok_or_else(bad)?;
             rest = tail;
         }
         match next {
@@ -113,7 +115,17 @@ mod tests {
             assert_eq!(read.0, Duration::from_millis(ms), "{text}");
             assert_eq!(read.to_string(), shown, "{text}");
         }
-        for text in ["", "1", "s", "1s1m", "1.5s", "-1s", "1x", "1s1s", "99999999999999999999s"] {
+        for text in [
+            "",
+            "1",
+            "s",
+            "1s1m",
+            "1.5s",
+            "-1s",
+            "1x",
+            "1s1s",
+            "99999999999999999999s",
+        ] {
             assert!(text.parse::<PromDuration>().is_err(), "{text}");
         }
     }

@@ -164,7 +164,10 @@ impl HttpConfig {
         let tls = &mut self.tls;
         let tls = [&mut tls.ca_file, &mut tls.cert_file, &mut tls.key_file];
         let paths = basic.chain(authorization).chain(tls).flatten();
-        let headers = self.headers.values_mut().flat_map(|header| &mut header.files);
+        let headers = self
+            .headers
+            .values_mut()
+            .flat_map(|header| &mut header.files);
         for path in paths.chain(headers) {
             *path = dir.join(&*path);
         }
@@ -177,7 +180,10 @@ fn one_of<A, B>(
     file: &Option<B>,
 ) -> Result<(), (&'static str, String)> {
     match (own, file) {
-        (Some(_), Some(_)) => Err((field, format!("at most one of it and {field}_file can be set"))),
+        (Some(_), Some(_)) => Err((
+            field,
+            format!("at most one of it and {field}_file can be set"),
+        )),
         _ => Ok(()),
     }
 }

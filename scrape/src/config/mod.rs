@@ -22,7 +22,6 @@ use crate::files;
 pub(crate) use check::{Discovery, Job, check_group};
 pub(crate) use duration::PromDuration;
 pub(crate) use http::{Authorization, BasicAuth, HttpConfig, TlsConfig};
-pub(crate) use secret::Secret;
 pub(crate) use yaml::{DnsSd, FileSd, HttpSd, Protocol, RecordType, StaticGroup};
 
 /// Checked jobs, ready to be scraped.

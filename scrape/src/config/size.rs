@@ -39,7 +39,11 @@ impl FromStr for Size {
         }
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let (number, unit) = text.split_at(digits);
-        let shift = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(bad)?.1;
+        let shift = UNITS
+            .iter()
+            .find(|(name, _)| *name == unit)
+            .ok_or_else(bad)?
+            .1;
         let number: u64 = number.parse().map_err(|_| bad())?;
         number.checked_mul(1 << shift).map(Self).ok_or_else(bad)
     }
@@ -48,7 +52,14 @@ impl FromStr for Size {
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let exact = |shift: &u32| self.0 % (1 << shift) == 0;
-        let units = [(50, "PB"), (40, "TB"), (30, "GB"), (20, "MB"), (10, "KB"), (0, "B")];
+        let units = [
+            (50, "PB"),
+            (40, "TB"),
+            (30, "GB"),
+            (20, "MB"),
+            (10, "KB"),
+            (0, "B"),
+        ];
         match units.iter().find(|(shift, _)| self.0 > 0 && exact(shift)) {
             Some((shift, unit)) => write!(f, "{}{unit}", self.0 >> shift),
             None => f.write_str("0B"),
@@ -83,7 +94,11 @@ mod tests {
             ("100B", 100, "100B"),
         ] {
             let read: Size = text.parse().unwrap();
-            assert_eq!((read.0, read.to_string().as_str()), (bytes, shown), "{text}");
+            assert_eq!(
+                (read.0, read.to_string().as_str()),
+                (bytes, shown),
+                "{text}"
+            );
         }
         for text in ["", "10", "MB", "-1B", "1XB", "99999999PB"] {
             assert!(text.parse::<Size>().is_err(), "{text}");

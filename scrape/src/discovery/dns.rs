@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use hickory_resolver::TokioResolver;
+use hickory_resolver::proto::rr::{RData, RecordType as Record};
 
 use super::{Finder, Group, ticks};
 use crate::config::{DnsSd, RecordType};
@@ -33,40 +34,50 @@ pub(super) async fn run(finder: Finder, sd: DnsSd) {
             }
         }
         let groups = sd.names.iter().filter_map(|name| known.get(name).cloned());
-        if finder.tell(groups.collect()).is_none() {
+        if !finder.tell(groups.collect()) {
             return;
         }
     }
 }
 
 async fn look_up(resolver: &TokioResolver, sd: &DnsSd, name: &str) -> Result<Vec<Found>, String> {
-    let failed = |error: hickory_resolver::net::NetError| error.to_string();
-    let of_address = |address: IpAddr| Found {
-        host: address.to_string(),
-        port: sd.port,
-        srv: false,
+    let record = match sd.record {
+        RecordType::A => Record::A,
+        RecordType::Aaaa => Record::AAAA,
+        RecordType::Srv => Record::SRV,
     };
-    let mut found: Vec<Found> = match sd.record {
-        RecordType::A => {
-            let answer = resolver.ipv4_lookup(name).await.map_err(failed)?;
-            answer.iter().map(|a| of_address(IpAddr::V4(a.0))).collect()
-        }
-        RecordType::Aaaa => {
-            let answer = resolver.ipv6_lookup(name).await.map_err(failed)?;
-            answer.iter().map(|a| of_address(IpAddr::V6(a.0))).collect()
-        }
-        RecordType::Srv => {
-            let answer = resolver.srv_lookup(name).await.map_err(failed)?;
-            let named = answer.iter().map(|srv| Found {
-                host: srv.target().to_string(),
-                port: srv.port(),
+    let answer = match resolver.lookup(name, record).await {
+        Ok(answer) => answer,
+        // A name that is gone has no targets, as in Prometheus.
+        Err(error) if error.is_nx_domain() || error.is_no_records_found() => return Ok(Vec::new()),
+        Err(error) => return Err(error.to_string()),
+    };
+    let found = answer
+        .answers()
+        .iter()
+        .filter_map(|record| match &record.data {
+            RData::A(address) => Some(of_address(IpAddr::V4(address.0), sd.port)),
+            RData::AAAA(address) => Some(of_address(IpAddr::V6(address.0), sd.port)),
+            RData::SRV(srv) => Some(Found {
+                host: srv.target.to_string(),
+                port: srv.port,
                 srv: true,
-            });
-            named.collect()
-        }
-    };
+            }),
+            // An alias on the way, and whatever else an answer brings along.
+            _ => None,
+        });
+    let mut found: Vec<Found> = found.collect();
     found.sort();
+    found.dedup();
     Ok(found)
+}
+
+fn of_address(address: IpAddr, port: u16) -> Found {
+    Found {
+        host: address.to_string(),
+        port,
+        srv: false,
+    }
 }
 
 fn group(name: &str, found: Vec<Found>) -> Group {
@@ -105,7 +116,14 @@ mod tests {
             port: 9100,
             srv,
         };
-        let group = group("name", vec![found("10.0.0.1", false), found("::1", false), found("a.b.", true)]);
+        let group = group(
+            "name",
+            vec![
+                found("10.0.0.1", false),
+                found("::1", false),
+                found("a.b.", true),
+            ],
+        );
         let labels: Vec<_> = group.labels().collect();
         let addresses: Vec<_> = labels.iter().map(|l| l.get("__address__")).collect();
         assert_eq!(addresses, ["10.0.0.1:9100", "[::1]:9100", "a.b:9100"]);

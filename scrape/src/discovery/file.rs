@@ -55,7 +55,7 @@ pub(super) async fn run(finder: Finder, sd: FileSd) {
             Err(error) => finder.failed("file", "a look", &error.to_string()),
         }
         let groups = files.values().flat_map(|known| known.groups.clone());
-        if finder.tell(groups.collect()).is_none() {
+        if !finder.tell(groups.collect()) {
             return;
         }
     }
@@ -118,7 +118,9 @@ fn read(fs: &dyn Fs, path: &Path, known: &mut Known) -> Result<(), String> {
 }
 
 fn groups(path: &Path, text: &str) -> Result<Vec<Group>, String> {
-    let json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+    let json = path
+        .extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
     let groups: Vec<StaticGroup> = match json {
         true => serde_json::from_str(text).map_err(|error| error.to_string())?,
         false if text.trim().is_empty() => Vec::new(),
@@ -129,7 +131,10 @@ fn groups(path: &Path, text: &str) -> Result<Vec<Group>, String> {
         check_group(group)?;
     }
     let meta = [("__meta_filepath", &*shown)];
-    Ok(groups.iter().map(|group| Group::new(group, &meta)).collect())
+    Ok(groups
+        .iter()
+        .map(|group| Group::new(group, &meta))
+        .collect())
 }
 
 #[cfg(test)]
@@ -144,7 +149,12 @@ mod tests {
     fn addresses(files: &Files) -> Vec<String> {
         let groups = files.values().flat_map(|known| &known.groups);
         groups
-            .flat_map(|group| group.labels().map(|l| l.get("__address__").to_owned()).collect::<Vec<_>>())
+            .flat_map(|group| {
+                group
+                    .labels()
+                    .map(|l| l.get("__address__").to_owned())
+                    .collect::<Vec<_>>()
+            })
             .collect()
     }
 
@@ -153,7 +163,10 @@ mod tests {
         let fs: Arc<dyn Fs> = Arc::new(OsFs);
         let dir = tempfile::tempdir().unwrap();
         let pattern = [dir.path().join("*.json"), dir.path().join("b.yml")];
-        write(&dir.path().join("a.json"), r#"[{"targets": ["a:1", "a:2"], "labels": {"x": "y"}}]"#);
+        write(
+            &dir.path().join("a.json"),
+            r#"[{"targets": ["a:1", "a:2"], "labels": {"x": "y"}}]"#,
+        );
         write(&dir.path().join("b.yml"), "- targets: ['b:1']\n");
         let first = look(&fs, &pattern, Files::new());
         assert_eq!(addresses(&first.files), ["a:1", "a:2", "b:1"]);

@@ -37,10 +37,10 @@ pub(super) async fn run(finder: Finder, sd: HttpSd, config: HttpConfig) {
             Ok(groups) => finder.tell(groups),
             Err(error) => {
                 finder.failed("http", &sd.url, &error);
-                finder.pool.upgrade().map(drop)
+                finder.pool.strong_count() > 0
             }
         };
-        if told.is_none() {
+        if !told {
             return;
         }
     }
@@ -71,10 +71,14 @@ async fn ask(
         }
         body.extend_from_slice(&bytes);
     }
-    let groups: Vec<StaticGroup> = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+    let groups: Vec<StaticGroup> =
+        serde_json::from_slice(&body).map_err(|error| error.to_string())?;
     for group in &groups {
         check_group(group)?;
     }
     let meta = [("__meta_url", url.as_str())];
-    Ok(groups.iter().map(|group| Group::new(group, &meta)).collect())
+    Ok(groups
+        .iter()
+        .map(|group| Group::new(group, &meta))
+        .collect())
 }

@@ -28,7 +28,8 @@ pub(crate) struct Group {
 impl Group {
     /// A group as it is written, with further labels that say where it is from.
     pub(crate) fn new(group: &StaticGroup, meta: &[(&str, &str)]) -> Self {
-        let target = |address: &String| BTreeMap::from([("__address__".to_owned(), address.clone())]);
+        let target =
+            |address: &String| BTreeMap::from([("__address__".to_owned(), address.clone())]);
         let mut labels = group.labels.clone();
         for (name, value) in meta {
             labels.insert((*name).to_owned(), (*value).to_owned());
@@ -43,7 +44,9 @@ impl Group {
     pub(crate) fn labels(&self) -> impl Iterator<Item = LabelSet> {
         self.targets.iter().map(|target| {
             let pairs = self.labels.iter().chain(target);
-            pairs.map(|(name, value)| (name.as_str(), value.as_str())).collect()
+            pairs
+                .map(|(name, value)| (name.as_str(), value.as_str()))
+                .collect()
         })
     }
 }
@@ -69,7 +72,9 @@ pub(crate) fn start(
     match discovery {
         Discovery::Static(groups) => {
             let groups = of_static(groups);
-            tokio::spawn(async move { drop(finder.tell(groups)) })
+            tokio::spawn(async move {
+                finder.tell(groups);
+            })
         }
         Discovery::File(sd) => tokio::spawn(file::run(finder, sd.clone())),
         Discovery::Http(sd, http) => tokio::spawn(http::run(finder, *sd.clone(), *http.clone())),
@@ -85,10 +90,13 @@ struct Finder {
 }
 
 impl Finder {
-    /// Hands over all groups. `None` if the pool is gone.
-    fn tell(&self, groups: Vec<Group>) -> Option<()> {
-        self.pool.upgrade()?.found(self.number, groups);
-        Some(())
+    /// Hands over all groups. Whether the pool is still there.
+    fn tell(&self, groups: Vec<Group>) -> bool {
+        let pool = self.pool.upgrade();
+        if let Some(pool) = &pool {
+            pool.found(self.number, groups);
+        }
+        pool.is_some()
     }
 
     /// Counts a look that failed, and says why.
@@ -97,7 +105,13 @@ impl Finder {
             pool.shared().metrics.discovery_failed(mechanism);
             let job = pool.job();
             let job = job.name();
-            tracing::warn!(job, mechanism, what, error, "targets could not be looked for");
+            tracing::warn!(
+                job,
+                mechanism,
+                what,
+                error,
+                "targets could not be looked for"
+            );
         }
     }
 }

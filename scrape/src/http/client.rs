@@ -112,7 +112,9 @@ impl Client {
         for _ in 0..=MAX_REDIRECTS {
             let same_host = current.host() == url.host();
             let mut request = Request::get(target_of(&current));
-            let all = request.headers_mut().ok_or_else(|| failed("no request".to_owned()))?;
+            let all = request
+                .headers_mut()
+                .ok_or_else(|| failed("no request".to_owned()))?;
             all.extend(headers.clone());
             for (name, value) in &own {
                 // What proves who we are goes to whom it was meant for alone.
@@ -121,7 +123,9 @@ impl Client {
                 }
             }
             all.insert(HOST, host_header(&current).map_err(failed)?);
-            let request = request.body(Empty::new()).map_err(|error| failed(error.to_string()))?;
+            let request = request
+                .body(Empty::new())
+                .map_err(|error| failed(error.to_string()))?;
             let response = self.send(kept, &current, request).await.map_err(failed)?;
             let status = response.status();
             if status.is_redirection() && self.inner.config.follow_redirects {
@@ -137,7 +141,11 @@ impl Client {
                 kept.0 = None;
                 return Err(format!("server returned HTTP status {status}"));
             }
-            if response.headers().get(CONNECTION).is_some_and(|value| value == "close") {
+            if response
+                .headers()
+                .get(CONNECTION)
+                .is_some_and(|value| value == "close")
+            {
                 kept.0 = None;
             }
             return Ok(Answer { response });
@@ -163,7 +171,10 @@ impl Client {
             return Ok(response);
         }
         let mut sender = self.connect(&origin).await?;
-        let response = sender.send_request(request).await.map_err(|error| describe(&error))?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| describe(&error))?;
         kept.0 = Some((origin, sender));
         Ok(response)
     }
@@ -174,11 +185,12 @@ impl Client {
             Host::Ipv4(address) => TcpStream::connect((*address, origin.port)).await,
             Host::Ipv6(address) => TcpStream::connect((*address, origin.port)).await,
         };
-        let stream = connected.map_err(|error| {
-            format!("dial tcp {}:{}: {error}", origin.host, origin.port)
-        })?;
+        let stream = connected
+            .map_err(|error| format!("dial tcp {}:{}: {error}", origin.host, origin.port))?;
         // A question is one small packet; it must not wait for others.
-        stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        stream
+            .set_nodelay(true)
+            .map_err(|error| error.to_string())?;
         if !origin.tls {
             return begin(stream).await;
         }
@@ -218,9 +230,12 @@ impl Inner {
             headers,
             ..
         } = &self.config;
-        let basic = |basic: &BasicAuth| basic.username_file.is_some() || basic.password_file.is_some();
+        let basic =
+            |basic: &BasicAuth| basic.username_file.is_some() || basic.password_file.is_some();
         basic_auth.as_ref().is_some_and(basic)
-            || authorization.as_ref().is_some_and(|given| given.credentials_file.is_some())
+            || authorization
+                .as_ref()
+                .is_some_and(|given| given.credentials_file.is_some())
             || headers.values().any(|header| !header.files.is_empty())
     }
 
@@ -239,7 +254,8 @@ impl Inner {
             found.push((AUTHORIZATION, secret(&self.authorization(authorization)?)?));
         }
         for (name, header) in &self.config.headers {
-            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|error| error.to_string())?;
+            let name =
+                HeaderName::from_bytes(name.as_bytes()).map_err(|error| error.to_string())?;
             for value in &header.values {
                 let value = HeaderValue::from_str(value).map_err(|error| error.to_string())?;
                 found.push((name.clone(), value));
@@ -264,7 +280,10 @@ impl Inner {
             (None, Some(path)) => self.read(path)?,
             (None, None) => String::new(),
         };
-        Ok(format!("Basic {}", STANDARD.encode(format!("{name}:{password}"))))
+        Ok(format!(
+            "Basic {}",
+            STANDARD.encode(format!("{name}:{password}"))
+        ))
     }
 
     fn authorization(&self, authorization: &Authorization) -> Result<String, String> {

@@ -6,5 +6,5 @@ mod client;
 mod request;
 mod tls;
 
-pub(crate) use client::{Answer, Client, Kept};
+pub(crate) use client::{Client, Kept};
 pub(crate) use request::{accept_header, format_of};

@@ -38,7 +38,9 @@ pub(crate) fn format_of(
     content_type: Option<&str>,
     fallback: Option<Protocol>,
 ) -> Result<ScrapeFormat, String> {
-    let given = content_type.map(str::trim).filter(|given| !given.is_empty());
+    let given = content_type
+        .map(str::trim)
+        .filter(|given| !given.is_empty());
     let media = given.and_then(|given| given.split(';').next());
     match media.map(|media| media.trim().to_lowercase()).as_deref() {
         Some("text/plain") => return Ok(ScrapeFormat::Text),
@@ -82,10 +84,24 @@ mod tests {
         let open = Ok(ScrapeFormat::OpenMetrics);
         assert_eq!(format_of(Some("text/plain; version=0.0.4"), None), text);
         assert_eq!(format_of(Some("Text/Plain"), None), text);
-        assert_eq!(format_of(Some("application/openmetrics-text; version=1.0.0"), None), open);
+        assert_eq!(
+            format_of(Some("application/openmetrics-text; version=1.0.0"), None),
+            open
+        );
         assert_eq!(format_of(None, Some(Protocol::PrometheusText004)), text);
-        assert_eq!(format_of(Some("text/html"), Some(Protocol::OpenMetricsText100)), open);
-        assert!(format_of(None, None).unwrap_err().contains("blank Content-Type"));
-        assert!(format_of(Some("text/html"), None).unwrap_err().contains("\"text/html\""));
+        assert_eq!(
+            format_of(Some("text/html"), Some(Protocol::OpenMetricsText100)),
+            open
+        );
+        assert!(
+            format_of(None, None)
+                .unwrap_err()
+                .contains("blank Content-Type")
+        );
+        assert!(
+            format_of(Some("text/html"), None)
+                .unwrap_err()
+                .contains("\"text/html\"")
+        );
     }
 }

@@ -32,7 +32,11 @@ pub(super) fn client_config(fs: &dyn Fs, tls: &TlsConfig) -> Result<Arc<ClientCo
         builder.with_root_certificates(roots(fs, tls)?)
     };
     let cert = text(fs, tls.cert.as_deref(), tls.cert_file.as_deref())?;
-    let key = text(fs, tls.key.as_ref().map(|key| key.reveal()), tls.key_file.as_deref())?;
+    let key = text(
+        fs,
+        tls.key.as_ref().map(|key| key.reveal()),
+        tls.key_file.as_deref(),
+    )?;
     let (Some(cert), Some(key)) = (cert, key) else {
         return Ok(Arc::new(builder.with_no_client_auth()));
     };
@@ -40,7 +44,9 @@ pub(super) fn client_config(fs: &dyn Fs, tls: &TlsConfig) -> Result<Arc<ClientCo
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes());
     let key = key.map_err(|error| format!("tls_config.key: {error}"))?;
     let config = builder.with_client_auth_cert(chain, key);
-    config.map(Arc::new).map_err(|error| format!("tls_config.cert: {error}"))
+    config
+        .map(Arc::new)
+        .map_err(|error| format!("tls_config.cert: {error}"))
 }
 
 fn versions(tls: &TlsConfig) -> Vec<&'static SupportedProtocolVersion> {
@@ -112,7 +118,12 @@ impl ServerCertVerifier for Anyone {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            cert,
+            dss,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -121,7 +132,12 @@ impl ServerCertVerifier for Anyone {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

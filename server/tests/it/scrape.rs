@@ -57,7 +57,12 @@ impl World {
             match path {
                 "/conflicts" => ok(TEXT, CONFLICTS),
                 "/open" => ok(OPEN_METRICS_TYPE, OPEN_METRICS),
-                "/many" => ok(TEXT, (0..20).map(|i| format!("many{{i=\"{i}\"}} {i}\n")).collect::<String>()),
+                "/many" => ok(
+                    TEXT,
+                    (0..20)
+                        .map(|i| format!("many{{i=\"{i}\"}} {i}\n"))
+                        .collect::<String>(),
+                ),
                 "/broken" => ok(TEXT, "fine 1\nthis is nothing\n"),
                 "/stamped" => ok(TEXT, format!("stamped{{extra=\"x\"}} 1 {}\n", now_ms())),
                 "/probe" if asked.header("authorization") == "Basic bWU6aHVzaA==" => {
@@ -81,7 +86,13 @@ impl World {
         let exporter = program(&["prometheus-node-exporter", "node_exporter"]).map(|exporter| {
             let port = free_port();
             let listen = format!("--web.listen-address=127.0.0.1:{port}");
-            (spawn(Command::new(exporter).arg(listen), &dir.join("exporter.log")), port)
+            (
+                spawn(
+                    Command::new(exporter).arg(listen),
+                    &dir.join("exporter.log"),
+                ),
+                port,
+            )
         });
         Self {
             plain,
@@ -94,9 +105,15 @@ impl World {
     /// The configuration that both read. `honor` is a job that may be gone.
     fn config(&self, dir: &Path, honor: bool) -> String {
         let (plain, various) = (self.plain.address, self.others[0].address);
-        let shards: Vec<_> = self.others[1..].iter().map(|t| format!("'{}'", t.address)).collect();
+        let shards: Vec<_> = self.others[1..]
+            .iter()
+            .map(|t| format!("'{}'", t.address))
+            .collect();
         let shards = shards.join(", ");
-        let node = self.exporter.as_ref().map_or(free_port(), |(_, port)| *port);
+        let node = self
+            .exporter
+            .as_ref()
+            .map_or(free_port(), |(_, port)| *port);
         let dead = free_port();
         let dir = dir.display();
         let honor = match honor {
@@ -216,7 +233,12 @@ fn series(client: &Client, selector: &str) -> BTreeSet<String> {
 fn values(client: &Client, selector: &str) -> BTreeMap<String, String> {
     let data = client.query(selector, None);
     let result = data["result"].as_array().unwrap();
-    let pair = |item: &Value| (item["metric"].to_string(), item["value"][1].as_str().unwrap().to_owned());
+    let pair = |item: &Value| {
+        (
+            item["metric"].to_string(),
+            item["value"][1].as_str().unwrap().to_owned(),
+        )
+    };
     result.iter().map(pair).collect()
 }
 
@@ -230,18 +252,31 @@ fn samples(client: &Client, selector: &str) -> Vec<(i64, f64)> {
 fn targets(client: &Client) -> BTreeSet<String> {
     let data = client.get("/api/v1/targets").json()["data"].clone();
     let shown = |target: &Value| {
-        let fields = ["labels", "discoveredLabels", "scrapePool", "scrapeUrl", "health", "scrapeInterval", "scrapeTimeout"];
+        let fields = [
+            "labels",
+            "discoveredLabels",
+            "scrapePool",
+            "scrapeUrl",
+            "health",
+            "scrapeInterval",
+            "scrapeTimeout",
+        ];
         fields.map(|field| target[field].to_string()).join(" ")
     };
     let active = data["activeTargets"].as_array().unwrap().iter().map(shown);
     let dropped = data["droppedTargets"].as_array().unwrap().iter();
-    active.chain(dropped.map(|target| target["discoveredLabels"].to_string())).collect()
+    active
+        .chain(dropped.map(|target| target["discoveredLabels"].to_string()))
+        .collect()
 }
 
 #[test]
 fn ten_jobs_are_scraped_as_by_the_prometheus_beside_it() {
     let Some(prometheus) = program(&["prometheus"]) else {
-        assert!(std::env::var_os("CI").is_none(), "prometheus is not on the path");
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "prometheus is not on the path"
+        );
         println!("NOT RUN: prometheus is not on the path");
         return;
     };
@@ -262,23 +297,31 @@ fn ten_jobs_are_scraped_as_by_the_prometheus_beside_it() {
     let _prometheus = spawn(
         Command::new(prometheus)
             .arg(format!("--config.file={}", config.display()))
-            .arg(format!("--storage.tsdb.path={}", dir.path().join("tsdb").display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                dir.path().join("tsdb").display()
+            ))
             .arg("--web.enable-lifecycle")
             .arg(format!("--web.listen-address=127.0.0.1:{port}")),
         &dir.path().join("prometheus.log"),
     );
     let setting = format!("scrape.config_file={}", config.display());
-    let millrace = Millrace::start(&dir.path().join("millrace"), &[&setting, "server.admin_api=true"]);
+    let millrace = Millrace::start(
+        &dir.path().join("millrace"),
+        &[&setting, "server.admin_api=true"],
+    );
     let pair = Pair {
         ours: millrace.client(),
         theirs: Client::new(&format!("http://127.0.0.1:{port}")),
     };
     eventually("prometheus", PATIENCE, || {
         let answer = pair.theirs.send("GET", "/-/ready", &[], Vec::new());
-        answer.map_err(|error| error.to_string()).and_then(|answer| match answer.status {
-            200 => Ok(()),
-            _ => Err(answer.text),
-        })
+        answer
+            .map_err(|error| error.to_string())
+            .and_then(|answer| match answer.status {
+                200 => Ok(()),
+                _ => Err(answer.text),
+            })
     });
 
     the_same_series_and_values(&pair, &world);
@@ -287,8 +330,13 @@ fn ten_jobs_are_scraped_as_by_the_prometheus_beside_it() {
 
     // A file that goes takes its targets with it.
     std::fs::remove_file(dir.path().join("targets-two.json")).unwrap();
-    let gone = |found: &BTreeSet<String>| !found.is_empty() && found.iter().all(|s| s.contains("FIRST"));
-    pair.agree("the targets of a file to go", |c| series(c, "{job=\"file\"}"), gone);
+    let gone =
+        |found: &BTreeSet<String>| !found.is_empty() && found.iter().all(|s| s.contains("FIRST"));
+    pair.agree(
+        "the targets of a file to go",
+        |c| series(c, "{job=\"file\"}"),
+        gone,
+    );
 
     // A job that goes with a reload.
     std::fs::write(&config, world.config(dir.path(), false)).unwrap();
@@ -296,8 +344,16 @@ fn ten_jobs_are_scraped_as_by_the_prometheus_beside_it() {
         let answer = client.post("/-/reload", &[], "");
         assert_eq!(answer.status, 200, "{name}: {answer:?}");
     }
-    pair.agree("the series of a job to go", |c| series(c, "{job=\"honor\"}"), BTreeSet::is_empty);
-    let up = pair.agree("the others to stay", |c| series(c, "up"), |up| up.len() >= 12);
+    pair.agree(
+        "the series of a job to go",
+        |c| series(c, "{job=\"honor\"}"),
+        BTreeSet::is_empty,
+    );
+    let up = pair.agree(
+        "the others to stay",
+        |c| series(c, "up"),
+        |up| up.len() >= 12,
+    );
     println!("scrape: {} targets after a reload", up.len());
 }
 
@@ -310,20 +366,38 @@ fn the_same_series_and_values(pair: &Pair, world: &World) {
     );
     let down = up.iter().filter(|(_, value)| *value == "0").count();
     // limited, refused, broken, dead; node too, where there is no exporter.
-    assert!(down == 4 || (down == 5 && world.exporter.is_none()), "{up:?}");
+    assert!(
+        down == 4 || (down == 5 && world.exporter.is_none()),
+        "{up:?}"
+    );
     let all = "{job=~\".+\",__name__!~\"node_.*\"}";
-    let same = pair.agree("the same series", |c| series(c, all), |found| found.len() > 100);
+    let same = pair.agree(
+        "the same series",
+        |c| series(c, all),
+        |found| found.len() > 100,
+    );
     println!("scrape: {} targets, {} series equal", up.len(), same.len());
     if world.exporter.is_some() {
-        let node = pair.agree("node_exporter", |c| series(c, "{__name__=~\"node_.*\"}"), |s| s.len() >= 3);
+        let node = pair.agree(
+            "node_exporter",
+            |c| series(c, "{__name__=~\"node_.*\"}"),
+            |s| s.len() >= 3,
+        );
         println!("scrape: {} series of node_exporter equal", node.len());
     }
     // All but what depends on the moment.
-    let still = "{job=~\".+\",job!=\"node\",__name__!~\"scrape_duration_seconds|scrape_series_added\"}";
-    pair.agree("the same values", |c| values(c, still), |found| found.len() > 80);
-    pair.agree("nothing new", |c| values(c, "sum(scrape_series_added{job!=\"node\"})"), |sum| {
-        sum.values().all(|value| value == "0")
-    });
+    let still =
+        "{job=~\".+\",job!=\"node\",__name__!~\"scrape_duration_seconds|scrape_series_added\"}";
+    pair.agree(
+        "the same values",
+        |c| values(c, still),
+        |found| found.len() > 80,
+    );
+    pair.agree(
+        "nothing new",
+        |c| values(c, "sum(scrape_series_added{job!=\"node\"})"),
+        |sum| sum.values().all(|value| value == "0"),
+    );
     pair.agree("the same targets", targets, |found| found.len() >= 15);
 }
 
@@ -342,14 +416,24 @@ fn death_and_return(pair: &Pair, world: &mut World) {
     };
     let own = |client: &Client, at: i64| {
         let time = format!("{}.{:03}", at / 1000, at % 1000);
-        let found = client.query("count({job=\"plain\",__name__!~\"up|scrape_.*\"})", Some(&time));
+        let found = client.query(
+            "count({job=\"plain\",__name__!~\"up|scrape_.*\"})",
+            Some(&time),
+        );
         found["result"][0]["value"][1].as_str().map(str::to_owned)
     };
     for (name, client) in pair.both() {
         let (at, _) = down(client, name);
-        assert_eq!(own(client, at - 1).as_deref(), Some("5"), "{name}, before the death");
+        assert_eq!(
+            own(client, at - 1).as_deref(),
+            Some("5"),
+            "{name}, before the death"
+        );
         assert_eq!(own(client, at), None, "{name}, at the moment of death");
-        assert_eq!(samples(client, "temp{job=\"plain\"}").last().map(|s| s.1), Some(-2500.0));
+        assert_eq!(
+            samples(client, "temp{job=\"plain\"}").last().map(|s| s.1),
+            Some(-2500.0)
+        );
     }
     let back = now_ms();
     world.plain.come_back();
@@ -360,7 +444,11 @@ fn death_and_return(pair: &Pair, world: &mut World) {
             first.copied().ok_or_else(|| format!("{up:?}"))
         });
         assert_eq!(own(client, at - 1), None, "{name}, before the return");
-        assert_eq!(own(client, at).as_deref(), Some("5"), "{name}, at the return");
+        assert_eq!(
+            own(client, at).as_deref(),
+            Some("5"),
+            "{name}, at the return"
+        );
         // They were known all the time, so nothing was added.
         let added = samples(client, "scrape_series_added{job=\"plain\"}");
         let mut since = added.iter().filter(|(at, _)| *at > died);
@@ -372,7 +460,9 @@ fn a_series_that_goes(pair: &Pair, world: &World) {
     let shown = |client: &Client| series(client, "{job=\"plain\",__name__!~\"up|scrape_.*\"}");
     pair.agree("all series", shown, |found| found.len() == 5);
     world.fewer.store(true, Ordering::SeqCst);
-    pair.agree("four series to go while the target is up", shown, |found| found.len() == 1);
+    pair.agree("four series to go while the target is up", shown, |found| {
+        found.len() == 1
+    });
     world.fewer.store(false, Ordering::SeqCst);
     pair.agree("them to come back", shown, |found| found.len() == 5);
 }
