@@ -194,6 +194,7 @@ pub fn router(api: Api) -> Router {
         options.max_waiting,
         options.max_wait,
         QUERY_STACK_BYTES,
+        options.nice,
         Some(api.metrics.clone()),
     );
     let waiters = Pool::start(
@@ -202,6 +203,7 @@ pub fn router(api: Api) -> Router {
         options.max_waiting,
         options.read_after_timeout,
         WAITER_STACK_BYTES,
+        0,
         None,
     );
     let app = Arc::new(App {
