@@ -69,7 +69,7 @@ impl fmt::Display for PromDuration {
             return f.write_str("0s");
         }
         for (unit, factor, only_exact) in UNITS {
-            if only_exact && ms % factor != 0 {
+            if only_exact && !ms.is_multiple_of(factor) {
                 continue;
             }
             if ms >= factor {

@@ -51,7 +51,7 @@ impl FromStr for Size {
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let exact = |shift: &u32| self.0 % (1 << shift) == 0;
+        let exact = |shift: &u32| self.0.is_multiple_of(1 << shift);
         let units = [
             (50, "PB"),
             (40, "TB"),

@@ -29,8 +29,8 @@ const PLAIN: &str = "# HELP jobs_total Jobs.\n# TYPE jobs_total counter\n\
 const CONFLICTS: &str = "m{job=\"own\",instance=\"other\"} 1\nm{job=\"own\",exported_job=\"x\"} 2\n\
     n{instance=\"\"} 3\nplain_one 4\n";
 
-const OPEN_METRICS: &str = "# TYPE req counter\n# UNIT req seconds\n\
-    req_total{code=\"200\"} 5 # {trace_id=\"abc\"} 0.7\nreq_created{code=\"200\"} 1.7e9\n\
+const OPEN_METRICS: &str = "# TYPE req_seconds counter\n# UNIT req_seconds seconds\n\
+    req_seconds_total{code=\"200\"} 5 # {trace_id=\"abc\"} 0.7\nreq_seconds_created{code=\"200\"} 1.7e9\n\
     # TYPE lat histogram\nlat_bucket{le=\"0.5\"} 1\nlat_bucket{le=\"+Inf\"} 2\nlat_sum 3.5\nlat_count 2\n\
     # EOF\n";
 
