@@ -164,7 +164,7 @@ scrape_configs:
   static_configs: [{{targets: ['{various}']}}]
 - job_name: probe
   metrics_path: /probe
-  params: {{module: [http_2xx], target: [nobody]}}
+  params: {{module: [http_2xx]}}
   basic_auth: {{username: me, password: hush}}
   static_configs: [{{targets: ['example.org']}}]
   relabel_configs:
