@@ -55,7 +55,7 @@ use millrace_model::{Clock, Matcher, TimestampMs};
 
 use crate::{
     CancelFlag, Engine, QueryError, QueryOutcome, QueryRequest, QueryWatch, ReadPoint, ReadScope,
-    SeriesSource,
+    ScopedSource, SeriesSource,
 };
 
 pub use companions::{
@@ -188,7 +188,8 @@ const WAITER_STACK_BYTES: usize = 256 << 10;
 /// # Panics
 ///
 /// If the system refuses the threads of the pools.
-pub fn router(api: Api) -> Router {
+pub fn router(mut api: Api) -> Router {
+    api.source = Arc::new(ScopedSource::new(api.source));
     let options = &api.options;
     let queries = Pool::start(
         "query",

@@ -55,7 +55,7 @@ use millrace_model::{Matcher, TimestampMs};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{
-    QueryError, QueryOutcome, QueryRequest, QueryStats, QueryTime, ReadContext, SeriesSource,
+    QueryError, QueryOutcome, QueryRequest, QueryStats, QueryTime, ReadContext, ScopedSource, SeriesSource,
     SourceError,
 };
 
@@ -94,7 +94,7 @@ impl Engine {
             .build()
             .expect("threads can be started");
         Self {
-            source,
+            source: Arc::new(ScopedSource::new(source)),
             options,
             pool,
         }

@@ -18,6 +18,7 @@ mod commands;
 mod companions;
 mod config;
 mod demo;
+mod edge;
 mod export;
 mod failure;
 mod fleet;
@@ -57,6 +58,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    commands::client::install(&cli.access);
     match dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -86,6 +88,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Some(Command::Restore(args)) => commands::restore::run(&args),
         Some(Command::Export(args)) => commands::export::run(&configuration(&cli.config)?, &args),
         Some(Command::Import(args)) => commands::import::run(&args),
+        Some(Command::Token(args)) => commands::token::run(&configuration(&cli.config)?, &args),
         Some(Command::Version) => print(concat!("millrace ", env!("CARGO_PKG_VERSION"), "\n")),
     }
 }
