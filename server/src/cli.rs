@@ -68,6 +68,9 @@ pub enum Command {
         /// Print the reference page of all settings instead (docs/configuration.md)
         #[arg(long)]
         reference: bool,
+        /// Print the page of all routes instead, and what each asks of a token (docs/routes.md)
+        #[arg(long, conflicts_with = "reference")]
+        routes: bool,
     },
     /// Push a simulated fleet of devices into a running server, to have something to look at
     ///

@@ -71,10 +71,13 @@ fn main() -> ExitCode {
 fn dispatch(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         None | Some(Command::Run) => run::run(&configuration(&cli.config)?),
-        Some(Command::Config { reference: true }) => print(&config::reference()),
-        Some(Command::Config { reference: false }) => {
-            print(&config::effective(&configuration(&cli.config)?))
-        }
+        Some(Command::Config { routes: true, .. }) => print(&edge::routes_page()),
+        Some(Command::Config {
+            reference: true, ..
+        }) => print(&config::reference()),
+        Some(Command::Config {
+            reference: false, ..
+        }) => print(&config::effective(&configuration(&cli.config)?)),
         Some(Command::Demo(args)) => demo::run(&args),
         Some(Command::Queue(args)) => commands::queue::run(&args, &configuration(&cli.config)?),
         Some(Command::Dlq(args)) => commands::dlq::run(&args, &configuration(&cli.config)?),

@@ -165,12 +165,16 @@ impl Gate {
     fn elsewhere(&self, need: Need, listener: Listener, uri: &Uri) -> Option<Response> {
         let operators = match need {
             Need::Admin => true,
-            Need::Monitor | Need::Open | Need::Token | Need::Write | Need::Read | Need::Fleet => {
-                false
-            }
+            Need::Monitor
+            | Need::Open
+            | Need::Token
+            | Need::Write
+            | Need::Read
+            | Need::Tenant
+            | Need::Fleet => false,
         };
         let data = match need {
-            Need::Write | Need::Read | Need::Fleet => true,
+            Need::Write | Need::Read | Need::Tenant | Need::Fleet => true,
             Need::Admin | Need::Monitor | Need::Open | Need::Token => false,
         };
         let why = match (listener, self.admin) {
@@ -198,14 +202,14 @@ impl Gate {
         let caller = self.caller(row, request, now)?;
         let tenant = match (&caller, row.need) {
             (_, Need::Open | Need::Token | Need::Monitor | Need::Fleet) => TenantId::anonymous(),
-            (None, Need::Write | Need::Read | Need::Admin) => match named {
+            (None, Need::Write | Need::Read | Need::Tenant | Need::Admin) => match named {
                 Some(named) if self.trust_tenant_header => named.parse().map_err(|error| {
                     let text = format!("X-Scope-OrgID: {error}");
                     Refused::tenant(StatusCode::BAD_REQUEST, text)
                 })?,
                 Some(_) | None => TenantId::anonymous(),
             },
-            (Some(identity), Need::Write | Need::Read | Need::Admin) => identity
+            (Some(identity), Need::Write | Need::Read | Need::Tenant | Need::Admin) => identity
                 .tenant(named, self.trust_tenant_header)
                 .map_err(|text| NotAdmitted {
                     refused: Refused::tenant(StatusCode::FORBIDDEN, text),
@@ -281,13 +285,11 @@ impl Front {
         let labels = labels.unwrap_or_default();
         let extensions = request.extensions_mut();
         match row.need {
-            Need::Write => {
+            Need::Write | Need::Read | Need::Tenant | Need::Admin => {
                 extensions.insert(PushContext {
-                    tenant,
-                    forced_labels: labels,
+                    tenant: tenant.clone(),
+                    forced_labels: labels.clone(),
                 });
-            }
-            Need::Read | Need::Admin => {
                 extensions.insert(ReadScope {
                     tenant,
                     labels: labels.into(),

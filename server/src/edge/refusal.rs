@@ -37,10 +37,10 @@ impl Refused {
 
     /// Who asks may not do this.
     pub fn forbidden(need: Need) -> Self {
-        let scope = need.scope().map_or("", |scope| scope.as_str());
+        let scope = need.scope().map_or("write or read", |scope| scope.as_str());
         Self {
             status: StatusCode::FORBIDDEN,
-            text: format!("the token lacks the scope {scope:?}"),
+            text: format!("the token lacks the scope {scope}"),
             reason: "scope",
             need: Some(need),
         }

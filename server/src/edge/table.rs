@@ -15,6 +15,8 @@ pub enum Need {
     Write,
     /// Who may query.
     Read,
+    /// Who may push or query.
+    Tenant,
     /// Who may see the server's own figures and state, or do everything.
     Monitor,
     /// Who may do what concerns the whole server.
@@ -28,7 +30,7 @@ impl Need {
     #[must_use]
     pub fn scope(self) -> Option<Scope> {
         match self {
-            Self::Open | Self::Token => None,
+            Self::Open | Self::Token | Self::Tenant => None,
             Self::Write => Some(Scope::Write),
             Self::Read => Some(Scope::Read),
             Self::Monitor => Some(Scope::Monitor),
@@ -41,6 +43,7 @@ impl Need {
     #[must_use]
     pub fn met_by(self, scopes: &Scopes) -> bool {
         match self {
+            Self::Tenant => scopes.contains(&Scope::Write) || scopes.contains(&Scope::Read),
             Self::Monitor => scopes.contains(&Scope::Monitor) || scopes.contains(&Scope::Admin),
             Self::Open | Self::Token | Self::Write | Self::Read | Self::Admin | Self::Fleet => {
                 self.scope().is_none_or(|scope| scopes.contains(&scope))
@@ -215,6 +218,8 @@ pub static TABLE: &[Row] = &[
     read("/api/v1/status/queries/{id}/cancel", Methods::These(&["DELETE", "POST"])),
     read("/api/v1/notifications", GET),
     read("/api/v1/notifications/live", GET),
+    // What concerns who pushes as well as who queries.
+    row("/api/v1/status/limits", GET, Need::Tenant, Shape::Json),
     // The server, whatever tenant.
     monitor("/api/v1/targets"),
     monitor("/api/v1/targets/metadata"),
@@ -236,6 +241,7 @@ pub static TABLE: &[Row] = &[
     act("/api/v1/admin/retention/confirm_clock", ALL, "confirm_clock"),
     admin("/api/v1/admin/tsdb/deletes", GET),
     admin("/api/v1/admin/retention", GET),
+    admin("/api/v1/admin/limits", GET),
     admin("/api/v1/dlq", GET),
     admin("/api/v1/dlq/letter", GET),
     act("/api/v1/dlq/requeue", ALL, "dlq_requeue"),
@@ -249,3 +255,35 @@ pub static TABLE: &[Row] = &[
     row("/internal/v1/status", GET, Need::Fleet, Shape::Json),
     row("/internal/v1/wait", POST, Need::Fleet, Shape::Json),
 ];
+
+/// The table as a page.
+#[must_use]
+pub fn page() -> String {
+    let mut text = String::from(
+        "# Routes\n\n\
+         Every path that a millrace serves, and what it asks of a token where `auth.enabled` is on\n\
+         ([security.md](security.md)). Made by `millrace config --routes` from the table that the router is made of:\n\
+         what is not in it is not served. Which of them a process answers depends on its roles, and those that need\n\
+         `admin` on `server.admin_listen` too.\n\n\
+         | path | methods | needs | noted in the audit log as |\n|---|---|---|---|\n",
+    );
+    for row in TABLE {
+        let methods = match row.methods {
+            Methods::These(_) => row.methods.names().replace(',', ", "),
+            Methods::All => "POST, PUT; others are told so".to_owned(),
+        };
+        let need = match row.need {
+            Need::Open => "nothing",
+            Need::Token => "any token",
+            Need::Write => "`write`",
+            Need::Read => "`read`",
+            Need::Tenant => "`write` or `read`",
+            Need::Monitor => "`monitor` or `admin`",
+            Need::Admin => "`admin`",
+            Need::Fleet => "`fleet`",
+        };
+        let audit = row.audit.map_or(String::new(), |name| format!("`{name}`"));
+        text.push_str(&format!("| `{}` | {methods} | {need} | {audit} |\n", row.path));
+    }
+    text
+}

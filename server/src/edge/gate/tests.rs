@@ -68,10 +68,13 @@ fn echo(gate: Gate) -> Router {
         let pushed = extensions.get::<PushContext>();
         let read = extensions.get::<ReadScope>();
         match (pushed, read) {
-            (Some(push), None) => format!("{} {:?}", push.tenant, push.forced_labels),
-            (None, Some(read)) => format!("{} {:?}", read.tenant, read.labels),
+            (Some(push), Some(read)) => {
+                assert_eq!(push.tenant, read.tenant);
+                assert_eq!(push.forced_labels, *read.labels);
+                format!("{} {:?}", read.tenant, read.labels)
+            }
             (None, None) => "nobody".to_owned(),
-            (Some(_), Some(_)) => "both".to_owned(),
+            (Some(_), None) | (None, Some(_)) => "half".to_owned(),
         }
     };
     let mut inner = Router::new();
@@ -173,7 +176,13 @@ async fn every_route_lets_in_who_has_its_scope_and_nobody_else() {
             let reply = ask(&router, method, &path, &headers).await;
             let expect = match row.need {
                 Need::Open => 200,
-                Need::Token | Need::Write | Need::Read | Need::Monitor | Need::Admin | Need::Fleet => 401,
+                Need::Token
+                | Need::Write
+                | Need::Read
+                | Need::Tenant
+                | Need::Monitor
+                | Need::Admin
+                | Need::Fleet => 401,
             };
             assert_eq!(reply.status, expect, "{method} {path} {stranger:?}: {}", reply.text);
             assert_eq!(reply.headers.contains_key("www-authenticate"), expect == 401);
@@ -184,8 +193,14 @@ async fn every_route_lets_in_who_has_its_scope_and_nobody_else() {
             let expect = match row.need {
                 Need::Open | Need::Token => 200,
                 Need::Monitor if *scope == Scope::Admin => 200,
+                Need::Tenant if [Scope::Write, Scope::Read].contains(scope) => 200,
                 need if need.scope() == Some(*scope) => 200,
-                Need::Write | Need::Read | Need::Monitor | Need::Admin | Need::Fleet => 403,
+                Need::Write
+                | Need::Read
+                | Need::Tenant
+                | Need::Monitor
+                | Need::Admin
+                | Need::Fleet => 403,
             };
             let reply = ask(&router, method, &path, &[("authorization", &bearer(token))]).await;
             assert_eq!(reply.status, expect, "{method} {path} {scope}: {}", reply.text);
