@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::AuthError;
-use crate::file::lock;
+use crate::file::{dir_of, lock};
 
 /// Who did something.
 #[derive(Clone, Debug)]
@@ -80,8 +80,7 @@ impl AuditLog {
         let mut text = line(act, self.clock.now());
         let _one = self.writing.lock();
         let failed = |error| AuthError::file(&self.path, error);
-        let dir = self.path.parent().unwrap_or(std::path::Path::new("."));
-        create_dir_durable(&*self.fs, dir).map_err(failed)?;
+        create_dir_durable(&*self.fs, dir_of(&self.path)).map_err(failed)?;
         let _locked = lock(&*self.fs, &self.path)?;
         let (file, end) = self.open().map_err(failed)?;
         if end > 0 && !ends_with_line(&*file, end).map_err(failed)? {
@@ -99,8 +98,7 @@ impl AuditLog {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let file = self.fs.create_new(&self.path)?;
-                let dir = self.path.parent().unwrap_or(std::path::Path::new("."));
-                self.fs.sync_dir(dir)?;
+                self.fs.sync_dir(dir_of(&self.path))?;
                 Ok((file, 0))
             }
             Err(error) => Err(error),

@@ -261,13 +261,18 @@ impl TokensFile {
         change: impl FnOnce(&mut Vec<Token>) -> Result<(), AuthError>,
     ) -> Result<(), AuthError> {
         let failed = |error| AuthError::file(&self.path, error);
-        let dir = self.path.parent().unwrap_or_else(|| Path::new("."));
-        create_dir_durable(&*self.fs, dir).map_err(failed)?;
+        create_dir_durable(&*self.fs, dir_of(&self.path)).map_err(failed)?;
         let _locked = lock(&*self.fs, &self.path)?;
         let mut tokens = self.list()?;
         change(&mut tokens)?;
         publish(&*self.fs, &self.path, &encode(&tokens)).map_err(failed)
     }
+}
+
+/// The directory in which a file is.
+pub(crate) fn dir_of(path: &Path) -> &Path {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    dir.unwrap_or_else(|| Path::new("."))
 }
 
 /// Locks the file beside `path` against other processes, and waits for them for a while.

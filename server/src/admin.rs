@@ -208,7 +208,7 @@ impl Admin {
         let matches = pairs.iter().filter(|(name, _)| name == "match[]");
         let selectors = matches
             .map(|(_, text)| Ok([self.selector(text)?, scope.matchers()].concat()))
-            .collect::<Result<Vec<_>, _>>()?;
+            .collect::<Result<Vec<_>, Refusal>>()?;
         if selectors.is_empty() {
             return Err(Refusal::bad_data("no match[] parameter provided"));
         }

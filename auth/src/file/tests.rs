@@ -106,15 +106,17 @@ fn a_token_that_cannot_be_is_refused() {
     let file = file(&dir);
     let label = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
     let twice = [label("a", "1"), label("a", "2")].concat();
-    for (change, expect) in [
-        (Box::new(|t: &mut NewToken| t.name.clear()) as Box<dyn Fn(&mut NewToken)>, "name"),
+    type Change = Box<dyn Fn(&mut NewToken)>;
+    let cases: Vec<(Change, &str)> = vec![
+        (Box::new(|t| t.name.clear()), "name"),
         (Box::new(|t| t.name = "a\nb".to_owned()), "name"),
         (Box::new(|t| t.scopes.clear()), "scope"),
         (Box::new(|t| t.expires = Some(NOW)), "expired already"),
         (Box::new(move |t| t.labels = label("1a", "x")), "forced label"),
         (Box::new(move |t| t.labels = label("a", "")), "no value"),
         (Box::new(move |t| t.labels.clone_from(&twice)), "twice"),
-    ] {
+    ];
+    for (change, expect) in cases {
         let mut wanted = new("n");
         change(&mut wanted);
         let error = file.create(wanted, NOW).unwrap_err().to_string();

@@ -203,7 +203,7 @@ impl Gate {
         let tenant = match (&caller, row.need) {
             (_, Need::Open | Need::Token | Need::Monitor | Need::Fleet) => TenantId::anonymous(),
             (None, Need::Write | Need::Read | Need::Tenant | Need::Admin) => match named {
-                Some(named) if self.trust_tenant_header => named.parse().map_err(|error| {
+                Some(named) if self.trust_tenant_header => named.parse::<TenantId>().map_err(|error| {
                     let text = format!("X-Scope-OrgID: {error}");
                     Refused::tenant(StatusCode::BAD_REQUEST, text)
                 })?,

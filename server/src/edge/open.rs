@@ -89,12 +89,7 @@ pub fn open(
             audit: Some(Arc::new(audit)),
             metrics,
         },
-        watched: Watched {
-            book,
-            tls: tls.clone(),
-            fleet_token: fleet_token.clone(),
-            ..Watched::default()
-        },
+        watched: Watched::new(book, tls.clone(), fleet_token.clone()),
         tls,
         fleet_token,
     })

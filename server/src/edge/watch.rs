@@ -71,25 +71,37 @@ impl TokenFile {
 }
 
 /// What is looked at.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Watched {
-    /// The tokens that others show.
-    pub book: Option<Arc<TokenBook>>,
-    /// The certificates.
-    pub tls: Option<Arc<TlsReload>>,
-    /// The token that this process shows to stores.
-    pub fleet_token: Option<Arc<TokenFile>>,
+    book: Option<Arc<TokenBook>>,
+    tls: Option<Arc<TlsReload>>,
+    fleet_token: Option<Arc<TokenFile>>,
     /// What was wrong with each at the last look, so that it is told once.
     wrong: Mutex<[Option<String>; 3]>,
 }
 
 impl Watched {
+    /// The tokens that others show, the certificates, and the token that this process shows to stores.
+    #[must_use]
+    pub fn new(
+        book: Option<Arc<TokenBook>>,
+        tls: Option<Arc<TlsReload>>,
+        fleet_token: Option<Arc<TokenFile>>,
+    ) -> Self {
+        Self {
+            book,
+            tls,
+            fleet_token,
+            wrong: Mutex::default(),
+        }
+    }
+
     fn look(&self, metrics: &EdgeMetrics) {
         type Look<'a> = Box<dyn Fn() -> Result<bool, AuthError> + 'a>;
-        let tokens = self.book.as_ref().map(|book| Box::new(|| book.reload()) as Look<'_>);
-        let tls = self.tls.as_ref().map(|tls| Box::new(|| tls.reload()) as Look<'_>);
+        let tokens = self.book.as_ref().map(|book| Box::new(move || book.reload()) as Look<'_>);
+        let tls = self.tls.as_ref().map(|tls| Box::new(move || tls.reload()) as Look<'_>);
         let fleet = self.fleet_token.as_ref();
-        let fleet = fleet.map(|file| Box::new(|| file.reload()) as Look<'_>);
+        let fleet = fleet.map(|file| Box::new(move || file.reload()) as Look<'_>);
         let mut wrong = self.wrong.lock();
         let all = [("tokens", tokens), ("tls", tls), ("fleet_token", fleet)];
         for ((what, look), wrong) in all.into_iter().zip(wrong.iter_mut()) {
