@@ -101,7 +101,10 @@ impl TryFrom<Entry> for Token {
 pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<Token>, String> {
     let document: Document = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     if document.format != FORMAT {
-        return Err(format!("no file of tokens: its format is {:?}", document.format));
+        return Err(format!(
+            "no file of tokens: its format is {:?}",
+            document.format
+        ));
     }
     if document.version != VERSION {
         return Err(format!(
@@ -175,9 +178,7 @@ impl TokensFile {
     /// A file that cannot be read, or holds something else.
     pub fn list(&self) -> Result<Vec<Token>, AuthError> {
         match read_all(&*self.fs, &self.path, MAX_FILE_BYTES) {
-            Ok(bytes) => {
-                decode(&bytes).map_err(|reason| AuthError::content(&self.path, reason))
-            }
+            Ok(bytes) => decode(&bytes).map_err(|reason| AuthError::content(&self.path, reason)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(AuthError::file(&self.path, error)),
         }
@@ -191,7 +192,9 @@ impl TokensFile {
     pub fn create(&self, new: NewToken, now: TimestampMs) -> Result<Secret, AuthError> {
         check(&new.name, &new.scopes, &new.labels)?;
         if new.expires.is_some_and(|expires| expires <= now) {
-            return Err(AuthError::Invalid("it would have expired already".to_owned()));
+            return Err(AuthError::Invalid(
+                "it would have expired already".to_owned(),
+            ));
         }
         let secret = Secret::generate()?;
         let token = token(&secret, new, now, None);

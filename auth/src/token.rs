@@ -189,9 +189,7 @@ pub(crate) fn check(
     }
     for (at, (label, value)) in labels.iter().enumerate() {
         let first = label.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-        let legal = label
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || c == '_');
+        let legal = label.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
         if !first || !legal || label == METRIC_NAME {
             return invalid(format!(
                 "{label:?} cannot be a forced label: letters, digits and _, not {METRIC_NAME}"

@@ -151,7 +151,10 @@ impl Caller {
 
     pub(crate) async fn status(&self, store: &str) -> Result<StoreStatus, CallError> {
         let asking = async {
-            let sent = self.with_token(self.http.get(url(store, STATUS_PATH))).send().await;
+            let sent = self
+                .with_token(self.http.get(url(store, STATUS_PATH)))
+                .send()
+                .await;
             read_status(sent.map_err(connection)?).await
         };
         self.within(

@@ -55,8 +55,8 @@ use millrace_model::{Matcher, TimestampMs};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{
-    QueryError, QueryOutcome, QueryRequest, QueryStats, QueryTime, ReadContext, ScopedSource, SeriesSource,
-    SourceError,
+    QueryError, QueryOutcome, QueryRequest, QueryStats, QueryTime, ReadContext, ScopedSource,
+    SeriesSource, SourceError,
 };
 
 use ast::{Expr, ExprKind, ValueType};

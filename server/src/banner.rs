@@ -60,7 +60,11 @@ pub fn text(start: &Start<'_>) -> String {
         lines.push(format!("  data     {}", data.display()));
     }
     if let Some(admin) = admin {
-        let scheme = if tls && !admin.ip().is_loopback() { "https" } else { "http" };
+        let scheme = if tls && !admin.ip().is_loopback() {
+            "https"
+        } else {
+            "http"
+        };
         lines.push(format!("  admin    {scheme}://{admin}"));
     }
     if tokens {

@@ -92,7 +92,14 @@ pub fn open(
     if roles.query {
         let identity = queue.as_ref().map(|queue| queue.identity());
         let store = opened.store.as_ref();
-        router = router.merge(queries::router(app, &**fs, config, store, identity, fleet_token)?);
+        router = router.merge(queries::router(
+            app,
+            &**fs,
+            config,
+            store,
+            identity,
+            fleet_token,
+        )?);
     }
     let unknown = move |uri: Uri| async move { routes::unknown_path(roles, &uri) };
     app.install(Parts {

@@ -337,7 +337,10 @@ mod tests {
             );
         }
         app.enter(Stage::Ready, "");
-        assert_eq!(ask(in_the_open(&app), "GET", "/-/ready").await.0, StatusCode::OK);
+        assert_eq!(
+            ask(in_the_open(&app), "GET", "/-/ready").await.0,
+            StatusCode::OK
+        );
         app.enter(Stage::Stopping, "");
         let (status, _, body) = ask(in_the_open(&app), "GET", "/-/ready").await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);

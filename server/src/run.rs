@@ -194,7 +194,12 @@ async fn life(
     let mut servers = Vec::new();
     for (listener, serving) in begun.listeners {
         let listener = TcpListener::from_std(listener).map_err(system)?;
-        servers.push(tokio::spawn(serve(listener, serving, stopped.clone(), grace)));
+        servers.push(tokio::spawn(serve(
+            listener,
+            serving,
+            stopped.clone(),
+            grace,
+        )));
     }
     let looking = tokio::spawn(begun.watching);
     let mut hangups = signal(SignalKind::hangup()).map_err(system)?;
@@ -202,7 +207,10 @@ async fn life(
         let app = app.clone();
         async move {
             while hangups.recv().await.is_some() {
-                info!(signal = "SIGHUP", "looking at tokens and certificates again");
+                info!(
+                    signal = "SIGHUP",
+                    "looking at tokens and certificates again"
+                );
                 app.ask_for_reload();
             }
         }
@@ -211,7 +219,9 @@ async fn life(
     let opening = {
         let (app, fs, config) = (app.clone(), fs.clone(), config.clone());
         let fleet_token = begun.fleet_token;
-        tokio::task::spawn_blocking(move || open(&app, &fs, &config, address, fleet_token.as_deref()))
+        tokio::task::spawn_blocking(move || {
+            open(&app, &fs, &config, address, fleet_token.as_deref())
+        })
     };
     tokio::pin!(opening);
     let opened = tokio::select! {

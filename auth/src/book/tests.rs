@@ -113,5 +113,8 @@ fn a_rotated_token_and_the_new_one_are_both_good_for_the_overlap() {
     let (during, after) = (TimestampMs(NOW.0 + 499), TimestampMs(NOW.0 + 500));
     assert!(book.check(&old, during).is_ok() && book.check(&new, during).is_ok());
     assert_eq!(book.check(&old, after).unwrap_err(), Denied::Expired);
-    assert_eq!(book.check(&new, after).unwrap().scopes, [Scope::Write].into());
+    assert_eq!(
+        book.check(&new, after).unwrap().scopes,
+        [Scope::Write].into()
+    );
 }

@@ -71,7 +71,11 @@ fn what_is_no_file_of_tokens_is_named() {
         ("\"acme\"", "\"../a\"", "tenant"),
         ("\"team\"", "\"__name__\"", "forced label"),
         (&"a".repeat(64), "aa", "sha256"),
-        ("\"id\": \"00ff00ff00ff\"", "\"id\": \"5f3a9c01d2e4\"", "twice"),
+        (
+            "\"id\": \"00ff00ff00ff\"",
+            "\"id\": \"5f3a9c01d2e4\"",
+            "twice",
+        ),
         ("\"name\"", "\"nome\"", "unknown field"),
     ] {
         let bad = good.replacen(from, to, 1);
@@ -112,7 +116,10 @@ fn a_token_that_cannot_be_is_refused() {
         (Box::new(|t| t.name = "a\nb".to_owned()), "name"),
         (Box::new(|t| t.scopes.clear()), "scope"),
         (Box::new(|t| t.expires = Some(NOW)), "expired already"),
-        (Box::new(move |t| t.labels = label("1a", "x")), "forced label"),
+        (
+            Box::new(move |t| t.labels = label("1a", "x")),
+            "forced label",
+        ),
         (Box::new(move |t| t.labels = label("a", "")), "no value"),
         (Box::new(move |t| t.labels.clone_from(&twice)), "twice"),
     ];
@@ -150,7 +157,8 @@ fn a_new_token_lives_as_long_as_the_one_that_it_replaces() {
     let old = file.create(wanted, NOW).unwrap();
     let later = TimestampMs(NOW.0 + 9_000);
     let overlap = Duration::from_secs(3_600);
-    file.rotate(old.id().as_str(), overlap, None, later).unwrap();
+    file.rotate(old.id().as_str(), overlap, None, later)
+        .unwrap();
     let listed = file.list().unwrap();
     // An overlap never makes the old one live longer.
     assert_eq!(listed[0].expires, Some(TimestampMs(NOW.0 + 10_000)));

@@ -344,7 +344,14 @@ pub fn fleet(stores: &[&Store], options: FleetOptions) -> Arc<Fleet> {
     let addresses = stores.iter().map(|store| store.address.clone());
     let directory = StaticDirectory::new(addresses, Some(identity()));
     let metrics = FleetMetrics::register(&Registry::new()).unwrap();
-    Fleet::start(Arc::new(directory), options, SharedToken::default(), runtime(), metrics).unwrap()
+    Fleet::start(
+        Arc::new(directory),
+        options,
+        SharedToken::default(),
+        runtime(),
+        metrics,
+    )
+    .unwrap()
 }
 
 pub fn source(stores: &[&Store]) -> FleetSource {

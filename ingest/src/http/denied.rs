@@ -92,7 +92,10 @@ mod tests {
                 PushShape::InfluxV2,
                 r#"{"code":"unauthorized","message":"who are you"}"#,
             ),
-            (PushShape::InfluxV3, r#"{"data":null,"error":"who are you"}"#),
+            (
+                PushShape::InfluxV3,
+                r#"{"data":null,"error":"who are you"}"#,
+            ),
             (PushShape::Text, "who are you\n"),
         ] {
             let (_, found) = body(shape, "text/plain").await;
@@ -103,7 +106,10 @@ mod tests {
         let (_, json) = body(PushShape::Otlp, "application/json").await;
         assert_eq!(text(&json), r#"{"code":16,"message":"who are you"}"#);
         let (response, protobuf) = body(PushShape::Otlp, "application/x-protobuf").await;
-        assert_eq!(protobuf, [&[0x08, 16, 0x12, 11], &b"who are you"[..]].concat());
+        assert_eq!(
+            protobuf,
+            [&[0x08, 16, 0x12, 11], &b"who are you"[..]].concat()
+        );
         assert_eq!(response.headers()["content-type"], "application/x-protobuf");
     }
 }

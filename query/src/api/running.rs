@@ -20,9 +20,9 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
 
+use super::App;
 use super::error::ApiError;
 use super::status::{rfc3339, success};
-use super::App;
 use crate::{CancelFlag, QueryTime, QueryWatch, ReadScope};
 
 /// What is kept of an expression, in bytes.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_model::{Labels, MetricMetadata, MetricType, TimestampMs};
-use millrace_query::{ReadScope, SourceError};
 use millrace_query::api::{
     ActiveTarget, Alert, Alerting, Cardinality, Companions, DroppedTarget, Health, Rule, RuleGroup,
     Rules, Statistics, Targets,
 };
+use millrace_query::{ReadScope, SourceError};
 use serde_json::json;
 
 use crate::client::{Fixture, NOW};

@@ -29,7 +29,9 @@ pub fn builder() -> Result<ClientBuilder, Failure> {
     let mut headers = HeaderMap::new();
     if let Some(path) = TOKEN_FILE.get().and_then(Option::as_ref) {
         let unusable = |reason: &dyn std::fmt::Display| {
-            Failure::Client(format!("the token's file {path:?} cannot be used: {reason}"))
+            Failure::Client(format!(
+                "the token's file {path:?} cannot be used: {reason}"
+            ))
         };
         let bytes = read_all(&OsFs, path, MAX_TOKEN_BYTES).map_err(|error| unusable(&error))?;
         let text = String::from_utf8(bytes).map_err(|_| unusable(&"not UTF-8"))?;

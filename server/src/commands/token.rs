@@ -262,7 +262,9 @@ fn as_json(tokens: &[Token], now: TimestampMs) -> String {
 }
 
 fn table(tokens: &[Token], now: TimestampMs) -> String {
-    let head = ["ID", "NAME", "STATE", "TENANT", "SCOPES", "LABELS", "CREATED", "EXPIRES"];
+    let head = [
+        "ID", "NAME", "STATE", "TENANT", "SCOPES", "LABELS", "CREATED", "EXPIRES",
+    ];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(tokens.iter().map(|token| {
         [
@@ -284,7 +286,9 @@ fn table(tokens: &[Token], now: TimestampMs) -> String {
     let mut text = String::new();
     for row in &rows {
         let cells = row.iter().zip(&widths);
-        let cells: Vec<String> = cells.map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<String> = cells
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
     }

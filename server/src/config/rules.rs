@@ -139,7 +139,11 @@ fn access(config: &Config) -> Result<(), ConfigError> {
     if tls.client_ca_file.is_some() && tls.certificate_file.is_none() {
         let reason = "clients show certificates only to a server that has one itself: \
                       server.tls.certificate_file";
-        return Err(broken(config, "server.tls.client_ca_file", reason.to_owned()));
+        return Err(broken(
+            config,
+            "server.tls.client_ca_file",
+            reason.to_owned(),
+        ));
     }
     Ok(())
 }

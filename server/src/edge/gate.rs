@@ -111,12 +111,19 @@ pub async fn same_route(request: Request, next: Next) -> Response {
 }
 
 async fn pass(State(front): State<Arc<Front>>, request: Request) -> Response {
-    let Ok(row) = front.paths.at(request.uri().path()).map(|found| *found.value) else {
+    let Ok(row) = front
+        .paths
+        .at(request.uri().path())
+        .map(|found| *found.value)
+    else {
         return routes::unknown_path(front.app.roles(), request.uri());
     };
     let origin = request.extensions().get::<Origin>().copied();
     let origin = origin.unwrap_or_default();
-    if let Some(elsewhere) = front.gate.elsewhere(row.need, origin.listener, request.uri()) {
+    if let Some(elsewhere) = front
+        .gate
+        .elsewhere(row.need, origin.listener, request.uri())
+    {
         return elsewhere;
     }
     // A browser asks without credentials whether it may ask; that tells nothing and does nothing.
@@ -184,7 +191,9 @@ impl Gate {
             (Listener::Main, AdminPlace::Nowhere) if operators => {
                 "is not served at an address that others can reach; server.admin_listen names one for it"
             }
-            (Listener::Admin, _) if data => "is not served at this address, only at that of `listen`",
+            (Listener::Admin, _) if data => {
+                "is not served at this address, only at that of `listen`"
+            }
             (Listener::Main | Listener::Admin, _) => return None,
         };
         let text = format!("{} {why}", uri.path());
@@ -203,10 +212,12 @@ impl Gate {
         let tenant = match (&caller, row.need) {
             (_, Need::Open | Need::Token | Need::Monitor | Need::Fleet) => TenantId::anonymous(),
             (None, Need::Write | Need::Read | Need::Tenant | Need::Admin) => match named {
-                Some(named) if self.trust_tenant_header => named.parse::<TenantId>().map_err(|error| {
-                    let text = format!("X-Scope-OrgID: {error}");
-                    Refused::tenant(StatusCode::BAD_REQUEST, text)
-                })?,
+                Some(named) if self.trust_tenant_header => {
+                    named.parse::<TenantId>().map_err(|error| {
+                        let text = format!("X-Scope-OrgID: {error}");
+                        Refused::tenant(StatusCode::BAD_REQUEST, text)
+                    })?
+                }
                 Some(_) | None => TenantId::anonymous(),
             },
             (Some(identity), Need::Write | Need::Read | Need::Tenant | Need::Admin) => identity
@@ -305,7 +316,8 @@ impl Front {
             Err(answer) => return answer,
         };
         let answer = self.forward(row, request).await;
-        self.note(act, &caller, detail, origin, answer.status()).await;
+        self.note(act, &caller, detail, origin, answer.status())
+            .await;
         answer
     }
 
@@ -333,7 +345,9 @@ impl Front {
             },
             None => Who::Anonymous,
         };
-        let from = origin.peer.map_or_else(String::new, |peer: SocketAddr| peer.to_string());
+        let from = origin
+            .peer
+            .map_or_else(String::new, |peer: SocketAddr| peer.to_string());
         let outcome = if status.is_success() {
             "done".to_owned()
         } else if status.is_server_error() {
@@ -359,7 +373,10 @@ impl Front {
             Err(error) => error.to_string(),
         };
         self.gate.metrics.audit_errors.inc();
-        error!(error = failed, "an administrative act is not in the audit log");
+        error!(
+            error = failed,
+            "an administrative act is not in the audit log"
+        );
     }
 }
 
@@ -369,13 +386,18 @@ async fn with_detail(request: Request) -> Result<(Request, String), Response> {
     let form = request
         .headers()
         .get(header::CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"application/x-www-form-urlencoded"));
+        .is_some_and(|value| {
+            value
+                .as_bytes()
+                .starts_with(b"application/x-www-form-urlencoded")
+        });
     if !form {
         return Ok((request, query));
     }
     let (parts, body) = request.into_parts();
     let bytes = to_bytes(body, MAX_FORM_BYTES).await.map_err(|error| {
-        let text = format!("the form cannot be read, or has more than {MAX_FORM_BYTES} bytes: {error}");
+        let text =
+            format!("the form cannot be read, or has more than {MAX_FORM_BYTES} bytes: {error}");
         prometheus(StatusCode::BAD_REQUEST, "bad_data", &text)
     })?;
     let both = [query, without_secrets(&String::from_utf8_lossy(&bytes))];

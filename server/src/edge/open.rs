@@ -40,8 +40,8 @@ pub fn open(
     registry: &Registry,
 ) -> Result<Edge, Failure> {
     let refused = |error: millrace_auth::AuthError| Failure::Refused(error.to_string());
-    let metrics = EdgeMetrics::new(registry)
-        .map_err(|error| Failure::Data(format!("metrics: {error}")))?;
+    let metrics =
+        EdgeMetrics::new(registry).map_err(|error| Failure::Data(format!("metrics: {error}")))?;
     let path = config.tokens_file();
     let book = match config.auth.enabled {
         true => Some(Arc::new(
@@ -67,18 +67,28 @@ pub fn open(
     let public = !config.top.listen.ip().is_loopback();
     match &book {
         Some(book) if book.is_empty() => {
-            warn!(?path, "no token is there yet; `millrace token create` makes one");
+            warn!(
+                ?path,
+                "no token is there yet; `millrace token create` makes one"
+            );
         }
         Some(_) if public && tls.is_none() => {
-            warn!("tokens come in clear text at an address that others can reach: set server.tls, or put TLS in front");
+            warn!(
+                "tokens come in clear text at an address that others can reach: set server.tls, or put TLS in front"
+            );
         }
         None if fs.exists(&path).unwrap_or(false) => {
-            warn!(?path, "there are tokens, and auth.enabled is off: nobody is asked for one");
+            warn!(
+                ?path,
+                "there are tokens, and auth.enabled is off: nobody is asked for one"
+            );
         }
         Some(_) | None => {}
     }
     if let Some(book) = &book {
-        metrics.tokens.set(i64::try_from(book.len()).unwrap_or(i64::MAX));
+        metrics
+            .tokens
+            .set(i64::try_from(book.len()).unwrap_or(i64::MAX));
     }
     let audit = AuditLog::new(fs.clone(), clock.clone(), config.audit_file());
     Ok(Edge {

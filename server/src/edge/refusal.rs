@@ -24,7 +24,9 @@ impl Refused {
     /// Nobody knows who asks. Why a token is not good is told to nobody who does not hold a good one.
     pub fn unauthorized(reason: &'static str) -> Self {
         let text = match reason {
-            "missing" => "a token is needed: Authorization: Bearer <token>, or Basic with it as password",
+            "missing" => {
+                "a token is needed: Authorization: Bearer <token>, or Basic with it as password"
+            }
             _ => "the token is not valid here",
         };
         Self {
@@ -68,16 +70,25 @@ impl Refused {
             Shape::Query | Shape::Json => prometheus(self.status, word, &self.text),
         };
         if self.status == StatusCode::UNAUTHORIZED {
-            let challenges = ["Bearer realm=\"millrace\"", "Basic realm=\"millrace\", charset=\"UTF-8\""];
+            let challenges = [
+                "Bearer realm=\"millrace\"",
+                "Basic realm=\"millrace\", charset=\"UTF-8\"",
+            ];
             for challenge in challenges {
                 let value = HeaderValue::from_static(challenge);
-                response.headers_mut().append(header::WWW_AUTHENTICATE, value);
+                response
+                    .headers_mut()
+                    .append(header::WWW_AUTHENTICATE, value);
             }
         }
         if let Some(scope) = self.need.and_then(Need::scope) {
-            let text = format!("Bearer realm=\"millrace\", error=\"insufficient_scope\", scope=\"{scope}\"");
+            let text = format!(
+                "Bearer realm=\"millrace\", error=\"insufficient_scope\", scope=\"{scope}\""
+            );
             if let Ok(value) = HeaderValue::try_from(text) {
-                response.headers_mut().append(header::WWW_AUTHENTICATE, value);
+                response
+                    .headers_mut()
+                    .append(header::WWW_AUTHENTICATE, value);
             }
         }
         response

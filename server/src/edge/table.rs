@@ -77,7 +77,9 @@ impl Methods {
     #[must_use]
     pub fn take(self, method: &Method) -> bool {
         match self {
-            Self::These(list) => list.contains(&method.as_str()) || (method == Method::HEAD && list.contains(&"GET")),
+            Self::These(list) => {
+                list.contains(&method.as_str()) || (method == Method::HEAD && list.contains(&"GET"))
+            }
             Self::All => true,
         }
     }
@@ -189,7 +191,11 @@ pub static TABLE: &[Row] = &[
     write("/metrics/job/{*group}", ALL, TEXT),
     write("/metrics/job@base64/{*group}", ALL, TEXT),
     write("/api/v1/import/prometheus/metrics/job/{*group}", ALL, TEXT),
-    write("/api/v1/import/prometheus/metrics/job@base64/{*group}", ALL, TEXT),
+    write(
+        "/api/v1/import/prometheus/metrics/job@base64/{*group}",
+        ALL,
+        TEXT,
+    ),
     // What clients of InfluxDB ask before they write; none of it tells of data.
     row("/ping", GET, Need::Open, INFLUX_1),
     row("/health", GET, Need::Open, INFLUX_1),
@@ -215,7 +221,10 @@ pub static TABLE: &[Row] = &[
     read("/api/v1/status/queries", GET),
     read("/api/v1/status/queries/slow", GET),
     read("/api/v1/status/queries/{id}", Methods::These(&["DELETE"])),
-    read("/api/v1/status/queries/{id}/cancel", Methods::These(&["DELETE", "POST"])),
+    read(
+        "/api/v1/status/queries/{id}/cancel",
+        Methods::These(&["DELETE", "POST"]),
+    ),
     read("/api/v1/notifications", GET),
     read("/api/v1/notifications/live", GET),
     // What concerns who pushes as well as who queries.
@@ -236,9 +245,17 @@ pub static TABLE: &[Row] = &[
     // What changes or shows the whole server.
     act("/api/v1/admin/tsdb/delete_series", ALL, "delete_series"),
     act("/api/v1/admin/tsdb/undelete", ALL, "undelete"),
-    act("/api/v1/admin/tsdb/clean_tombstones", ALL, "clean_tombstones"),
+    act(
+        "/api/v1/admin/tsdb/clean_tombstones",
+        ALL,
+        "clean_tombstones",
+    ),
     act("/api/v1/admin/tsdb/snapshot", ALL, "snapshot"),
-    act("/api/v1/admin/retention/confirm_clock", ALL, "confirm_clock"),
+    act(
+        "/api/v1/admin/retention/confirm_clock",
+        ALL,
+        "confirm_clock",
+    ),
     admin("/api/v1/admin/tsdb/deletes", GET),
     admin("/api/v1/admin/retention", GET),
     admin("/api/v1/admin/limits", GET),
@@ -283,7 +300,10 @@ pub fn page() -> String {
             Need::Fleet => "`fleet`",
         };
         let audit = row.audit.map_or(String::new(), |name| format!("`{name}`"));
-        text.push_str(&format!("| `{}` | {methods} | {need} | {audit} |\n", row.path));
+        text.push_str(&format!(
+            "| `{}` | {methods} | {need} | {audit} |\n",
+            row.path
+        ));
     }
     text
 }

@@ -55,8 +55,11 @@ impl TokenFile {
         let path = self.path.clone();
         let bytes = read_all(&*self.fs, &self.path, MAX_TOKEN_BYTES);
         let bytes = bytes.map_err(|source| AuthError::File { path, source })?;
-        let text = String::from_utf8(bytes).ok().map(|text| text.trim().to_owned());
-        let text = text.filter(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic()));
+        let text = String::from_utf8(bytes)
+            .ok()
+            .map(|text| text.trim().to_owned());
+        let text =
+            text.filter(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic()));
         let Some(text) = text else {
             return Err(AuthError::Content {
                 path: self.path.clone(),
@@ -98,8 +101,14 @@ impl Watched {
 
     fn look(&self, metrics: &EdgeMetrics) {
         type Look<'a> = Box<dyn Fn() -> Result<bool, AuthError> + 'a>;
-        let tokens = self.book.as_ref().map(|book| Box::new(move || book.reload()) as Look<'_>);
-        let tls = self.tls.as_ref().map(|tls| Box::new(move || tls.reload()) as Look<'_>);
+        let tokens = self
+            .book
+            .as_ref()
+            .map(|book| Box::new(move || book.reload()) as Look<'_>);
+        let tls = self
+            .tls
+            .as_ref()
+            .map(|tls| Box::new(move || tls.reload()) as Look<'_>);
         let fleet = self.fleet_token.as_ref();
         let fleet = fleet.map(|file| Box::new(move || file.reload()) as Look<'_>);
         let mut wrong = self.wrong.lock();
@@ -118,14 +127,19 @@ impl Watched {
                     metrics.reload_errors.with_label_values(&[what]).inc();
                     let error = error.to_string();
                     if wrong.as_deref() != Some(&error) {
-                        error!(what, error, "a changed file cannot be taken; what was there before holds");
+                        error!(
+                            what,
+                            error, "a changed file cannot be taken; what was there before holds"
+                        );
                         *wrong = Some(error);
                     }
                 }
             }
         }
         if let Some(book) = &self.book {
-            metrics.tokens.set(i64::try_from(book.len()).unwrap_or(i64::MAX));
+            metrics
+                .tokens
+                .set(i64::try_from(book.len()).unwrap_or(i64::MAX));
         }
     }
 }

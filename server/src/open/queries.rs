@@ -45,8 +45,14 @@ pub(super) fn router(
             ),
             None => {
                 let directory = fleet::directory(app, fs, config, identity)?;
-                let remote = fleet::remote(config, directory, &app.registry, Handle::current(), fleet_token)
-                    .map_err(|error| failed(&error))?;
+                let remote = fleet::remote(
+                    config,
+                    directory,
+                    &app.registry,
+                    Handle::current(),
+                    fleet_token,
+                )
+                .map_err(|error| failed(&error))?;
                 (remote.source, remote.freshness, remote.router)
             }
         };

@@ -172,7 +172,10 @@ async fn every_route_lets_in_who_has_its_scope_and_nobody_else() {
     for row in TABLE {
         let (path, method) = example(row);
         for stranger in &strangers {
-            let headers: Vec<_> = stranger.iter().map(|text| ("authorization", text.as_str())).collect();
+            let headers: Vec<_> = stranger
+                .iter()
+                .map(|text| ("authorization", text.as_str()))
+                .collect();
             let reply = ask(&router, method, &path, &headers).await;
             let expect = match row.need {
                 Need::Open => 200,
@@ -184,8 +187,15 @@ async fn every_route_lets_in_who_has_its_scope_and_nobody_else() {
                 | Need::Admin
                 | Need::Fleet => 401,
             };
-            assert_eq!(reply.status, expect, "{method} {path} {stranger:?}: {}", reply.text);
-            assert_eq!(reply.headers.contains_key("www-authenticate"), expect == 401);
+            assert_eq!(
+                reply.status, expect,
+                "{method} {path} {stranger:?}: {}",
+                reply.text
+            );
+            assert_eq!(
+                reply.headers.contains_key("www-authenticate"),
+                expect == 401
+            );
             let secret = expired.reveal().rsplit('_').next().unwrap();
             assert!(!reply.text.contains(secret), "{}", reply.text);
         }
@@ -203,11 +213,19 @@ async fn every_route_lets_in_who_has_its_scope_and_nobody_else() {
                 | Need::Fleet => 403,
             };
             let reply = ask(&router, method, &path, &[("authorization", &bearer(token))]).await;
-            assert_eq!(reply.status, expect, "{method} {path} {scope}: {}", reply.text);
+            assert_eq!(
+                reply.status, expect,
+                "{method} {path} {scope}: {}",
+                reply.text
+            );
             seen.insert((scope.as_str(), expect));
         }
     }
-    assert_eq!(seen.len(), 2 * Scope::ALL.len(), "each scope opens something, and not all");
+    assert_eq!(
+        seen.len(),
+        2 * Scope::ALL.len(),
+        "each scope opens something, and not all"
+    );
 }
 
 #[tokio::test]
@@ -220,7 +238,10 @@ async fn a_route_that_is_not_in_the_table_does_not_exist_even_behind_a_pattern_t
         .route("/-/secrets", hidden);
     let router = behind(fixture.gate(false), inner);
     let shown = ask(&router, "DELETE", "/api/v1/status/queries/1", &[]).await;
-    assert_eq!((shown.status, shown.text.as_str()), (StatusCode::OK, "hidden"));
+    assert_eq!(
+        (shown.status, shown.text.as_str()),
+        (StatusCode::OK, "hidden")
+    );
     for path in ["/-/secrets", "/api/v1/status/queries/secrets"] {
         let reply = ask(&router, "DELETE", path, &[]).await;
         assert_eq!(reply.status, 404, "{path}: {}", reply.text);
@@ -231,7 +252,9 @@ async fn a_route_that_is_not_in_the_table_does_not_exist_even_behind_a_pattern_t
 async fn methods_that_are_not_in_the_table_reach_no_handler() {
     let router = echo(Fixture::new().gate(false));
     for row in TABLE {
-        let Methods::These(list) = row.methods else { continue };
+        let Methods::These(list) = row.methods else {
+            continue;
+        };
         let (path, _) = example(row);
         for method in ["GET", "POST", "PUT", "DELETE", "PATCH", "TRACE"] {
             let reply = ask(&router, method, &path, &[]).await;
@@ -259,7 +282,10 @@ async fn tenant_and_labels_come_from_the_token_and_from_nothing_else() {
         ("GET", "/api/v1/export"),
         ("POST", "/api/v1/admin/tsdb/delete_series"),
     ] {
-        let headers = [("authorization", token.as_str()), ("x-scope-orgid", "other")];
+        let headers = [
+            ("authorization", token.as_str()),
+            ("x-scope-orgid", "other"),
+        ];
         let reply = ask(&router, method, path, &headers).await;
         assert_eq!(reply.text, expect, "{path}");
     }
@@ -362,7 +388,13 @@ async fn acts_are_noted_with_who_what_and_where_from_and_without_secrets() {
 async fn browsers_may_ask_whether_they_may_ask() {
     let fixture = Fixture::new();
     let router = echo(fixture.gate(true));
-    assert_eq!(ask(&router, "OPTIONS", "/api/v1/query", &[]).await.status, 200);
-    assert_eq!(ask(&router, "OPTIONS", "/api/v1/write", &[]).await.status, 401);
+    assert_eq!(
+        ask(&router, "OPTIONS", "/api/v1/query", &[]).await.status,
+        200
+    );
+    assert_eq!(
+        ask(&router, "OPTIONS", "/api/v1/write", &[]).await.status,
+        401
+    );
     assert_eq!(ask(&router, "OPTIONS", "/metrics", &[]).await.status, 401);
 }

@@ -36,7 +36,12 @@ fn tokens_made_revoked_and_rotated_hold_without_a_restart_and_are_noted() {
         .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
         .map(|act| act["what"].as_str().unwrap().to_owned())
         .collect();
-    let expect = ["token_create", "token_rotate", "token_revoke", "token_create"];
+    let expect = [
+        "token_create",
+        "token_rotate",
+        "token_revoke",
+        "token_create",
+    ];
     assert_eq!(acts, expect, "{audit}");
     let file = std::fs::read_to_string(dir.join("tokens.json")).unwrap();
     for secret in [&first, &second, &expired] {
@@ -50,25 +55,42 @@ fn a_public_address_without_tokens_is_refused_and_with_them_serves_no_admin_rout
     let dir = tempfile::tempdir().unwrap();
     let admin = create(dir.path(), "anonymous", &["admin", "read"], &[]);
     let out = Millrace::command()
-        .args(["--listen", "0.0.0.0:0", "--set", "server.admin_listen=0.0.0.0:0"])
+        .args([
+            "--listen",
+            "0.0.0.0:0",
+            "--set",
+            "server.admin_listen=0.0.0.0:0",
+        ])
         .arg("--data-dir")
         .arg(dir.path())
         .output()
         .unwrap();
     assert_eq!(out.status.code(), Some(78));
-    let server = Millrace::start(dir.path(), &["auth.enabled=true", "server.admin_listen=127.0.0.1:0"]);
+    let server = Millrace::start(
+        dir.path(),
+        &["auth.enabled=true", "server.admin_listen=127.0.0.1:0"],
+    );
     let client = server.client();
     let header = super::bearer(&admin);
     let headers = [("authorization", header.as_str())];
-    let here = client.send("GET", "/api/v1/queue", &headers, Vec::new()).unwrap();
+    let here = client
+        .send("GET", "/api/v1/queue", &headers, Vec::new())
+        .unwrap();
     assert_eq!(here.status, 404, "{here:?}");
-    let line = server.banner().lines().find(|line| line.contains("  admin "));
+    let line = server
+        .banner()
+        .lines()
+        .find(|line| line.contains("  admin "));
     let url = line.unwrap().split_whitespace().last().unwrap();
     let own = crate::support::Client::new(url);
-    let there = own.send("GET", "/api/v1/queue", &headers, Vec::new()).unwrap();
+    let there = own
+        .send("GET", "/api/v1/queue", &headers, Vec::new())
+        .unwrap();
     assert_eq!(there.status, 200, "{there:?}");
     assert_eq!(own.get("/api/v1/queue").status, 401);
-    let data = own.send("GET", "/api/v1/labels", &headers, Vec::new()).unwrap();
+    let data = own
+        .send("GET", "/api/v1/labels", &headers, Vec::new())
+        .unwrap();
     assert_eq!(data.status, 404, "{data:?}");
     // The commands show a token too.
     let file = dir.path().join("token");

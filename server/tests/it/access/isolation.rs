@@ -29,15 +29,23 @@ impl As<'_> {
     /// Pushes a series with metadata, and waits until it can be read.
     fn push(&self, text: &str) {
         let header = bearer(&self.token);
-        let headers = [("authorization", header.as_str()), ("content-type", "text/plain")];
-        let answer = self.client.post("/api/v1/import/prometheus", &headers, text);
+        let headers = [
+            ("authorization", header.as_str()),
+            ("content-type", "text/plain"),
+        ];
+        let answer = self
+            .client
+            .post("/api/v1/import/prometheus", &headers, text);
         assert_eq!(answer.status, 204, "{answer:?}");
         let position = answer.header("millrace-position").to_owned();
         let headers = [
             ("authorization", header.as_str()),
             ("millrace-read-after", position.as_str()),
         ];
-        let fresh = self.client.send("GET", "/api/v1/labels", &headers, Vec::new()).unwrap();
+        let fresh = self
+            .client
+            .send("GET", "/api/v1/labels", &headers, Vec::new())
+            .unwrap();
         assert_eq!(fresh.status, 200, "{fresh:?}");
     }
 }
@@ -55,12 +63,25 @@ fn reads() -> Vec<(&'static str, String, String)> {
     let all = escape("{__name__=~\".+\"}");
     let get = |path: &str| ("GET", path.to_owned(), String::new());
     let post = |path: &str, form: String| ("POST", path.to_owned(), form);
-    let window = format!("start={}&end={}&step=60", now_ms() / 1000 - 600, now_ms() / 1000 + 600);
+    let window = format!(
+        "start={}&end={}&step=60",
+        now_ms() / 1000 - 600,
+        now_ms() / 1000 + 600
+    );
     vec![
         get(&format!("/api/v1/query?query={all}")),
-        post("/api/v1/query", format!("query={all}&explain=true&stats=all")),
+        post(
+            "/api/v1/query",
+            format!("query={all}&explain=true&stats=all"),
+        ),
         get(&format!("/api/v1/query_range?query={all}&{window}")),
-        post("/api/v1/query", format!("query={}", escape("absent(nothing) or count({__name__=~\".+\"})"))),
+        post(
+            "/api/v1/query",
+            format!(
+                "query={}",
+                escape("absent(nothing) or count({__name__=~\".+\"})")
+            ),
+        ),
         post("/api/v1/query", "query=1%2B".to_owned()),
         get(&format!("/api/v1/series?match[]={all}")),
         get("/api/v1/labels"),
@@ -87,11 +108,26 @@ fn reads() -> Vec<(&'static str, String, String)> {
 fn no_read_of_another_tenant_shows_the_canary() {
     let dir = tempfile::tempdir().unwrap();
     let scopes = ["read", "write"];
-    let (a, b) = (create(dir.path(), "a", &scopes, &[]), create(dir.path(), "b", &scopes, &[]));
+    let (a, b) = (
+        create(dir.path(), "a", &scopes, &[]),
+        create(dir.path(), "b", &scopes, &[]),
+    );
     // Every query is slow, so that the list of slow ones is not empty.
-    let server = Millrace::start(dir.path(), &["auth.enabled=true", "query.slow_log_threshold=0s"]);
+    let server = Millrace::start(
+        dir.path(),
+        &["auth.enabled=true", "query.slow_log_threshold=0s"],
+    );
     let client = server.client();
-    let (a, b) = (As { client: &client, token: a }, As { client: &client, token: b });
+    let (a, b) = (
+        As {
+            client: &client,
+            token: a,
+        },
+        As {
+            client: &client,
+            token: b,
+        },
+    );
     a.push(&canary());
     b.push(&format!("own{{who=\"b\"}} 1 {}\n", now_ms()));
     let mut shown = 0;
@@ -100,10 +136,16 @@ fn no_read_of_another_tenant_shows_the_canary() {
         shown += usize::from(own.text.contains(CANARY));
         let other = b.send(method, &path, &form);
         let asked_for = path.contains(CANARY) || form.contains(CANARY);
-        assert!(asked_for || !other.text.contains(CANARY), "{method} {path}: {other:?}");
+        assert!(
+            asked_for || !other.text.contains(CANARY),
+            "{method} {path}: {other:?}"
+        );
         assert!(!other.text.contains("7391\""), "{method} {path}: {other:?}");
     }
-    assert!(shown >= 13, "the canary sings for its owner on {shown} reads only");
+    assert!(
+        shown >= 13,
+        "the canary sings for its owner on {shown} reads only"
+    );
     // Its owner's queries name it; nobody else sees them.
     a.get(&format!("/api/v1/query?query={CANARY}_total"));
     assert!(a.get("/api/v1/status/queries/slow").text.contains(CANARY));
@@ -112,7 +154,10 @@ fn no_read_of_another_tenant_shows_the_canary() {
     let body = remote_read(CANARY);
     for (who, sees) in [(&a, true), (&b, false)] {
         let header = bearer(&who.token);
-        let headers = [("authorization", header.as_str()), ("content-encoding", "snappy")];
+        let headers = [
+            ("authorization", header.as_str()),
+            ("content-encoding", "snappy"),
+        ];
         let answer = client.post("/api/v1/read", &headers, body.clone());
         assert_eq!(answer.status, 200, "{answer:?}");
         assert_eq!(answer.text.contains(CANARY), sees, "{answer:?}");
@@ -150,9 +195,21 @@ fn a_token_with_forced_labels_writes_and_reads_nothing_else() {
     let scopes = ["read", "write"];
     let whole = create(dir.path(), "a", &scopes, &[]);
     let bound = create(dir.path(), "a", &scopes, &["--label", "team=x"]);
-    let server = Millrace::start(dir.path(), &["auth.enabled=true", "query.slow_log_threshold=0s"]);
+    let server = Millrace::start(
+        dir.path(),
+        &["auth.enabled=true", "query.slow_log_threshold=0s"],
+    );
     let client = server.client();
-    let (whole, bound) = (As { client: &client, token: whole }, As { client: &client, token: bound });
+    let (whole, bound) = (
+        As {
+            client: &client,
+            token: whole,
+        },
+        As {
+            client: &client,
+            token: bound,
+        },
+    );
     whole.push(&canary());
     bound.push(&format!("own{{team=\"y\"}} 1 {}\n", now_ms()));
     let series = whole.get("/api/v1/series?match[]=own").json();
@@ -160,11 +217,22 @@ fn a_token_with_forced_labels_writes_and_reads_nothing_else() {
     for (method, path, form) in reads() {
         let answer = bound.send(method, &path, &form);
         let asked_for = path.contains(CANARY) || form.contains(CANARY);
-        assert!(asked_for || !answer.text.contains(CANARY), "{method} {path}: {answer:?}");
-        assert!(!answer.text.contains("7391\""), "{method} {path}: {answer:?}");
+        assert!(
+            asked_for || !answer.text.contains(CANARY),
+            "{method} {path}: {answer:?}"
+        );
+        assert!(
+            !answer.text.contains("7391\""),
+            "{method} {path}: {answer:?}"
+        );
     }
     whole.get(&format!("/api/v1/query?query={CANARY}_total"));
-    assert!(!bound.get("/api/v1/status/queries/slow").text.contains(CANARY));
+    assert!(
+        !bound
+            .get("/api/v1/status/queries/slow")
+            .text
+            .contains(CANARY)
+    );
     let around = escape("{__name__=~\".+\",team=~\"|x\"} or {__name__=~\".+\",team=\"\"}");
     let answer = bound.get(&format!("/api/v1/query?query={around}")).json();
     let found = answer["data"]["result"].as_array().unwrap();
@@ -176,15 +244,32 @@ fn a_token_with_forced_labels_writes_and_reads_nothing_else() {
 fn a_delete_takes_only_the_data_of_its_tokens_tenant() {
     let dir = tempfile::tempdir().unwrap();
     let all = ["read", "write", "admin"];
-    let (a, b) = (create(dir.path(), "a", &all, &[]), create(dir.path(), "b", &all, &[]));
+    let (a, b) = (
+        create(dir.path(), "a", &all, &[]),
+        create(dir.path(), "b", &all, &[]),
+    );
     let server = Millrace::start(dir.path(), &["auth.enabled=true", "server.admin_api=true"]);
     let client = server.client();
-    let (a, b) = (As { client: &client, token: a }, As { client: &client, token: b });
+    let (a, b) = (
+        As {
+            client: &client,
+            token: a,
+        },
+        As {
+            client: &client,
+            token: b,
+        },
+    );
     a.push(&format!("shared 1 {}\n", now_ms()));
     b.push(&format!("shared 1 {}\n", now_ms()));
     let deleted = b.send("POST", "/api/v1/admin/tsdb/delete_series", "match[]=shared");
     assert_eq!(deleted.status, 204, "{deleted:?}");
-    let count = |who: &As<'_>| who.get("/api/v1/series?match[]=shared").json()["data"].as_array().unwrap().len();
+    let count = |who: &As<'_>| {
+        who.get("/api/v1/series?match[]=shared").json()["data"]
+            .as_array()
+            .unwrap()
+            .len()
+    };
     assert_eq!((count(&a), count(&b)), (1, 0));
     let id = deleted.header("millrace-delete-id").to_owned();
     assert!(!a.get("/api/v1/admin/tsdb/deletes").text.contains(&id));

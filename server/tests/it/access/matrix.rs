@@ -16,7 +16,13 @@ struct Route {
 fn routes() -> Vec<Route> {
     let page = succeed(&["config", "--routes"]);
     let rows = page.lines().filter(|line| line.starts_with("| `/"));
-    let cell = |line: &str, at: usize| line.split(" | ").nth(at).unwrap().trim_matches(['|', ' ', '`']).to_owned();
+    let cell = |line: &str, at: usize| {
+        line.split(" | ")
+            .nth(at)
+            .unwrap()
+            .trim_matches(['|', ' ', '`'])
+            .to_owned()
+    };
     let routes: Vec<Route> = rows
         .map(|line| {
             let methods = cell(line, 1);
@@ -59,11 +65,22 @@ fn every_route_asks_every_kind_of_token_for_what_the_table_says() {
     super::token(dir, &["revoke", revoked.split('_').nth(1).unwrap()]);
     let expired = create(dir, "a", &all, &["--expires", "1ms"]);
     let forged = format!("{}{}", &revoked[..20], &expired[20..]);
-    let garbage = ["nonsense".to_owned(), "mr_x_y".to_owned(), forged, revoked, expired];
+    let garbage = [
+        "nonsense".to_owned(),
+        "mr_x_y".to_owned(),
+        forged,
+        revoked,
+        expired,
+    ];
     let server = Millrace::start(dir, &["auth.enabled=true"]);
     let client = server.client();
     until(&client, "/api/v1/labels", &tokens["read"], 200);
-    for Route { path, method, needs } in routes() {
+    for Route {
+        path,
+        method,
+        needs,
+    } in routes()
+    {
         // A remote read or a cut-off stream must not hold the walk up.
         let ask = |header: Option<&str>| {
             let headers: Vec<_> = header.iter().map(|text| ("authorization", *text)).collect();
@@ -76,7 +93,10 @@ fn every_route_asks_every_kind_of_token_for_what_the_table_says() {
         for answer in strangers {
             assert_eq!(answer.status == 401, !open, "{method} {path}: {answer:?}");
             if !open {
-                assert!(answer.header("www-authenticate").starts_with("Bearer"), "{answer:?}");
+                assert!(
+                    answer.header("www-authenticate").starts_with("Bearer"),
+                    "{answer:?}"
+                );
                 assert!(!answer.text.is_empty(), "{method} {path}");
             }
         }
@@ -109,7 +129,11 @@ fn refusals_have_the_shape_that_each_protocols_clients_read() {
         ("/api/v1/query", &[][..], r#""errorType":"unauthorized""#),
         ("/api/v1/write", &[], "a token is needed: "),
         ("/write", &[], r#"{"error":"a token is needed"#),
-        ("/api/v2/write", &[], r#"{"code":"unauthorized","message":""#),
+        (
+            "/api/v2/write",
+            &[],
+            r#"{"code":"unauthorized","message":""#,
+        ),
         ("/api/v3/write_lp", &[], r#"{"data":null,"error":""#),
         ("/v1/metrics", &json, r#"{"code":16,"message":""#),
         ("/api/v1/push", &json, r#"{"accepted":0,"error":""#),

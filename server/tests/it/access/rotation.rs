@@ -23,7 +23,10 @@ fn write(dir: &Path, pair: &Pair) {
 fn settings(dir: &Path) -> Vec<String> {
     vec![
         "auth.enabled=true".to_owned(),
-        format!("server.tls.certificate_file={}", dir.join("cert.pem").display()),
+        format!(
+            "server.tls.certificate_file={}",
+            dir.join("cert.pem").display()
+        ),
         format!("server.tls.key_file={}", dir.join("key.pem").display()),
     ]
 }
@@ -62,7 +65,12 @@ impl Load<'_> {
             let headers = [("authorization", bearer.as_str())];
             let line = format!("load,client={number} value={n} {}000000", now_ms());
             let outcome = if n % 3 == 0 {
-                client.send("GET", "/api/v1/query?query=count(load_value)", &headers, b"")
+                client.send(
+                    "GET",
+                    "/api/v1/query?query=count(load_value)",
+                    &headers,
+                    b"",
+                )
             } else {
                 client.send("POST", "/write", &headers, line.as_bytes())
             };
@@ -92,7 +100,11 @@ fn neither_a_new_token_nor_a_new_certificate_fails_a_request_under_load() {
     let trust = trusting(&pairs.iter().collect::<Vec<_>>(), None);
     let mut client = TlsClient::new(&server.url, trust.clone());
     wait_ready(&mut client);
-    let (current, stop, done) = (RwLock::new(first), AtomicBool::new(false), AtomicU64::new(0));
+    let (current, stop, done) = (
+        RwLock::new(first),
+        AtomicBool::new(false),
+        AtomicU64::new(0),
+    );
     let failed = std::thread::scope(|scope| {
         let loads: Vec<_> = (0..4)
             .map(|number| {
@@ -110,7 +122,9 @@ fn neither_a_new_token_nor_a_new_certificate_fails_a_request_under_load() {
             let goal = done.load(Ordering::Relaxed) + by;
             eventually("requests", Duration::from_secs(60), || {
                 let now = done.load(Ordering::Relaxed);
-                (now >= goal).then_some(()).ok_or_else(|| format!("{now} of {goal}"))
+                (now >= goal)
+                    .then_some(())
+                    .ok_or_else(|| format!("{now} of {goal}"))
             });
         };
         let mut metric = |name: &str, at_least: u64| {
@@ -118,9 +132,13 @@ fn neither_a_new_token_nor_a_new_certificate_fails_a_request_under_load() {
                 let bearer = format!("Bearer {}", current.read().unwrap());
                 let sent = client.send("GET", "/metrics", &[("authorization", &bearer)], b"");
                 let (status, text) = sent.map_err(|error| error.to_string())?;
-                let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+                let value = text
+                    .lines()
+                    .find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
                 let seen = value.unwrap_or(0.0);
-                (seen >= at_least as f64).then_some(()).ok_or_else(|| format!("{status} {seen}"))
+                (seen >= at_least as f64)
+                    .then_some(())
+                    .ok_or_else(|| format!("{status} {seen}"))
             });
         };
         more(50);
@@ -129,7 +147,10 @@ fn neither_a_new_token_nor_a_new_certificate_fails_a_request_under_load() {
             let old = current.read().unwrap().clone();
             let id = old.split('_').nth(1).unwrap().to_owned();
             let (new, _) = token(dir, &["rotate", &id, "--overlap", "1h"]);
-            metric("millrace_auth_reloads_total{what=\"tokens\"}", 2 * round - 1);
+            metric(
+                "millrace_auth_reloads_total{what=\"tokens\"}",
+                2 * round - 1,
+            );
             *current.write().unwrap() = new;
             more(50);
             token(dir, &["revoke", &id]);
@@ -144,7 +165,12 @@ fn neither_a_new_token_nor_a_new_certificate_fails_a_request_under_load() {
         let failed = loads.into_iter().flat_map(|load| load.join().unwrap());
         failed.collect::<Vec<_>>()
     });
-    assert!(failed.is_empty(), "{} of {:?}: {failed:?}", failed.len(), done);
+    assert!(
+        failed.is_empty(),
+        "{} of {:?}: {failed:?}",
+        failed.len(),
+        done
+    );
     println!("{done:?} requests, none failed");
     // It is the newest certificate that is shown now, and no other.
     let newest = trusting(&[&pairs[2]], None);
@@ -169,12 +195,17 @@ fn a_bad_new_certificate_leaves_the_old_one_and_says_so() {
     let bearer = format!("Bearer {monitor}");
     eventually("the metric", Duration::from_secs(60), || {
         client.reconnect();
-        let (_, text) = client.send("GET", "/metrics", &[("authorization", &bearer)], b"").map_err(|e| e.to_string())?;
+        let (_, text) = client
+            .send("GET", "/metrics", &[("authorization", &bearer)], b"")
+            .map_err(|e| e.to_string())?;
         let told = text.contains("millrace_auth_reload_errors_total{what=\"tls\"}");
         told.then_some(()).ok_or_else(|| "not yet".to_owned())
     });
     let (_, log) = server.terminate();
-    assert!(log.contains("cannot be taken") && log.contains("cert.pem"), "{log}");
+    assert!(
+        log.contains("cannot be taken") && log.contains("cert.pem"),
+        "{log}"
+    );
 }
 
 #[test]
@@ -185,7 +216,10 @@ fn a_server_that_asks_for_client_certificates_talks_to_nobody_without() {
     write(dir, &pair);
     std::fs::write(dir.join("ca.pem"), &known.certificate).unwrap();
     let mut settings = settings(dir);
-    settings.push(format!("server.tls.client_ca_file={}", dir.join("ca.pem").display()));
+    settings.push(format!(
+        "server.tls.client_ca_file={}",
+        dir.join("ca.pem").display()
+    ));
     let server = start(dir, &settings);
     let mut client = TlsClient::new(&server.url, trusting(&[&pair], Some(&known)));
     wait_ready(&mut client);

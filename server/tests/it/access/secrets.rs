@@ -11,16 +11,31 @@ fn no_secret_is_in_logs_metrics_errors_files_or_the_configuration() {
     let good = create(dir, "a", &scopes, &[]);
     let gone = create(dir, "a", &scopes, &[]);
     super::token(dir, &["revoke", gone.split('_').nth(1).unwrap()]);
-    let set = ["auth.enabled=true", "server.admin_api=true", "log.level=debug"];
+    let set = [
+        "auth.enabled=true",
+        "server.admin_api=true",
+        "log.level=debug",
+    ];
     let server = Millrace::start(dir, &set);
     let client = server.client();
     until(&client, "/api/v1/labels", &good, 200);
     let mut said = server.banner().to_owned();
     for token in [&good, &gone] {
         let basic = format!("Basic {}", base64(&format!("user:{token}")));
-        for header in [bearer(token), basic, format!("Token {token}"), format!("Bearer {token}x")] {
+        for header in [
+            bearer(token),
+            basic,
+            format!("Token {token}"),
+            format!("Bearer {token}x"),
+        ] {
             let headers = [("authorization", header.as_str())];
-            for path in ["/metrics", "/api/v1/query?query=%7B", "/api/v1/status/config", "/api/v1/status/flags", "/nowhere"] {
+            for path in [
+                "/metrics",
+                "/api/v1/query?query=%7B",
+                "/api/v1/status/config",
+                "/api/v1/status/flags",
+                "/nowhere",
+            ] {
                 said += &client.send("GET", path, &headers, Vec::new()).unwrap().text;
             }
             for path in ["/write", "/api/v1/push", "/api/v1/admin/tsdb/delete_series"] {
@@ -38,7 +53,12 @@ fn no_secret_is_in_logs_metrics_errors_files_or_the_configuration() {
             said += &client.post(&path, &[], "a b").text;
         }
     }
-    let metrics = client.send("GET", "/metrics", &[("authorization", &bearer(&good))], Vec::new());
+    let metrics = client.send(
+        "GET",
+        "/metrics",
+        &[("authorization", &bearer(&good))],
+        Vec::new(),
+    );
     let metrics = metrics.unwrap().text;
     said += &metrics;
     for reason in ["missing", "malformed", "revoked"] {
@@ -60,7 +80,10 @@ fn no_secret_is_in_logs_metrics_errors_files_or_the_configuration() {
         let secret = token.rsplit('_').next().unwrap();
         if let Some(at) = said.find(secret) {
             let from = at.saturating_sub(300);
-            panic!("a secret was said: …{}", String::from_utf8_lossy(&said.as_bytes()[from..at]));
+            panic!(
+                "a secret was said: …{}",
+                String::from_utf8_lossy(&said.as_bytes()[from..at])
+            );
         }
         assert!(!said.contains(&base64(&format!("user:{token}"))));
     }
@@ -76,7 +99,11 @@ fn base64(text: &str) -> String {
         }
         for at in 0..4 {
             let digit = DIGITS[(bits >> (18 - 6 * at) & 63) as usize];
-            out.push(if at <= chunk.len() { char::from(digit) } else { '=' });
+            out.push(if at <= chunk.len() {
+                char::from(digit)
+            } else {
+                '='
+            });
         }
     }
     out

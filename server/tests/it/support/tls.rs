@@ -126,7 +126,10 @@ fn read_answer(stream: &mut Stream) -> std::io::Result<((u16, String), bool)> {
     let status: u16 = head[9..12].parse().expect("a status");
     let header = |name: &str| {
         let lines = head.lines();
-        lines.filter_map(|line| line.split_once(": ")).find(|(n, _)| *n == name).map(|(_, v)| v)
+        lines
+            .filter_map(|line| line.split_once(": "))
+            .find(|(n, _)| *n == name)
+            .map(|(_, v)| v)
     };
     let keep = header("connection") != Some("close");
     let mut body = bytes.split_off(head_end);
@@ -169,5 +172,7 @@ fn unchunk(mut bytes: &[u8]) -> Vec<u8> {
 }
 
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
-    bytes.windows(wanted.len()).position(|window| window == wanted)
+    bytes
+        .windows(wanted.len())
+        .position(|window| window == wanted)
 }
