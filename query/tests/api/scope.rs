@@ -42,7 +42,12 @@ async fn series_labels_and_metadata_are_those_that_have_the_labels() {
     assert_eq!(names, json!(["__name__", "device", "site"]));
     let devices = seen(&f, &south, "label/device/values").await;
     assert_eq!(devices, json!(["pump-2"]));
-    let devices = seen(&f, &south, "label/device/values?match[]={site=\"north\"}").await;
+    let devices = seen(
+        &f,
+        &south,
+        "label/device/values?match[]=%7Bsite%3D%22north%22%7D",
+    )
+    .await;
     assert_eq!(devices, json!([]));
     let known = |data: serde_json::Value| -> Vec<String> {
         data.as_object().unwrap().keys().cloned().collect()
