@@ -197,6 +197,7 @@ pub fn router(mut api: Api) -> Router {
         options.max_waiting,
         options.max_wait,
         QUERY_STACK_BYTES,
+        options.nice,
         Some(api.metrics.clone()),
     );
     let waiters = Pool::start(
@@ -205,6 +206,7 @@ pub fn router(mut api: Api) -> Router {
         options.max_waiting,
         options.read_after_timeout,
         WAITER_STACK_BYTES,
+        0,
         None,
     );
     let app = Arc::new(App {

@@ -88,9 +88,11 @@ impl Engine {
     /// If the operating system refuses to start its threads.
     #[must_use]
     pub fn new(source: Arc<dyn SeriesSource>, options: EngineOptions) -> Self {
+        let nice = options.nice;
         let pool = ThreadPoolBuilder::new()
             .num_threads(options.threads.max(1))
             .thread_name(|i| format!("query-{i}"))
+            .start_handler(move |_| crate::nice::be_nice(nice))
             .build()
             .expect("threads can be started");
         Self {

@@ -6,6 +6,7 @@
 
 pub mod api;
 mod engine;
+mod nice;
 mod result;
 mod scope;
 mod source;

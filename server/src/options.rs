@@ -185,6 +185,7 @@ pub fn engine(config: &Config) -> EngineOptions {
         max_query_bytes: query.max_query_bytes.as_usize(),
         delayed_name_removal: query.delayed_name_removal,
         threads: query.threads.or(defaults.threads),
+        nice: niceness(config),
         ..defaults
     }
 }
@@ -196,6 +197,7 @@ pub fn api(config: &Config) -> ApiOptions {
     let defaults = ApiOptions::default();
     ApiOptions {
         max_running: query.max_running.or(defaults.max_running),
+        nice: niceness(config),
         max_waiting: query.max_waiting,
         max_wait: query.max_wait,
         read_after_timeout: query.read_after_timeout,
@@ -209,6 +211,11 @@ pub fn api(config: &Config) -> ApiOptions {
         flags: flags(config),
         ..defaults
     }
+}
+
+/// Of query threads. The rules have seen that it is small.
+fn niceness(config: &Config) -> i32 {
+    i32::try_from(config.query.nice).unwrap_or(19)
 }
 
 /// All settings with their values, as `status/flags` shows them.

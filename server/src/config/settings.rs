@@ -428,6 +428,9 @@ settings! {
         max_query_bytes: Bytes = "16KiB";
         /// Threads that evaluate. `auto` stands for one per processor.
         threads: AutoCount = "auto";
+        /// How nice threads that evaluate are to all others, 0 to 19, as in `nice`: where processors are short,
+        /// samples are taken in first. On Linux.
+        nice: u32 = "10";
         /// Remove a metric's name at the end of a query instead of in each operation, so that
         /// `label_replace` still sees it, as Prometheus does behind a feature flag.
         delayed_name_removal: bool = "false";
