@@ -203,6 +203,10 @@ fn positive(config: &Config) -> Result<(), ConfigError> {
             return Err(broken(config, key, "must be at least 1".to_owned()));
         }
     }
+    if !(1..=100).contains(&config.retention.hourly_percent) {
+        let key = "store.retention.hourly_percent";
+        return Err(broken(config, key, "must be 1 to 100".to_owned()));
+    }
     if config.query.nice > 19 {
         return Err(broken(config, "query.nice", "must be 0 to 19".to_owned()));
     }
