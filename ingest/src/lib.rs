@@ -40,6 +40,7 @@ mod testing;
 
 pub use context::PushContext;
 pub use error::IngestError;
+pub use http::PushShape;
 pub use options::{
     DeltaTemporality, IngestOptions, Limits, OtlpOptions, StringFields, TranslationStrategy,
 };

@@ -55,8 +55,8 @@ use millrace_model::{Matcher, TimestampMs};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{
-    QueryError, QueryOutcome, QueryRequest, QueryStats, QueryTime, ReadContext, SeriesSource,
-    SourceError,
+    QueryError, QueryOutcome, QueryRequest, QueryStats, QueryTime, ReadContext, ScopedSource,
+    SeriesSource, SourceError,
 };
 
 use ast::{Expr, ExprKind, ValueType};
@@ -96,7 +96,7 @@ impl Engine {
             .build()
             .expect("threads can be started");
         Self {
-            source,
+            source: Arc::new(ScopedSource::new(source)),
             options,
             pool,
         }

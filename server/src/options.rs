@@ -106,6 +106,7 @@ pub fn store(config: &Config) -> StoreOptions {
             samples_age: config.retention.samples_age,
             fine_rollups_age: config.retention.fine_rollups_age,
             bytes: config.retention.bytes.map(|bytes| bytes.0),
+            hourly_percent: u8::try_from(config.retention.hourly_percent).unwrap_or(100),
             clock_jump_max: config.retention.clock_jump_max,
             ..RetentionOptions::default()
         },

@@ -1,5 +1,6 @@
 //! What can be read again while the server runs: the scrape configuration and the rules for pushed
-//! series. `POST /-/reload` and SIGHUP do it.
+//! series here; tokens and certificates by whoever watches [`App::reload`]. `POST /-/reload` and
+//! SIGHUP do it.
 //!
 //! **Invariant:** what has an error changes nothing, and says so in the answer, the log and the
 //! metrics.
@@ -7,7 +8,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
 use millrace_ingest::Ingest;
@@ -23,8 +23,6 @@ use crate::failure::Failure;
 
 /// Reads files again.
 pub struct Reloader {
-    /// Whether `POST /-/reload` may be asked.
-    enabled: bool,
     scraper: Option<Scraper>,
     relabel: Option<Relabel>,
 }
@@ -50,7 +48,6 @@ impl Reloader {
         ingest: &Ingest,
     ) -> Result<Self, Failure> {
         let mut reloader = Self {
-            enabled: config.server.admin_api,
             scraper: None,
             relabel: None,
         };
@@ -147,9 +144,8 @@ fn machine(fs: &dyn Fs, config: &Config) -> String {
 }
 
 /// `POST /-/reload`, in Prometheus's words.
-pub async fn over_http(State(app): State<Arc<App>>) -> Response {
-    let enabled = app.parts().and_then(|parts| parts.reloader.as_ref());
-    if !enabled.is_some_and(|reloader| reloader.enabled) {
+pub async fn over_http(app: Arc<App>, lifecycle: bool) -> Response {
+    if !lifecycle {
         return (StatusCode::FORBIDDEN, "Lifecycle API is not enabled.").into_response();
     }
     match reload(&app).await {
@@ -164,12 +160,14 @@ pub async fn over_http(State(app): State<Arc<App>>) -> Response {
 /// Reloads on each SIGHUP. Ends only with its task.
 pub async fn on_hangup(app: Arc<App>, mut hangups: Signal) {
     while hangups.recv().await.is_some() {
+        info!(signal = "SIGHUP", "reading files again");
         // The error is in the log.
         drop(reload(&app).await);
     }
 }
 
 async fn reload(app: &Arc<App>) -> Result<(), String> {
+    app.ask_for_reload();
     let app = app.clone();
     let reading = tokio::task::spawn_blocking(move || {
         match app.parts().and_then(|parts| parts.reloader.as_ref()) {

@@ -8,7 +8,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderValue, StatusCode, Uri, header};
 use http_body_util::Full;
 use millrace_query::api::BuildInfo;
 use prometheus::{Encoder as _, IntCounter, TextEncoder};
@@ -19,6 +19,7 @@ use tracing::error;
 
 use crate::app::{App, Stage};
 use crate::config::kind::Roles;
+use crate::edge::{self, Gate};
 use crate::pipeline;
 use crate::queue::durability;
 use crate::reload;
@@ -27,21 +28,22 @@ use crate::reload;
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("2");
 
 /// The router of the whole process.
-pub fn router(app: &Arc<App>) -> Router {
+pub fn router(app: &Arc<App>, gate: Gate, lifecycle: bool) -> Router {
+    let reload = move |State(app): State<Arc<App>>| reload::over_http(app, lifecycle);
     let routes = Router::new()
         .route("/", get(index))
         .route("/metrics", get(metrics))
         .route("/-/healthy", get(healthy))
         .route("/-/ready", get(ready))
-        .route("/-/reload", post(reload::over_http).put(reload::over_http))
+        .route("/-/reload", post(reload).put(reload))
         .route("/-/quit", post(no_lifecycle).put(no_lifecycle))
         .route("/version", get(version))
         .route("/api/v1/status/pipeline", get(pipeline::status))
         .route("/api/v1/status/durability", get(durability))
-        .method_not_allowed_fallback(wrong_method)
         .fallback(to_parts)
+        .route_layer(axum::middleware::from_fn(edge::same_route))
         .with_state(app.clone());
-    guarded(routes, app.http.panics.clone())
+    guarded(edge::in_front(app, gate, routes), app.http.panics.clone())
 }
 
 /// What holds for every answer.
@@ -108,15 +110,6 @@ pub fn no_queue() -> Response {
         StatusCode::NOT_FOUND,
         "not_found",
         "this process runs only query and has no queue; ask one with ingest or store",
-    )
-}
-
-/// For methods that a path does not take.
-pub async fn wrong_method(method: Method, uri: Uri) -> Response {
-    failure(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "method_not_allowed",
-        &format!("{} does not take {method}", uri.path()),
     )
 }
 
@@ -250,7 +243,6 @@ Query (the Prometheus HTTP API; Grafana: a Prometheus data source with this serv
 
 Scraping (with scrape.config_file: docs/scraping.md)
   GET /api/v1/targets          what is scraped, what is dropped, why a scrape failed
-  POST /-/reload               reads scrape.config_file and ingest.relabel_file again (also SIGHUP)
 
 Status
   GET /-/healthy               the process lives
@@ -262,6 +254,7 @@ Status
 Admin (with server.admin_api=true)
   POST /api/v1/admin/tsdb/delete_series  and what belongs to it: docs/storage.md
   GET  /api/v1/dlq             records that could not be applied; POST /api/v1/dlq/requeue, /api/v1/dlq/purge
+  POST /-/reload               reads tokens, certificates, scrape.config_file and ingest.relabel_file again
   POST /api/v1/queue/replay    restores what the store lacks of records; driven by `millrace replay --live`
 "
 );
@@ -269,11 +262,23 @@ Admin (with server.admin_api=true)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edge::{AdminPlace, EdgeMetrics};
     use crate::http::HttpMetrics;
     use axum::body::Body;
     use http_body_util::BodyExt as _;
     use millrace_log::SystemClock;
     use prometheus::Registry;
+
+    fn in_the_open(app: &Arc<App>) -> Router {
+        let gate = Gate {
+            book: None,
+            trust_tenant_header: false,
+            admin: AdminPlace::Main,
+            audit: None,
+            metrics: EdgeMetrics::new(&Registry::new()).unwrap(),
+        };
+        router(app, gate, false)
+    }
 
     fn app() -> Arc<App> {
         let registry = Registry::new();
@@ -310,7 +315,7 @@ mod tests {
             };
             app.enter(stage, detail);
             for path in ["/-/ready", "/api/v1/query", "/api/v1/push", "/write"] {
-                let (status, retry, body) = ask(router(&app), "GET", path).await;
+                let (status, retry, body) = ask(in_the_open(&app), "GET", path).await;
                 assert_eq!(
                     (status, retry),
                     (StatusCode::SERVICE_UNAVAILABLE, true),
@@ -318,21 +323,24 @@ mod tests {
                 );
                 assert!(body.contains(text), "{path}: {body}");
             }
-            let (status, _, body) = ask(router(&app), "GET", "/api/v1/status/pipeline").await;
+            let (status, _, body) = ask(in_the_open(&app), "GET", "/api/v1/status/pipeline").await;
             assert_eq!(status, StatusCode::OK);
             assert!(body.contains("\"partitions\":[]"), "{body}");
             assert_eq!(
-                ask(router(&app), "GET", "/-/healthy").await.0,
+                ask(in_the_open(&app), "GET", "/-/healthy").await.0,
                 StatusCode::OK
             );
         }
         app.enter(Stage::Ready, "");
-        assert_eq!(ask(router(&app), "GET", "/-/ready").await.0, StatusCode::OK);
+        assert_eq!(
+            ask(in_the_open(&app), "GET", "/-/ready").await.0,
+            StatusCode::OK
+        );
         app.enter(Stage::Stopping, "");
-        let (status, _, body) = ask(router(&app), "GET", "/-/ready").await;
+        let (status, _, body) = ask(in_the_open(&app), "GET", "/-/ready").await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         assert!(body.contains("stopping"), "{body}");
-        let (status, _, body) = ask(router(&app), "POST", "/metrics").await;
+        let (status, _, body) = ask(in_the_open(&app), "POST", "/metrics").await;
         assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{body}");
     }
 

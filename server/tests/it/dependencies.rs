@@ -28,6 +28,7 @@ const EDGES: &[(&str, &[&str])] = &[
         &["millrace-log", "millrace-model", "millrace-queue"],
     ),
     ("millrace-query", &["millrace-model"]),
+    ("millrace-auth", &["millrace-log", "millrace-model"]),
     (
         "millrace-fleet",
         &["millrace-model", "millrace-query", "millrace-queue"],
@@ -35,6 +36,7 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "millrace",
         &[
+            "millrace-auth",
             "millrace-fleet",
             "millrace-ingest",
             "millrace-log",
@@ -53,6 +55,7 @@ const SYNCHRONOUS: &[&str] = &[
     "millrace-log",
     "millrace-relabel",
     "millrace-store",
+    "millrace-auth",
 ];
 const ASYNCHRONOUS: &[&str] = &["tokio", "futures", "hyper", "axum", "tower", "reqwest"];
 
