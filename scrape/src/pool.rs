@@ -37,6 +37,8 @@ struct State {
     ending: Vec<Running>,
     dropped: Vec<LabelSet>,
     dropped_count: usize,
+    /// What the metrics have of this pool.
+    counted: [usize; 2],
     forced_error: Arc<Mutex<Option<String>>>,
     closed: bool,
 }
@@ -95,6 +97,7 @@ impl Pool {
                 ending: Vec::new(),
                 dropped: Vec::new(),
                 dropped_count: 0,
+                counted: [0; 2],
                 forced_error: Arc::default(),
                 closed: false,
             }),
@@ -230,6 +233,21 @@ impl Pool {
             let running = self.start(state, Arc::from(target), before.remove(&key).as_ref());
             state.loops.insert(key, running);
         }
+        self.count(state);
+    }
+
+    /// Counts targets for the metrics, which are those of all pools.
+    fn count(&self, state: &mut State) {
+        let now = [state.loops.len(), state.dropped_count];
+        for (state, now, before) in [
+            ("active", now[0], state.counted[0]),
+            ("dropped", now[1], state.counted[1]),
+        ] {
+            let signed = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+            let gauge = self.shared.metrics.targets.with_label_values(&[state]);
+            gauge.add(signed(now) - signed(before));
+        }
+        state.counted = now;
     }
 
     /// Starts a loop, with what is known by the one before it.
@@ -269,6 +287,8 @@ impl Pool {
         state.sources.clear();
         let loops = std::mem::take(&mut state.loops);
         state.ending.extend(loops.into_values());
+        state.dropped_count = 0;
+        self.count(&mut state);
         for running in &state.ending {
             running.orders.send_replace(order);
         }

@@ -122,7 +122,6 @@ impl Scraper {
             let seconds = self.inner.shared.clock.now().0 / 1000;
             metrics.reload_success_timestamp.set(seconds);
         }
-        self.inner.count_targets();
         applied
     }
 
@@ -263,11 +262,6 @@ impl Scraper {
         serde_saphyr::to_string(&job.yaml).ok()
     }
 
-    /// Counts targets for the metrics.
-    pub fn count_targets(&self) {
-        self.inner.count_targets();
-    }
-
     fn job(&self, pool: &str) -> Option<Arc<Job>> {
         let pools = self.inner.pools.lock();
         pools.running.get(pool).map(|pool| pool.job())
@@ -292,15 +286,5 @@ impl Inner {
         };
         let clients = config.jobs.iter().map(client).collect::<Result<_, _>>()?;
         Ok((config, clients))
-    }
-
-    fn count_targets(&self) {
-        let pools: Vec<_> = self.pools.lock().running.values().cloned().collect();
-        let counts = pools.iter().map(|pool| pool.counts());
-        let (active, dropped) = counts.fold((0, 0), |sum, (a, d)| (sum.0 + a, sum.1 + d));
-        for (state, count) in [("active", active), ("dropped", dropped)] {
-            let gauge = self.shared.metrics.targets.with_label_values(&[state]);
-            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
-        }
     }
 }
