@@ -319,8 +319,14 @@ mod tests {
                 ""
             };
             app.enter(stage, detail);
-            for path in ["/-/ready", "/api/v1/query", "/api/v1/push", "/write"] {
-                let (status, retry, body) = ask(in_the_open(&app), "GET", path).await;
+            let asked = [
+                ("GET", "/-/ready"),
+                ("GET", "/api/v1/query"),
+                ("POST", "/api/v1/push"),
+                ("POST", "/write"),
+            ];
+            for (method, path) in asked {
+                let (status, retry, body) = ask(in_the_open(&app), method, path).await;
                 assert_eq!(
                     (status, retry),
                     (StatusCode::SERVICE_UNAVAILABLE, true),
