@@ -97,6 +97,10 @@ reasons! {
     MalformedText = "malformed_text",
     /// A line of CSV that does not fit its column mapping.
     MalformedCsv = "malformed_csv",
+    /// A series that is not active, of a tenant that has as many active ones as it may.
+    TooManyActiveSeries = "too_many_active_series",
+    /// A series that is not active, of a tenant that has had as many new ones in an hour as it may.
+    TooManyNewSeries = "too_many_new_series",
 }
 
 impl Reason {

@@ -2,26 +2,31 @@
 //!
 //! Invariants:
 //! - An answer that acknowledges samples is made only after their append has resolved well.
+//! - What a request may take is asked of its tenant first: its rate before its body is read, its shares
+//!   of memory and of the queue before they are used.
 //! - From decoding on, a request no longer depends on its client: it runs in a task of its own, so
 //!   a connection that breaks leaves no half-done append and no metadata noted as sent that is not.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use millrace_model::Clock;
+use millrace_model::{Clock, TenantId};
 use millrace_queue::{Appender, PendingAppend, Position, SubmitError};
 use prometheus::Registry;
 
 use crate::context::PushContext;
 use crate::core::{Core, Decoded, Format, Input};
 use crate::encoding::Encoding;
-use crate::memory::{MemoryBudget, Reservation};
+use crate::memory::{DECODING, MemoryBudget, PENDING, Reservation};
 use crate::metadata::MetadataNews;
 use crate::metrics::{Metrics, Protocol};
+use crate::options::TenantLimits;
 use crate::pool::DecodePool;
 use crate::report::Report;
 use crate::series::Scratch;
+use crate::tenants::{LimitsReport, Tenant};
 use crate::{IngestError, IngestOptions};
 
 /// The push endpoint. Cloning gives another handle to it; its decode threads end with the last
@@ -39,6 +44,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     metrics: Metrics,
     memory: MemoryBudget,
+    /// What waits to become durable. The appender has the same bound, and knows no shares.
+    pending: MemoryBudget,
     jitter: AtomicU64,
 }
 
@@ -46,6 +53,9 @@ struct Inner {
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) context: PushContext,
+    pub(crate) tenant: Arc<Tenant>,
+    /// The limits that are in force for it.
+    pub(crate) limits: Arc<TenantLimits>,
     /// As many refused items are described.
     pub(crate) details: usize,
     pub(crate) protocol: Protocol,
@@ -76,7 +86,7 @@ struct Submitted {
     report: Report,
     points: u64,
     nothing_by_choice: bool,
-    pending: Option<PendingAppend>,
+    pending: Option<(PendingAppend, Reservation)>,
     news: MetadataNews,
 }
 
@@ -95,15 +105,17 @@ impl Ingest {
         registry: &Registry,
     ) -> Self {
         let metrics = Metrics::new(registry);
-        let pool = DecodePool::start(options.decode_threads, options.decode_queue);
+        let (threads, queue) = (options.decode_threads, options.decode_queue);
+        let memory = options.decode_memory_bytes;
+        let identity = appender.identity().clone();
+        let core = Core::new(options, identity, appender.max_section_bytes(), &metrics);
+        let several = core.tenants().several();
+        let pool = DecodePool::start(threads, queue, Arc::clone(&several));
+        let gauge = Some(metrics.decode_memory.clone());
         let inner = Inner {
-            memory: MemoryBudget::new(options.decode_memory_bytes, metrics.decode_memory.clone()),
-            core: Core::new(
-                options,
-                appender.identity().clone(),
-                appender.max_section_bytes(),
-                &metrics,
-            ),
+            memory: MemoryBudget::new(memory, Arc::clone(&several), DECODING, gauge),
+            pending: MemoryBudget::new(appender.max_pending_bytes(), several, PENDING, None),
+            core,
             jitter: AtomicU64::new(0),
             appender,
             clock,
@@ -123,8 +135,40 @@ impl Ingest {
         &self.inner.metrics
     }
 
-    pub(crate) fn reserve_memory(&self) -> Reservation {
-        self.inner.memory.reserve_none()
+    pub(crate) fn reserve_memory(&self, tenant: &Tenant) -> Reservation {
+        self.inner.memory.reserve_none(&tenant.decoding)
+    }
+
+    /// The tenant of that name, and its limits.
+    ///
+    /// # Errors
+    ///
+    /// [`IngestError::Overloaded`] if there are too many, [`IngestError::RateLimited`].
+    pub(crate) fn tenant(
+        &self,
+        id: &TenantId,
+    ) -> Result<(Arc<Tenant>, Arc<TenantLimits>), IngestError> {
+        let now = self.inner.clock.monotonic();
+        let tenant = self.inner.core.tenants().get(id, now)?;
+        let limits = tenant.limits();
+        tenant.take_samples(&limits, 0, now)?;
+        Ok((tenant, limits))
+    }
+
+    /// Puts other limits of single tenants in force, in place of all that were before. Requests in
+    /// hand end under those that they began with.
+    pub fn set_overrides(&self, overrides: BTreeMap<TenantId, TenantLimits>) {
+        let metrics = &self.inner.metrics;
+        metrics.overrides.set(i64::try_from(overrides.len()).unwrap_or(i64::MAX));
+        self.inner.core.tenants().set_overrides(overrides);
+    }
+
+    /// What a tenant, or all of them, use of their limits in this process, with the `top` worst
+    /// metrics and labels of each.
+    #[must_use]
+    pub fn limits_report(&self, of: Option<&TenantId>, top: usize) -> LimitsReport {
+        let now = self.inner.clock.monotonic();
+        self.inner.core.tenants().report(of, top, now)
     }
 
     /// What an acknowledgement survives.
@@ -154,9 +198,10 @@ impl Ingest {
     async fn run(&self, request: Request) -> Result<Answer, IngestError> {
         let protocol = request.protocol;
         let inner = Arc::clone(&self.inner);
+        let (tenant, bytes) = (request.context.tenant.clone(), request.body.len());
         let submitted = self
             .pool
-            .run(move |scratch| inner.decode_and_submit(request, scratch))
+            .run(&tenant, bytes, move |scratch| inner.decode_and_submit(request, scratch))
             .await??;
         let Submitted {
             accepted,
@@ -167,7 +212,7 @@ impl Ingest {
             news,
         } = submitted;
         let position = match pending {
-            Some(pending) => Some(pending.await?),
+            Some((pending, _held)) => Some(pending.await?),
             None => None,
         };
         // IMPORTANT: only now are they in the queue for certain.
@@ -215,10 +260,13 @@ impl Inner {
         let pending = if collected.sections.is_empty() {
             None
         } else {
-            let submitted = self
-                .appender
-                .submit(&request.context.tenant, collected.sections);
-            Some(submitted.map_err(not_submitted)?)
+            let (tenant, now) = (&request.tenant, self.clock.monotonic());
+            tenant.take_samples(&request.limits, collected.accepted, now)?;
+            let bytes = collected.sections.iter().map(|(_, s)| s.bytes_len()).sum();
+            let mut held = self.pending.reserve_none(&tenant.pending);
+            held.grow_or_leave(bytes)?;
+            let submitted = self.appender.submit(tenant.id(), collected.sections);
+            Some((submitted.map_err(not_submitted)?, held))
         };
         Ok(Submitted {
             accepted: collected.accepted,
@@ -232,7 +280,8 @@ impl Inner {
 
     fn decode(&self, request: &Request, scratch: &mut Scratch) -> Result<Decoded, IngestError> {
         let input = Input {
-            tenant: &request.context.tenant,
+            tenant: &request.tenant,
+            limits: &request.limits,
             forced: &request.context.forced_labels,
             details: request.details,
             format: &request.format,
@@ -244,6 +293,10 @@ impl Inner {
         let mut memory = request.memory.share();
         let decoded = self.core.decode(&input, &mut memory, scratch)?;
         let metrics = &self.metrics;
+        let tenants = self.core.tenants();
+        let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        metrics.tracked_series.set(count(tenants.tracked_series()));
+        metrics.tenants.set(count(tenants.len() as u64));
         let bytes = &metrics.of(request.protocol).decoded_bytes;
         bytes.inc_by(decoded.body_bytes as u64);
         let collected = &decoded.collected;

@@ -30,7 +30,7 @@ use crate::letters::{self, Letters, LocalLetters};
 use crate::queue::{self, DurabilityMetrics, Queue};
 use crate::snapshot::{self, Snapshots};
 use crate::source::PartSource;
-use crate::{fleet, options, records, replay, retention, routes};
+use crate::{fleet, limits, options, records, replay, retention, routes};
 
 /// Between two tries to reach brokers that went away during the start.
 const RETRY: Duration = Duration::from_secs(1);
@@ -43,6 +43,8 @@ pub struct Opened {
     pub store: Option<Arc<Store>>,
     appender: Option<Appender>,
     producer: Option<Arc<LazyProducer>>,
+    /// Limits of single tenants, to be looked at again and again.
+    pub limits: Mutex<Option<limits::Watch>>,
     #[cfg(feature = "kafka")]
     announced: Option<Announced>,
     /// Where the queue ended when it was opened, in the store's partitions.
@@ -75,6 +77,7 @@ pub fn open(
         store: None,
         appender: None,
         producer: None,
+        limits: Mutex::new(None),
         #[cfg(feature = "kafka")]
         announced: None,
         recovered: BTreeMap::new(),
@@ -151,6 +154,16 @@ fn open_parts(
         let options = options::ingest(config);
         let ingest = Ingest::new(options, appender.clone(), app.clock.clone(), &app.registry);
         router = router.merge(ingest.router());
+        router = router.merge(limits::router(limits::Status {
+            admin: config.server.admin_api,
+            ingest: ingest.clone(),
+        }));
+        if let Some(path) = &config.tenants.overrides_file {
+            let defaults = options::ingest(config).limits;
+            let file = limits::OverridesFile::new(fs.clone(), path.clone(), defaults);
+            let watch = limits::Watch::start(file, ingest, &app.registry);
+            *opened.limits.lock() = Some(watch.map_err(Failure::Refused)?);
+        }
         opened.appender = Some(appender);
     }
     if let Some(store) = opened.store.as_ref().filter(|_| queue.is_remote()) {

@@ -267,8 +267,10 @@ fn refused(ingest: &Ingest, shape: &Shape, error: &IngestError) -> Response {
             (status, format!("{text}\n")).into_response()
         }
     };
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        let seconds = HeaderValue::from(ingest.retry_after_seconds());
+    let later = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS];
+    if later.contains(&status) {
+        let wait = error.wait().map_or(0, |wait| wait.as_secs());
+        let seconds = HeaderValue::from(wait + ingest.retry_after_seconds());
         response.headers_mut().insert(header::RETRY_AFTER, seconds);
     }
     response
@@ -290,6 +292,7 @@ fn influx_v1(status: StatusCode, text: &str) -> Response {
 fn influx_v2(error: &IngestError, text: &str) -> Value {
     let code = match error.status() {
         StatusCode::PAYLOAD_TOO_LARGE => "request too large",
+        StatusCode::TOO_MANY_REQUESTS => "too many requests",
         StatusCode::SERVICE_UNAVAILABLE => "unavailable",
         StatusCode::INTERNAL_SERVER_ERROR => "internal error",
         _ => "invalid",

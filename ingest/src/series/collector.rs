@@ -17,11 +17,12 @@ use millrace_model::{
 use millrace_queue::QueueIdentity;
 
 use super::builder::{BadSeries, SeriesBuilder};
-use super::cache::{Found, Fresh, KeyMap, Known, SeriesCache};
+use super::cache::{CacheReader, Found, Fresh, KeyMap, Known, SeriesCache};
 use super::hasher::Key;
 use crate::IngestError;
 use crate::options::{Limits, TimeWindow};
 use crate::report::{Place, Reason, Rejection, Report};
+use crate::tenants::Gate;
 
 /// What collecting needs to know of a request's surroundings.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +39,8 @@ pub(crate) struct Context<'a> {
     pub(crate) forced: &'a [(String, String)],
     /// As many refused items are described.
     pub(crate) details: usize,
+    /// Whether one refused item refuses all.
+    pub(crate) all_or_nothing: bool,
 }
 
 /// The buffers of a collector.
@@ -46,6 +49,7 @@ pub(crate) struct CollectScratch {
     writers: Vec<FloatSectionWriter>,
     fresh: KeyMap<Fresh>,
     used: Vec<Key>,
+    told: Vec<Key>,
     found: Vec<Option<Found>>,
     runs: Vec<u64>,
     labels: LabelsBuilder,
@@ -79,6 +83,9 @@ pub(crate) struct Collector<'a> {
     context: Context<'a>,
     fresh: &'a mut KeyMap<Fresh>,
     used: &'a mut Vec<Key>,
+    /// Series whose tenant's count was told of them.
+    told: &'a mut Vec<Key>,
+    gate: Gate<'a>,
     found: &'a mut Vec<Option<Found>>,
     labels: &'a mut LabelsBuilder,
     out: Output<'a>,
@@ -106,11 +113,16 @@ pub(crate) struct Collected {
 }
 
 impl<'a> Collector<'a> {
-    pub(crate) fn new(context: Context<'a>, scratch: &'a mut CollectScratch) -> Self {
+    pub(crate) fn new(
+        context: Context<'a>,
+        gate: Gate<'a>,
+        scratch: &'a mut CollectScratch,
+    ) -> Self {
         let CollectScratch {
             writers,
             fresh,
             used,
+            told,
             found,
             runs,
             labels,
@@ -124,11 +136,14 @@ impl<'a> Collector<'a> {
         writers.resize_with(context.queue.partitions as usize, FloatSectionWriter::new);
         fresh.clear();
         used.clear();
+        told.clear();
         runs.clear();
         Self {
             context,
+            gate,
             fresh,
             used,
+            told,
             found,
             labels,
             out: Output {
@@ -179,6 +194,7 @@ impl<'a> Collector<'a> {
         let find = |entry: &Entry| reader.find(entry.key);
         self.found.extend(entries.iter().map(find));
         reader.touch(self.found);
+        let mark = self.gate.mark();
         for (i, entry) in entries.iter().enumerate() {
             let samples = &samples[entry.samples.start as usize..entry.samples.end as usize];
             match self.found[i] {
@@ -187,6 +203,9 @@ impl<'a> Collector<'a> {
                     if found.only_previous() {
                         self.used.push(entry.key);
                     }
+                    if found.told() != mark && !self.tell(&reader, found, entry, samples) {
+                        continue;
+                    }
                     let known = reader.known(found);
                     self.out.put(entry.key, known, samples, entry.place);
                 }
@@ -194,6 +213,32 @@ impl<'a> Collector<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Tells the tenant's count of active series of one that was not told of in this epoch. Whether its
+    /// samples may be taken; if not, they are refused.
+    #[cold]
+    fn tell(
+        &mut self,
+        reader: &CacheReader<'_>,
+        found: Found,
+        entry: &Entry,
+        samples: &[Sample],
+    ) -> bool {
+        let Known::Good { id, labels, .. } = reader.known(found) else {
+            return true;
+        };
+        match self.gate.ask(id, labels) {
+            Ok(()) => {
+                self.told.push(entry.key);
+                true
+            }
+            Err(full) => {
+                let bad = self.gate.refusal(full);
+                self.out.put_full((id, labels), bad, samples.len(), entry.place);
+                false
+            }
+        }
     }
 
     fn add_unknown(
@@ -206,12 +251,30 @@ impl<'a> Collector<'a> {
         let fresh = match self.fresh.entry(entry.key) {
             hashbrown::hash_map::Entry::Occupied(known) => known.into_mut(),
             hashbrown::hash_map::Entry::Vacant(place) => {
-                let fresh = make_series(&self.context, self.labels, build);
+                let mut fresh = make_series(&self.context, self.labels, build);
                 self.new_label_bytes += fresh.bytes();
                 check_new_labels(self.new_label_bytes, self.context.limits)?;
+                if let Fresh::Good {
+                    id, labels, full, ..
+                } = &mut fresh
+                {
+                    *full = self.gate.ask(*id, labels.canonical()).err();
+                }
                 place.insert(fresh)
             }
         };
+        if let Fresh::Good {
+            id,
+            labels,
+            full: Some(full),
+            ..
+        } = fresh
+        {
+            let bad = self.gate.refusal(*full);
+            let series = (*id, labels.canonical());
+            self.out.put_full(series, bad, samples.len(), entry.place);
+            return Ok(());
+        }
         self.out.put(entry.key, fresh.known(), samples, entry.place);
         Ok(())
     }
@@ -308,7 +371,20 @@ impl<'a> Collector<'a> {
         }
         self.out.finish_sections();
         self.out.finish_metadata(&self.context);
-        self.context.cache.update(self.fresh, self.used);
+        let told = if self.context.all_or_nothing && !self.out.report.is_empty() {
+            self.out.sections.clear();
+            self.out.accepted = 0;
+            drop(self.gate);
+            0
+        } else {
+            let mark = self.gate.mark();
+            self.gate.commit();
+            mark
+        };
+        self.context.cache.update(self.fresh, self.used, told);
+        if told != 0 {
+            self.context.cache.note_told(self.told, told);
+        }
         // Decoders that look series up together refuse some a little earlier than others.
         self.out.report.sort();
         Ok(Collected {
@@ -371,6 +447,7 @@ fn make_series(
                 context.queue.partitions,
             ),
             labels,
+            full: None,
         },
         Err(bad) => Fresh::Refused {
             metric: builder.metric().unwrap_or_default().to_owned(),
@@ -480,6 +557,28 @@ impl Output<'_> {
                 });
             }
         }
+    }
+
+    /// Refuses samples of a series that is beyond a limit of its tenant.
+    #[cold]
+    fn put_full(
+        &mut self,
+        (id, labels): (SeriesId, &[u8]),
+        bad: &BadSeries,
+        samples: usize,
+        place: Place,
+    ) {
+        self.runs.push(id.0 as u64);
+        // A data point that makes several series is one thing to tell.
+        let told = matches!(place, Place::Point(_))
+            && self.refused_last.is_some_and(|(last, _)| last == place);
+        if told {
+            return self.report.add_samples(bad.reason, samples);
+        }
+        self.refused_last = Some((place, bad.reason));
+        self.report.reject(bad.reason, samples, || {
+            Rejection::new(place, bad.clone()).of_series(Some(describe(labels)))
+        });
     }
 
     #[inline]

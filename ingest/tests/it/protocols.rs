@@ -3,7 +3,7 @@
 
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
-use millrace_ingest::{IngestOptions, Limits, PushContext};
+use millrace_ingest::{IngestOptions, Limits, PushContext, TenantLimits};
 use millrace_queue::AppenderOptions;
 
 use crate::rig::{Answer, NOW, Rig, prompb, prompb2};
@@ -222,9 +222,12 @@ impl Protocol {
         let bad = self
             .send(&rig, self.content_type, self.encoding, self.bad.clone())
             .await;
-        let limits = Limits {
-            body_bytes: 4,
-            ..Limits::default()
+        let limits = TenantLimits {
+            request: Limits {
+                body_bytes: 4,
+                ..Limits::default()
+            },
+            ..TenantLimits::default()
         };
         let options = IngestOptions {
             limits,

@@ -138,7 +138,8 @@ fn positive(config: &Config) -> Result<(), ConfigError> {
             return Err(broken(config, key, "must be more than zero".to_owned()));
         }
     }
-    let counts: [(&'static str, u64); 18] = [
+    let counts: [(&'static str, u64); 19] = [
+        ("ingest.tenants.processes", config.tenants.processes),
         (
             "server.max_connections",
             config.server.max_connections as u64,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::kind::{
     Advertise, AutoCount, Bytes, DeltaSetting, DurabilitySetting, Kind, LogFilter, LogFormat,
-    Properties, QueueBackend, Raw, Roles, Secret, SecurityProtocol, StringFieldsSetting,
+    Properties, QueueBackend, RateLimitedSetting, Raw, Roles, Secret, SecurityProtocol, StringFieldsSetting,
     TranslationStrategySetting, WalSyncSetting,
 };
 
@@ -214,6 +214,28 @@ settings! {
         label_value_bytes: Bytes = "4KiB";
         /// All names and values of one series together.
         labels_bytes: Bytes = "16KiB";
+    }
+
+    /// What one tenant may push, decided before it is answered. The file of overrides sets the same for
+    /// single tenants, and what `ingest.limits`, `ingest.max_age` and `ingest.max_ahead` set.
+    tenants: Tenants ["ingest.tenants."] {
+        /// Series with samples in the last hour. Known ones go on at the limit, new ones are refused.
+        active_series: Option<u64> = "1000000";
+        /// Series that were not active before, in the last hour.
+        new_series_per_hour: Option<u64> = "4000000";
+        /// Samples a second.
+        samples_per_second: Option<u64> = "none";
+        /// Samples that may come at once. `none` stands for ten seconds of the rate.
+        samples_burst: Option<u64> = "none";
+        /// What a request beyond the rate is answered: 429, or 503 for senders that try again only then.
+        rate_limited_status: RateLimitedSetting = "429";
+        /// Processes that ingest: each counts for itself, so each takes this part of a tenant's limits.
+        processes: u64 = "1";
+        /// Active series that are kept count of, of all tenants together, at 8 to 18 bytes each.
+        tracked_series: u64 = "8000000";
+        /// File with limits of single tenants: for each a table `[tenant.NAME]` with such keys. Read
+        /// again within seconds of a change; one that cannot be used changes nothing.
+        overrides_file: Option<PathBuf> = "none";
     }
 
     /// The queue between ingest and store. `segment_bytes` and the retention are the embedded one's;
