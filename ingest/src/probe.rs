@@ -169,7 +169,7 @@ impl Probe {
             tenant: &tenant,
             limits: &limits,
             forced: &[],
-            details: Report::FULL_DETAILS,
+            details: usize::MAX,
             format: &format,
             encoding,
             body,

@@ -72,6 +72,8 @@ pub(crate) struct Answer {
     /// Samples stored.
     pub(crate) accepted: u64,
     pub(crate) report: Report,
+    /// Holds the memory of the report and of what will be made of it.
+    pub(crate) memory: Reservation,
     /// Data points of an OTLP request, refused ones included.
     pub(crate) points: u64,
     /// Whether nothing was stored because the client wants all or nothing.
@@ -84,6 +86,7 @@ pub(crate) struct Answer {
 struct Submitted {
     accepted: u64,
     report: Report,
+    memory: Reservation,
     points: u64,
     nothing_by_choice: bool,
     pending: Option<(PendingAppend, Reservation)>,
@@ -206,6 +209,7 @@ impl Ingest {
         let Submitted {
             accepted,
             report,
+            memory,
             points,
             nothing_by_choice,
             pending,
@@ -223,6 +227,7 @@ impl Ingest {
         Ok(Answer {
             accepted,
             report,
+            memory,
             points,
             nothing_by_choice,
             position,
@@ -268,9 +273,16 @@ impl Inner {
             let submitted = self.appender.submit(tenant.id(), collected.sections);
             Some((submitted.map_err(not_submitted)?, held))
         };
+        // Unlike bodies these wait until the client has read them, which is up to the client.
+        let mut report = collected.report;
+        let mut memory = request.memory.share();
+        if memory.grow(2 * report.detail_bytes()).is_err() {
+            report.shorten();
+        }
         Ok(Submitted {
             accepted: collected.accepted,
-            report: collected.report,
+            report,
+            memory,
             points: collected.points,
             nothing_by_choice,
             pending,

@@ -17,6 +17,7 @@ mod export;
 mod kafka;
 mod kill;
 mod lifecycle;
+mod overload;
 mod prometheus;
 mod readers;
 mod readme;
