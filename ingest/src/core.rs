@@ -65,6 +65,8 @@ pub(crate) struct Input<'a> {
     pub(crate) forced: &'a [(String, String)],
     /// As many refused items are described.
     pub(crate) details: usize,
+    /// Whether samples beyond a limit that may be raised are written apart.
+    pub(crate) keep_rejected: bool,
     pub(crate) format: &'a Format,
     pub(crate) encoding: Encoding,
     pub(crate) body: &'a [u8],
@@ -150,6 +152,7 @@ impl Core {
                 | Format::VmJson
                 | Format::Csv(_) => false,
             },
+            keep_rejected: input.keep_rejected,
         };
         let Scratch {
             decoded,

@@ -23,6 +23,7 @@ mod decode;
 mod encoding;
 mod error;
 mod http;
+mod keep;
 mod memory;
 mod metadata;
 mod metrics;
@@ -41,6 +42,7 @@ mod testing;
 
 pub use context::PushContext;
 pub use error::IngestError;
+pub use keep::{KeepRejected, RejectedBatch};
 pub use options::{
     DeltaTemporality, IngestOptions, Limits, OtlpOptions, RateLimitedStatus, StringFields,
     TenantLimits, TranslationStrategy,

@@ -170,6 +170,7 @@ impl Probe {
             limits: &limits,
             forced: &[],
             details: usize::MAX,
+            keep_rejected: false,
             format: &format,
             encoding,
             body,

@@ -8,17 +8,19 @@
 //!   a connection that breaks leaves no half-done append and no metadata noted as sent that is not.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use millrace_model::{Clock, TenantId};
+use millrace_model::batch::EncodedSection;
+use millrace_model::{Clock, PartitionId, TenantId};
 use millrace_queue::{Appender, PendingAppend, Position, SubmitError};
 use prometheus::Registry;
 
 use crate::context::PushContext;
 use crate::core::{Core, Decoded, Format, Input};
 use crate::encoding::Encoding;
+use crate::keep::{self, KeepRejected};
 use crate::memory::{DECODING, MemoryBudget, PENDING, Reservation};
 use crate::metadata::MetadataNews;
 use crate::metrics::{Metrics, Protocol};
@@ -46,6 +48,7 @@ struct Inner {
     memory: MemoryBudget,
     /// What waits to become durable. The appender has the same bound, and knows no shares.
     pending: MemoryBudget,
+    keeper: OnceLock<Arc<dyn KeepRejected>>,
     jitter: AtomicU64,
 }
 
@@ -74,6 +77,8 @@ pub(crate) struct Answer {
     pub(crate) report: Report,
     /// Holds the memory of the report and of what will be made of it.
     pub(crate) memory: Reservation,
+    /// Refused samples that are kept.
+    pub(crate) kept: u64,
     /// Data points of an OTLP request, refused ones included.
     pub(crate) points: u64,
     /// Whether nothing was stored because the client wants all or nothing.
@@ -87,6 +92,7 @@ struct Submitted {
     accepted: u64,
     report: Report,
     memory: Reservation,
+    kept: u64,
     points: u64,
     nothing_by_choice: bool,
     pending: Option<(PendingAppend, Reservation)>,
@@ -119,6 +125,7 @@ impl Ingest {
             memory: MemoryBudget::new(memory, Arc::clone(&several), DECODING, gauge),
             pending: MemoryBudget::new(appender.max_pending_bytes(), several, PENDING, None),
             core,
+            keeper: OnceLock::new(),
             jitter: AtomicU64::new(0),
             appender,
             clock,
@@ -156,6 +163,13 @@ impl Ingest {
         let limits = tenant.limits();
         tenant.take_samples(&limits, 0, now)?;
         Ok((tenant, limits))
+    }
+
+    /// From now on, what is refused for a limit goes there. Only the first call counts.
+    pub fn keep_rejected(&self, keeper: Arc<dyn KeepRejected>) {
+        if self.inner.keeper.set(keeper).is_err() {
+            tracing::error!("there is a keeper of refused samples already: a bug");
+        }
     }
 
     /// Puts other limits of single tenants in force, in place of all that were before. Requests in
@@ -210,6 +224,7 @@ impl Ingest {
             accepted,
             report,
             memory,
+            kept,
             points,
             nothing_by_choice,
             pending,
@@ -228,6 +243,7 @@ impl Ingest {
             accepted,
             report,
             memory,
+            kept,
             points,
             nothing_by_choice,
             position,
@@ -273,6 +289,7 @@ impl Inner {
             let submitted = self.appender.submit(tenant.id(), collected.sections);
             Some((submitted.map_err(not_submitted)?, held))
         };
+        let kept = self.keep(request.tenant.id(), &collected.rejected, &collected.report);
         // Unlike bodies these wait until the client has read them, which is up to the client.
         let mut report = collected.report;
         let mut memory = request.memory.share();
@@ -283,11 +300,33 @@ impl Inner {
             accepted: collected.accepted,
             report,
             memory,
+            kept,
             points: collected.points,
             nothing_by_choice,
             pending,
             news,
         })
+    }
+
+    /// Hands over what was refused for a limit. Samples that are kept.
+    fn keep(
+        &self,
+        tenant: &TenantId,
+        rejected: &[(PartitionId, EncodedSection)],
+        report: &Report,
+    ) -> u64 {
+        let Some(keeper) = self.keeper.get().filter(|_| !rejected.is_empty()) else {
+            return 0;
+        };
+        let reasons = report.by_reason();
+        let reasons = reasons.map(|(reason, count)| format!("{} {count}", reason.id()));
+        let reasons = reasons.collect::<Vec<_>>().join(", ");
+        let batches = keep::batches(tenant, rejected, &reasons);
+        let kept = batches.filter_map(|batch| {
+            let samples = batch.samples;
+            keeper.keep(batch).then_some(samples)
+        });
+        kept.sum()
     }
 
     fn decode(&self, request: &Request, scratch: &mut Scratch) -> Result<Decoded, IngestError> {
@@ -296,6 +335,7 @@ impl Inner {
             limits: &request.limits,
             forced: &request.context.forced_labels,
             details: request.details,
+            keep_rejected: self.keeper.get().is_some(),
             format: &request.format,
             encoding: request.encoding,
             body: &request.body,

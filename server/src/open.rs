@@ -14,7 +14,7 @@ use millrace_log::fs::Fs;
 use millrace_model::{Offset, PartitionId};
 use millrace_query::Engine;
 use millrace_queue::Appender;
-use millrace_store::Store;
+use millrace_store::{DeadLetterBox, Store};
 use parking_lot::Mutex;
 use tracing::{info, warn};
 
@@ -26,6 +26,7 @@ use crate::append::LazyProducer;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::lag::LagWatch;
+use crate::letters::rejected::Keeper;
 use crate::letters::{self, Letters, LocalLetters};
 use crate::queue::{self, DurabilityMetrics, Queue};
 use crate::snapshot::{self, Snapshots};
@@ -45,6 +46,7 @@ pub struct Opened {
     producer: Option<Arc<LazyProducer>>,
     /// Limits of single tenants, to be looked at again and again.
     pub limits: Mutex<Option<limits::Watch>>,
+    rejected: Option<DeadLetterBox>,
     #[cfg(feature = "kafka")]
     announced: Option<Announced>,
     /// Where the queue ended when it was opened, in the store's partitions.
@@ -78,6 +80,7 @@ pub fn open(
         appender: None,
         producer: None,
         limits: Mutex::new(None),
+        rejected: None,
         #[cfg(feature = "kafka")]
         announced: None,
         recovered: BTreeMap::new(),
@@ -154,6 +157,18 @@ fn open_parts(
         let options = options::ingest(config);
         let ingest = Ingest::new(options, appender.clone(), app.clock.clone(), &app.registry);
         router = router.merge(ingest.router());
+        if let Some(bytes) = config.ingest.keep_rejected {
+            let letters = letters::rejected::open(fs, &config.top.data_dir).map_err(Failure::Data)?;
+            let keeper = Keeper::start(
+                letters.clone(),
+                queue.identity().id,
+                app.clock.clone(),
+                bytes.0,
+                &app.registry,
+            );
+            ingest.keep_rejected(Arc::new(keeper.map_err(Failure::Data)?));
+            opened.rejected = Some(letters);
+        }
         router = router.merge(limits::router(limits::Status {
             admin: config.server.admin_api,
             ingest: ingest.clone(),
@@ -192,26 +207,30 @@ fn open_parts(
             data_dir: config.top.data_dir.clone(),
         }));
     }
+    let letters = local_letters(opened);
     let store = opened.store.as_ref();
-    Ok(router.merge(tending(app, config, store, queue, &producer)))
+    Ok(router.merge(tending(app, config, (store, letters), queue, &producer)))
+}
+
+/// The letters in this process's own directories, if it has such.
+fn local_letters(opened: &Opened) -> Option<Arc<dyn Letters>> {
+    let boxes = opened.store.iter().flat_map(|store| store.dead_letters());
+    let boxes = boxes.map(|(_, letters)| letters).chain(opened.rejected.clone());
+    let boxes: Vec<DeadLetterBox> = boxes.collect();
+    (!boxes.is_empty()).then(|| Arc::new(LocalLetters(boxes)) as Arc<dyn Letters>)
 }
 
 /// What looks after the queue's records by hand: dead letters, and replays into the store.
 fn tending(
     app: &App,
     config: &Config,
-    store: Option<&Arc<Store>>,
+    (store, local): (Option<&Arc<Store>>, Option<Arc<dyn Letters>>),
     queue: &Arc<dyn Queue>,
     producer: &Arc<LazyProducer>,
 ) -> Router {
     let enabled = config.server.admin_api;
     let mut router = Router::new();
-    let local = || {
-        let boxes = store?.dead_letters().into_iter();
-        let letters = LocalLetters(boxes.map(|(_, letters)| letters).collect());
-        Some(Arc::new(letters) as Arc<dyn Letters>)
-    };
-    if let Some(letters) = queue.letters().or_else(local) {
+    if let Some(letters) = queue.letters().or(local) {
         router = router.merge(letters::http::router(letters::http::Endpoints {
             enabled,
             letters,

@@ -6,6 +6,7 @@
 //! - Nothing leaves before [`Collector::finish`], so a request that turns out to be over a limit
 //!   leaves no trace.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
@@ -41,6 +42,8 @@ pub(crate) struct Context<'a> {
     pub(crate) details: usize,
     /// Whether one refused item refuses all.
     pub(crate) all_or_nothing: bool,
+    /// Whether samples beyond a limit that may be raised are written apart.
+    pub(crate) keep_rejected: bool,
 }
 
 /// The buffers of a collector.
@@ -54,6 +57,7 @@ pub(crate) struct CollectScratch {
     runs: Vec<u64>,
     labels: LabelsBuilder,
     in_window: Vec<Sample>,
+    rejected: BTreeMap<PartitionId, FloatSectionWriter>,
 }
 
 impl CollectScratch {
@@ -103,6 +107,8 @@ pub(crate) struct Collected {
     pub(crate) sections: Vec<(PartitionId, EncodedSection)>,
     /// Samples in them.
     pub(crate) accepted: u64,
+    /// What was refused and is to be kept.
+    pub(crate) rejected: Vec<(PartitionId, EncodedSection)>,
     pub(crate) report: Report,
     /// Data points of OTLP, refused ones included.
     pub(crate) points: u64,
@@ -127,7 +133,9 @@ impl<'a> Collector<'a> {
             runs,
             labels,
             in_window,
+            rejected,
         } = scratch;
+        rejected.clear();
         // A request that was refused half-way has left its own behind.
         writers.truncate(context.queue.partitions as usize);
         for writer in writers.iter_mut() {
@@ -150,6 +158,8 @@ impl<'a> Collector<'a> {
                 writers,
                 runs,
                 in_window,
+                rejected: context.keep_rejected.then_some(rejected),
+                rejected_sections: Vec::new(),
                 window: context.window,
                 section_bytes: Output::SECTION_BYTES.min(context.max_section_bytes / 2),
                 sections: Vec::new(),
@@ -225,7 +235,12 @@ impl<'a> Collector<'a> {
         entry: &Entry,
         samples: &[Sample],
     ) -> bool {
-        let Known::Good { id, labels, .. } = reader.known(found) else {
+        let Known::Good {
+            id,
+            partition,
+            labels,
+        } = reader.known(found)
+        else {
             return true;
         };
         match self.gate.ask(id, labels) {
@@ -235,7 +250,8 @@ impl<'a> Collector<'a> {
             }
             Err(full) => {
                 let bad = self.gate.refusal(full);
-                self.out.put_full((id, labels), bad, samples.len(), entry.place);
+                self.out.put_full((id, labels), bad, samples, entry.place);
+                self.out.put_rejected(id, partition, labels, samples);
                 false
             }
         }
@@ -265,14 +281,15 @@ impl<'a> Collector<'a> {
         };
         if let Fresh::Good {
             id,
+            partition,
             labels,
             full: Some(full),
-            ..
         } = fresh
         {
             let bad = self.gate.refusal(*full);
-            let series = (*id, labels.canonical());
-            self.out.put_full(series, bad, samples.len(), entry.place);
+            let labels = labels.canonical();
+            self.out.put_full((*id, labels), bad, samples, entry.place);
+            self.out.put_rejected(*id, *partition, labels, samples);
             return Ok(());
         }
         self.out.put(entry.key, fresh.known(), samples, entry.place);
@@ -374,6 +391,8 @@ impl<'a> Collector<'a> {
         let told = if self.context.all_or_nothing && !self.out.report.is_empty() {
             self.out.sections.clear();
             self.out.accepted = 0;
+            // All of it comes again.
+            self.out.rejected_sections.clear();
             drop(self.gate);
             0
         } else {
@@ -390,6 +409,7 @@ impl<'a> Collector<'a> {
         Ok(Collected {
             sections: self.out.sections,
             accepted: self.out.accepted,
+            rejected: self.out.rejected_sections,
             report: self.out.report,
             points: self.points,
             ignored_exemplars: self.out.ignored_exemplars,
@@ -491,6 +511,9 @@ struct Output<'a> {
     /// Of each run of samples of one series 64 bits that tell the series.
     runs: &'a mut Vec<u64>,
     in_window: &'a mut Vec<Sample>,
+    /// Where refused samples go, if they are kept.
+    rejected: Option<&'a mut BTreeMap<PartitionId, FloatSectionWriter>>,
+    rejected_sections: Vec<(PartitionId, EncodedSection)>,
     window: TimeWindow,
     /// A section is closed when it has grown so long.
     section_bytes: usize,
@@ -565,9 +588,10 @@ impl Output<'_> {
         &mut self,
         (id, labels): (SeriesId, &[u8]),
         bad: &BadSeries,
-        samples: usize,
+        samples: &[Sample],
         place: Place,
     ) {
+        let samples = samples.len();
         self.runs.push(id.0 as u64);
         // A data point that makes several series is one thing to tell.
         let told = matches!(place, Place::Point(_))
@@ -579,6 +603,28 @@ impl Output<'_> {
         self.report.reject(bad.reason, samples, || {
             Rejection::new(place, bad.clone()).of_series(Some(describe(labels)))
         });
+    }
+
+    /// Writes refused samples apart, if they are kept.
+    fn put_rejected(
+        &mut self,
+        id: SeriesId,
+        partition: PartitionId,
+        labels: &[u8],
+        samples: &[Sample],
+    ) {
+        let Some(rejected) = &mut self.rejected else {
+            return;
+        };
+        let writer = rejected.entry(partition).or_default();
+        let most = self.section_bytes / Self::SAMPLE_BYTES;
+        for run in samples.chunks(most.clamp(1, Self::RUN_SAMPLES)) {
+            writer.push(id, labels, run);
+            if writer.bytes_len() >= self.section_bytes {
+                self.rejected_sections
+                    .extend(writer.finish().map(|section| (partition, section)));
+            }
+        }
     }
 
     #[inline]
@@ -620,6 +666,11 @@ impl Output<'_> {
                 });
             }
         }
+        if self.rejected.is_some() {
+            good.extend(samples.iter().filter(|s| !self.window.contains(s.timestamp)));
+            self.put_rejected(id, partition, labels, &good);
+            good.clear();
+        }
         good.extend(samples.iter().filter(|s| self.window.contains(s.timestamp)));
         self.write(id, partition, labels, &good);
         *self.in_window = good;
@@ -639,12 +690,16 @@ impl Output<'_> {
             self.sections
                 .extend(writer.finish().map(|section| (partition, section)));
         }
+        for (partition, mut writer) in self.rejected.iter_mut().flat_map(|r| std::mem::take(*r)) {
+            self.rejected_sections
+                .extend(writer.finish().map(|section| (partition, section)));
+        }
     }
 
     /// Metadata lives in the partition of its metric's name alone.
     fn finish_metadata(&mut self, context: &Context<'_>) {
         let by_name = ShardKey::new([]);
-        let mut by_partition = std::collections::BTreeMap::<PartitionId, Vec<_>>::new();
+        let mut by_partition = BTreeMap::<PartitionId, Vec<_>>::new();
         for entry in self.metadata.drain(..) {
             let name = Labels::from_pairs([(millrace_model::METRIC_NAME, entry.metric.as_str())])
                 .expect("one label with a name");
