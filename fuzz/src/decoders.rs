@@ -79,10 +79,19 @@ enum Came {
 fn decoded(format: ProbeFormat, encoding: ProbeEncoding, body: &[u8]) {
     let mut fresh = Probe::new(options(), 2);
     let first = came(&mut fresh, format, encoding, body);
-    assert_eq!(first, came(&mut fresh, format, encoding, body), "at the second time");
+    assert_eq!(
+        first,
+        came(&mut fresh, format, encoding, body),
+        "at the second time"
+    );
     let third = USED.with_borrow_mut(|used| {
         let used = used.entry((format as u8, encoding as u8));
-        came(used.or_insert_with(|| Probe::new(options(), 2)), format, encoding, body)
+        came(
+            used.or_insert_with(|| Probe::new(options(), 2)),
+            format,
+            encoding,
+            body,
+        )
     });
     assert_eq!(first, third, "in a decoder that was used");
 }
@@ -90,22 +99,36 @@ fn decoded(format: ProbeFormat, encoding: ProbeEncoding, body: &[u8]) {
 fn came(probe: &mut Probe, format: ProbeFormat, encoding: ProbeEncoding, body: &[u8]) -> Came {
     match probe.decode(format, encoding, body, NOW) {
         Ok(outcome) => {
-            assert!(outcome.body_bytes <= DECODED_BYTES, "{} bytes", outcome.body_bytes);
+            assert!(
+                outcome.body_bytes <= DECODED_BYTES,
+                "{} bytes",
+                outcome.body_bytes
+            );
             assert_eq!(outcome.accepted, written(&outcome));
             let reasons: Vec<_> = outcome.report.by_reason().collect();
             let refused = outcome.report.items();
-            assert_eq!(refused == 0, reasons.is_empty(), "{refused} for {reasons:?}");
+            assert_eq!(
+                refused == 0,
+                reasons.is_empty(),
+                "{refused} for {reasons:?}"
+            );
             for rejection in outcome.report.details() {
                 assert!(!rejection.message.is_empty(), "{rejection:?}");
             }
             Came::Taken {
                 accepted: outcome.accepted,
                 refused,
-                reasons: reasons.iter().map(|(reason, n)| (reason.id(), *n)).collect(),
+                reasons: reasons
+                    .iter()
+                    .map(|(reason, n)| (reason.id(), *n))
+                    .collect(),
             }
         }
         Err(error) => {
-            assert!(error.status().is_client_error(), "not the client's fault: {error}");
+            assert!(
+                error.status().is_client_error(),
+                "not the client's fault: {error}"
+            );
             Came::Refused(error.reason())
         }
     }
@@ -123,7 +146,11 @@ fn written(outcome: &ProbeOutcome) -> u64 {
                 continue;
             };
             let mut samples = Vec::new();
-            while series.next_series(&mut samples).expect("a series").is_some() {
+            while series
+                .next_series(&mut samples)
+                .expect("a series")
+                .is_some()
+            {
                 count += samples.len() as u64;
                 samples.clear();
             }

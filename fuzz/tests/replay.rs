@@ -6,12 +6,19 @@ use millrace_fuzz::targets::{canary, query_text, reply, request, targets};
 
 #[test]
 fn query_text_is_answered_or_refused() {
-    run(query_text, &corpus("fuzz/corpus/query_text").unwrap(), 5_000, 1).unwrap_or_else(|f| panic!("{f}"));
+    run(
+        query_text,
+        &corpus("fuzz/corpus/query_text").unwrap(),
+        5_000,
+        1,
+    )
+    .unwrap_or_else(|f| panic!("{f}"));
 }
 
 #[test]
 fn requests_are_answered_or_refused() {
-    run(request, &corpus("fuzz/corpus/request").unwrap(), 3_000, 1).unwrap_or_else(|f| panic!("{f}"));
+    run(request, &corpus("fuzz/corpus/request").unwrap(), 3_000, 1)
+        .unwrap_or_else(|f| panic!("{f}"));
 }
 
 #[test]
@@ -34,7 +41,10 @@ fn bodies_of_every_format_and_encoding_are_decoded_or_refused() {
 #[test]
 fn every_canary_is_found() {
     let all = targets();
-    let canaries: Vec<_> = all.iter().filter(|t| t.name.starts_with("canary")).collect();
+    let canaries: Vec<_> = all
+        .iter()
+        .filter(|t| t.name.starts_with("canary"))
+        .collect();
     assert_eq!(canaries.len(), 2);
     for canary in canaries {
         let inputs = corpus(canary.corpus).unwrap();

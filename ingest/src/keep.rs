@@ -33,10 +33,12 @@ pub(crate) fn batches(
     sections: &[(PartitionId, EncodedSection)],
     reasons: &str,
 ) -> impl Iterator<Item = RejectedBatch> {
-    sections.iter().map(move |(partition, section)| RejectedBatch {
-        partition: *partition,
-        payload: Bytes::from(encode_batch(tenant, None, [section])),
-        reason: format!("refused when it was pushed by tenant {tenant}: {reasons}"),
-        samples: u64::from(section.samples()),
-    })
+    sections
+        .iter()
+        .map(move |(partition, section)| RejectedBatch {
+            partition: *partition,
+            payload: Bytes::from(encode_batch(tenant, None, [section])),
+            reason: format!("refused when it was pushed by tenant {tenant}: {reasons}"),
+            samples: u64::from(section.samples()),
+        })
 }

@@ -216,7 +216,8 @@ mod tests {
     fn one_that_floods_is_refused_while_another_is_next() {
         let pool = start(1, 100, true);
         let release = occupied(&pool);
-        let (flood, quiet): (TenantId, TenantId) = ("flood".parse().unwrap(), "quiet".parse().unwrap());
+        let (flood, quiet): (TenantId, TenantId) =
+            ("flood".parse().unwrap(), "quiet".parse().unwrap());
         let (done, order) = bounded::<&'static str>(1000);
         let push = |tenant: &TenantId, name: &'static str| {
             let done = done.clone();
@@ -234,7 +235,11 @@ mod tests {
         let order: Vec<&str> = order.iter().collect();
         let at = order.iter().position(|name| *name == "quiet").unwrap();
         assert!(at <= 2, "behind {at} of {taken} others");
-        assert_eq!(order.len(), taken + 1, "what was taken is done, though nobody asks any more");
+        assert_eq!(
+            order.len(),
+            taken + 1,
+            "what was taken is done, though nobody asks any more"
+        );
     }
 
     fn poll<F: Future + Unpin>(future: &mut F) -> std::task::Poll<F::Output> {

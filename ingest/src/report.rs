@@ -405,7 +405,10 @@ mod tests {
         let mut report = Report::full();
         for line in 1..=100_000 {
             report.reject(Reason::TooOld, 1, || {
-                Rejection::new(Place::Line(line), BadSeries::new(Reason::TooOld, "o".repeat(200)))
+                Rejection::new(
+                    Place::Line(line),
+                    BadSeries::new(Reason::TooOld, "o".repeat(200)),
+                )
             });
         }
         assert_eq!(report.items(), 100_000);

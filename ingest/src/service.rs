@@ -176,7 +176,9 @@ impl Ingest {
     /// hand end under those that they began with.
     pub fn set_overrides(&self, overrides: BTreeMap<TenantId, TenantLimits>) {
         let metrics = &self.inner.metrics;
-        metrics.overrides.set(i64::try_from(overrides.len()).unwrap_or(i64::MAX));
+        metrics
+            .overrides
+            .set(i64::try_from(overrides.len()).unwrap_or(i64::MAX));
         self.inner.core.tenants().set_overrides(overrides);
     }
 
@@ -218,7 +220,9 @@ impl Ingest {
         let (tenant, bytes) = (request.context.tenant.clone(), request.body.len());
         let submitted = self
             .pool
-            .run(&tenant, bytes, move |scratch| inner.decode_and_submit(request, scratch))
+            .run(&tenant, bytes, move |scratch| {
+                inner.decode_and_submit(request, scratch)
+            })
             .await??;
         let Submitted {
             accepted,

@@ -174,10 +174,15 @@ impl Watch {
         );
         let words = |error: prometheus::Error| error.to_string();
         let (failures, bad) = (failures.map_err(words)?, bad.map_err(words)?);
-        registry.register(Box::new(failures.clone())).map_err(words)?;
+        registry
+            .register(Box::new(failures.clone()))
+            .map_err(words)?;
         registry.register(Box::new(bad.clone())).map_err(words)?;
         let (text, overrides) = file.read()?;
-        info!(tenants = overrides.len(), "limits of single tenants are in force");
+        info!(
+            tenants = overrides.len(),
+            "limits of single tenants are in force"
+        );
         ingest.set_overrides(overrides);
         Ok(Self {
             file,
@@ -204,7 +209,10 @@ impl Watch {
         }
         match self.file.parse(&text) {
             Ok(overrides) => {
-                info!(tenants = overrides.len(), "limits of single tenants have changed");
+                info!(
+                    tenants = overrides.len(),
+                    "limits of single tenants have changed"
+                );
                 self.bad.set(0);
                 self.ingest.set_overrides(overrides);
             }
@@ -278,7 +286,9 @@ impl Wanted {
 async fn own(State(status): State<Status>, request: Request) -> Result<Response, Refusal> {
     let context = request.extensions().get::<PushContext>();
     let tenant = context.map_or_else(TenantId::anonymous, |context| context.tenant.clone());
-    let report = status.ingest.limits_report(Some(&tenant), Wanted::of(&request)?);
+    let report = status
+        .ingest
+        .limits_report(Some(&tenant), Wanted::of(&request)?);
     Ok(Json(json!({"status": "success", "data": report})).into_response())
 }
 
@@ -310,7 +320,10 @@ mod tests {
         let acme = &overrides[&"acme".parse().unwrap()];
         assert_eq!(acme.active_series, Some(5));
         assert_eq!(acme.max_age, Some(Duration::from_secs(7 * 24 * 3600)));
-        assert_eq!((acme.request.labels, acme.request.label_value_bytes), (60, 8 << 10));
+        assert_eq!(
+            (acme.request.labels, acme.request.label_value_bytes),
+            (60, 8 << 10)
+        );
         assert_eq!(acme.rate_limited_status, RateLimitedStatus::Unavailable);
         let defaults = TenantLimits::default();
         assert_eq!(acme.request.samples, defaults.request.samples);
@@ -324,7 +337,10 @@ mod tests {
     fn what_is_wrong_is_named_with_its_tenant() {
         for (text, says) in [
             ("[tenant.a]\nseires = 5\n", "tenant a: seires is no limit"),
-            ("[tenant.a]\nseries = 0\n", "tenant a: series must be more than zero"),
+            (
+                "[tenant.a]\nseries = 0\n",
+                "tenant a: series must be more than zero",
+            ),
             ("[tenant.a]\nmax_age = 'soon'\n", "tenant a: max_age"),
             ("[tenant.a]\nlabels = true\n", "tenant a: labels must be"),
             ("[tenant.'../x']\nlabels = 1\n", "tenant"),

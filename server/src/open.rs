@@ -158,7 +158,8 @@ fn open_parts(
         let ingest = Ingest::new(options, appender.clone(), app.clock.clone(), &app.registry);
         router = router.merge(ingest.router());
         if let Some(bytes) = config.ingest.keep_rejected {
-            let letters = letters::rejected::open(fs, &config.top.data_dir).map_err(Failure::Data)?;
+            let letters =
+                letters::rejected::open(fs, &config.top.data_dir).map_err(Failure::Data)?;
             let keeper = Keeper::start(
                 letters.clone(),
                 queue.identity().id,
@@ -215,7 +216,9 @@ fn open_parts(
 /// The letters in this process's own directories, if it has such.
 fn local_letters(opened: &Opened) -> Option<Arc<dyn Letters>> {
     let boxes = opened.store.iter().flat_map(|store| store.dead_letters());
-    let boxes = boxes.map(|(_, letters)| letters).chain(opened.rejected.clone());
+    let boxes = boxes
+        .map(|(_, letters)| letters)
+        .chain(opened.rejected.clone());
     let boxes: Vec<DeadLetterBox> = boxes.collect();
     (!boxes.is_empty()).then(|| Arc::new(LocalLetters(boxes)) as Arc<dyn Letters>)
 }

@@ -14,7 +14,8 @@ use millrace_store::{CompactionOptions, RetentionOptions, StoreOptions, WalSync}
 
 use crate::config::Config;
 use crate::config::kind::{
-    DeltaSetting, RateLimitedSetting, StringFieldsSetting, TranslationStrategySetting, WalSyncSetting,
+    DeltaSetting, RateLimitedSetting, StringFieldsSetting, TranslationStrategySetting,
+    WalSyncSetting,
 };
 use crate::config::settings::{Otlp, SETTINGS};
 use crate::http::HttpLimits;

@@ -318,7 +318,10 @@ fn refused(ingest: &Ingest, shape: &Shape, error: &IngestError) -> Response {
             (status, format!("{text}\n")).into_response()
         }
     };
-    let later = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS];
+    let later = [
+        StatusCode::SERVICE_UNAVAILABLE,
+        StatusCode::TOO_MANY_REQUESTS,
+    ];
     if later.contains(&status) {
         let wait = error.wait().map_or(0, |wait| wait.as_secs());
         let seconds = HeaderValue::from(wait + ingest.retry_after_seconds());

@@ -667,7 +667,11 @@ impl Output<'_> {
             }
         }
         if self.rejected.is_some() {
-            good.extend(samples.iter().filter(|s| !self.window.contains(s.timestamp)));
+            good.extend(
+                samples
+                    .iter()
+                    .filter(|s| !self.window.contains(s.timestamp)),
+            );
             self.put_rejected(id, partition, labels, &good);
             good.clear();
         }

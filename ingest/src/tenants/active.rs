@@ -310,7 +310,11 @@ mod tests {
         assert_eq!(set.see(id(8), 14, NONE, &process), Ok(Seen::New));
         // After a long rest, whatever eight bits of the epoch say.
         set.advance(14 + 256, &process);
-        assert_eq!((set.series(), process.series()), (1, 1), "one of them looks new");
+        assert_eq!(
+            (set.series(), process.series()),
+            (1, 1),
+            "one of them looks new"
+        );
         set.advance(14 + 256 + 13, &process);
         assert_eq!((set.series(), process.series()), (0, 0));
     }
@@ -345,9 +349,15 @@ mod tests {
         for n in 0..10 {
             assert_eq!(limited.see(id(n), 1, active(100), &process), Ok(Seen::New));
         }
-        assert_eq!(limited.see(id(10), 1, active(100), &process), Err(Full::Process));
+        assert_eq!(
+            limited.see(id(10), 1, active(100), &process),
+            Err(Full::Process)
+        );
         assert_eq!(free.see(id(11), 1, NONE, &process), Ok(Seen::Uncounted));
-        assert_eq!((limited.series(), free.series(), process.series()), (10, 0, 10));
+        assert_eq!(
+            (limited.series(), free.series(), process.series()),
+            (10, 0, 10)
+        );
         assert_eq!(limited.new_series(), 10);
     }
 

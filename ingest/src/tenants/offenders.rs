@@ -205,7 +205,13 @@ mod tests {
             count(&mut offenders, n, &bad, 1, true);
             // Many metrics of one series each, which would push it out if the least were not first.
             let good = format!("good_{}", n % 1000);
-            count(&mut offenders, n, &[("__name__", &good), ("job", job)], 1, true);
+            count(
+                &mut offenders,
+                n,
+                &[("__name__", &good), ("job", job)],
+                1,
+                true,
+            );
         }
         let top = offenders.top(1, 2);
         assert_eq!(top.metrics[0].0, "bad");
@@ -241,7 +247,13 @@ mod tests {
         for epoch in 24..36 {
             for n in 0..1000u64 {
                 let value = n.to_string();
-                count(&mut offenders, n, &[("__name__", "m"), ("n", &value)], epoch, false);
+                count(
+                    &mut offenders,
+                    n,
+                    &[("__name__", "m"), ("n", &value)],
+                    epoch,
+                    false,
+                );
             }
         }
         let top = offenders.top(35, 1);
@@ -255,7 +267,13 @@ mod tests {
         for n in 0..10_000u64 {
             let (name, label) = (format!("m{n}"), format!("l{n}"));
             let long = "x".repeat(1000);
-            count(&mut offenders, n, &[("__name__", &name), (&label, &long)], 1, true);
+            count(
+                &mut offenders,
+                n,
+                &[("__name__", &name), (&label, &long)],
+                1,
+                true,
+            );
         }
         assert_eq!(offenders.metrics.names.len(), METRICS);
         assert_eq!(offenders.labels.len(), LABELS);

@@ -35,7 +35,10 @@ fn a_request_that_is_not_committed_leaves_nothing_counted() {
             gate.commit();
         }
     }
-    assert_eq!((tenant.active.series(), tenant.active.new_series()), (10, 10));
+    assert_eq!(
+        (tenant.active.series(), tenant.active.new_series()),
+        (10, 10)
+    );
 }
 
 #[test]

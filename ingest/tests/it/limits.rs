@@ -33,16 +33,25 @@ async fn at_the_limit_known_series_go_on_and_new_ones_are_refused_by_name() {
         active_series: Some(100),
         ..TenantLimits::default()
     });
-    assert_eq!(rig.post("/write", &[], lines(0..90)).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(
+        rig.post("/write", &[], lines(0..90)).await.status,
+        StatusCode::NO_CONTENT
+    );
     let answer = rig.post("/write?receipt=full", &[], lines(80..120)).await;
     assert_eq!(answer.status, StatusCode::BAD_REQUEST);
     let receipt = answer.json();
-    assert_eq!((&receipt["accepted"], &receipt["rejected"]), (&20.into(), &20.into()));
+    assert_eq!(
+        (&receipt["accepted"], &receipt["rejected"]),
+        (&20.into(), &20.into())
+    );
     assert_eq!(receipt["reasons"]["too_many_active_series"], 20);
     let first = &receipt["rejections"][0];
     assert_eq!(first["line"], 21);
     assert_eq!(first["series"], "m{n=\"100\"}");
-    assert_eq!((&first["value"], &first["limit"]), (&"100".into(), &100.into()));
+    assert_eq!(
+        (&first["value"], &first["limit"]),
+        (&"100".into(), &100.into())
+    );
     let message = first["message"].as_str().unwrap();
     assert!(message.contains("most series: m "), "{message}");
     assert!(message.contains("most label values: n "), "{message}");
@@ -76,7 +85,10 @@ async fn churn_is_bounded_by_the_hour() {
         new_series_per_hour: Some(50),
         ..TenantLimits::default()
     });
-    assert_eq!(rig.post("/write", &[], lines(0..50)).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(
+        rig.post("/write", &[], lines(0..50)).await.status,
+        StatusCode::NO_CONTENT
+    );
     let answer = rig.post("/write?receipt=full", &[], lines(45..55)).await;
     assert_eq!(answer.json()["reasons"]["too_many_new_series"], 5);
     // Those that are active stay so; an hour later there may be as many new ones again.
@@ -88,7 +100,13 @@ async fn churn_is_bounded_by_the_hour() {
     let answer = rig.post("/write", &[], lines(50..100)).await;
     assert_eq!(answer.status, StatusCode::NO_CONTENT, "{}", answer.text());
     let report = rig.ingest.limits_report(None, 5);
-    assert_eq!((report.tenants[0].active_series, report.tenants[0].new_series), (100, 50));
+    assert_eq!(
+        (
+            report.tenants[0].active_series,
+            report.tenants[0].new_series
+        ),
+        (100, 50)
+    );
 }
 
 #[tokio::test]
@@ -104,12 +122,23 @@ async fn a_request_that_is_refused_as_a_whole_counts_nothing() {
     let answer = rig.post("/write", &[], lines(0..11)).await;
     assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
     let path = "/api/v3/write_lp?db=d&accept_partial=false";
-    let answer = rig.post(path, &[], format!("{}lonely\n", lines(20..25))).await;
+    let answer = rig
+        .post(path, &[], format!("{}lonely\n", lines(20..25)))
+        .await;
     assert_eq!(answer.status, StatusCode::BAD_REQUEST);
     let report = rig.ingest.limits_report(None, 5);
-    assert_eq!((report.tenants[0].active_series, report.tenants[0].new_series), (0, 0));
+    assert_eq!(
+        (
+            report.tenants[0].active_series,
+            report.tenants[0].new_series
+        ),
+        (0, 0)
+    );
     // What was parsed then is known, and has to be asked for all the same.
-    assert_eq!(rig.post("/write", &[], lines(20..25)).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(
+        rig.post("/write", &[], lines(20..25)).await.status,
+        StatusCode::NO_CONTENT
+    );
     let report = rig.ingest.limits_report(None, 5);
     assert_eq!(report.tenants[0].active_series, 5);
 }
@@ -127,8 +156,18 @@ async fn beyond_the_rate_it_is_429_until_the_time_that_is_told() {
     }
     let answer = rig.post("/write", &[], lines(0..100)).await;
     assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
-    assert!(answer.text().contains("100 samples a second"), "{}", answer.text());
-    assert_eq!(rig.metric("millrace_ingest_refused_requests_total", &[("reason", "rate_limited")]), 1.0);
+    assert!(
+        answer.text().contains("100 samples a second"),
+        "{}",
+        answer.text()
+    );
+    assert_eq!(
+        rig.metric(
+            "millrace_ingest_refused_requests_total",
+            &[("reason", "rate_limited")]
+        ),
+        1.0
+    );
     rig.clock.advance(Duration::from_secs(retry_after(&answer)));
     // One that is larger than the burst is taken too, and is waited for afterwards.
     let answer = rig.post("/write", &[], lines(0..1000)).await;
@@ -138,7 +177,10 @@ async fn beyond_the_rate_it_is_429_until_the_time_that_is_told() {
     let wait = retry_after(&answer);
     assert!((8..=15).contains(&wait), "{wait}");
     rig.clock.advance(Duration::from_secs(wait));
-    assert_eq!(rig.post("/write", &[], lines(0..1)).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(
+        rig.post("/write", &[], lines(0..1)).await.status,
+        StatusCode::NO_CONTENT
+    );
     assert_eq!(rig.values().values().flatten().count(), 1201);
 }
 
@@ -161,7 +203,11 @@ async fn overrides_are_in_force_from_the_next_request_on() {
     rig.ingest.set_overrides(overrides);
     assert_eq!(rig.metric("millrace_ingest_limit_overrides", &[]), 1.0);
     assert_eq!(status("a", 0..10).await, StatusCode::NO_CONTENT);
-    assert_eq!(status("a", 0..11).await, StatusCode::BAD_REQUEST, "and the burst is over");
+    assert_eq!(
+        status("a", 0..11).await,
+        StatusCode::BAD_REQUEST,
+        "and the burst is over"
+    );
     assert_eq!(status("a", 0..1).await, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(status("b", 0..6).await, StatusCode::BAD_REQUEST);
     rig.ingest.set_overrides(BTreeMap::new());
@@ -182,7 +228,8 @@ async fn other_bounds_of_a_series_hold_for_those_that_were_refused_before() {
         max_age: Some(Duration::from_secs(60)),
         ..TenantLimits::default()
     };
-    rig.ingest.set_overrides(BTreeMap::from([("a".parse().unwrap(), wide)]));
+    rig.ingest
+        .set_overrides(BTreeMap::from([("a".parse().unwrap(), wide)]));
     let taken = rig.post_as("a", line.clone()).await;
     assert_eq!(taken.status, StatusCode::NO_CONTENT, "{}", taken.text());
     let old = format!("m value=1 {}000000", NOW - 61_000);
@@ -204,7 +251,10 @@ async fn one_that_floods_does_not_keep_another_from_being_stored() {
     let rig = Arc::new(Rig::with(options, AppenderOptions::default()));
     // Both are known, so that they have to share.
     for tenant in ["flood", "quiet"] {
-        assert_eq!(rig.post_as(tenant, lines(0..1)).await.status, StatusCode::NO_CONTENT);
+        assert_eq!(
+            rig.post_as(tenant, lines(0..1)).await.status,
+            StatusCode::NO_CONTENT
+        );
     }
     // More than a turn's worth, each.
     let body: bytes::Bytes = lines(0..20_000).into();
@@ -248,10 +298,16 @@ async fn one_that_floods_does_not_keep_another_from_being_stored() {
         stored += more_stored;
         refused += more_refused;
     }
-    assert!(stored > 0 && refused > 0, "{stored} stored, {refused} refused: no flood");
+    assert!(
+        stored > 0 && refused > 0,
+        "{stored} stored, {refused} refused: no flood"
+    );
     // Sixteen of the flood may wait; in turns the other waits for those at hand, not for all of them. (Counted
     // in requests, so that a slow machine changes nothing; what is scheduled late is in the last tenth.)
     behind.sort_by(f64::total_cmp);
     let most = behind[behind.len() * 9 / 10];
-    assert!(most <= 8.0, "behind {most} requests of the flood: {behind:?}");
+    assert!(
+        most <= 8.0,
+        "behind {most} requests of the flood: {behind:?}"
+    );
 }

@@ -263,7 +263,12 @@ impl Protocol {
         };
         let no_series = Rig::with(limited(limits), AppenderOptions::default());
         let beyond = self
-            .send(&no_series, self.content_type, self.encoding, self.good.clone())
+            .send(
+                &no_series,
+                self.content_type,
+                self.encoding,
+                self.good.clone(),
+            )
             .await;
         let text = String::from_utf8_lossy(&beyond.body).into_owned();
         assert!(text.contains("ingest.tenants.active_series"), "{text}");

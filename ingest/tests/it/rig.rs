@@ -111,7 +111,8 @@ impl Rig {
 
     /// Posts lines of line protocol as `tenant`.
     pub async fn post_as(&self, tenant: &str, lines: impl Into<Bytes>) -> Answer {
-        let mut request = Request::post("/write").body(Body::from(lines.into())).unwrap();
+        let lines: Bytes = lines.into();
+        let mut request = Request::post("/write").body(Body::from(lines)).unwrap();
         request.extensions_mut().insert(PushContext {
             tenant: tenant.parse().unwrap(),
             ..PushContext::default()

@@ -233,7 +233,8 @@ fn local(config: &Config, offline: &Offline) -> Result<Box<dyn Letters>, Failure
     };
     let boxes = offline.partitions()?.into_iter().map(open);
     let mut boxes = boxes.collect::<Result<Vec<_>, _>>()?;
-    boxes.push(letters::rejected::open(&offline.fs, &config.top.data_dir).map_err(data)?);
+    let rejected = letters::rejected::open_existing(&offline.fs, &config.top.data_dir);
+    boxes.extend(rejected.map_err(data)?);
     Ok(Box::new(LocalLetters(boxes)))
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::kind::{
     Advertise, AutoCount, Bytes, DeltaSetting, DurabilitySetting, Kind, LogFilter, LogFormat,
-    Properties, QueueBackend, RateLimitedSetting, Raw, Roles, Secret, SecurityProtocol, StringFieldsSetting,
-    TranslationStrategySetting, WalSyncSetting,
+    Properties, QueueBackend, RateLimitedSetting, Raw, Roles, Secret, SecurityProtocol,
+    StringFieldsSetting, TranslationStrategySetting, WalSyncSetting,
 };
 
 /// One row of the table.

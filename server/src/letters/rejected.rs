@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use millrace_ingest::{KeepRejected, RejectedBatch};
-use millrace_log::fs::Fs;
+use millrace_log::fs::{Fs, create_dir_durable};
 use millrace_model::{Clock, QueueId};
 use millrace_store::DeadLetterBox;
 use parking_lot::Mutex;
@@ -38,8 +38,21 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// In words, letters that are damaged or cannot be read.
 pub fn open(fs: &Arc<dyn Fs>, data_dir: &Path) -> Result<DeadLetterBox, String> {
     let dir = data_dir.join(DIRECTORY);
-    fs.create_dir_all(&dir).map_err(|error| error.to_string())?;
+    create_dir_durable(&**fs, &dir).map_err(|error| error.to_string())?;
     DeadLetterBox::open_rejected(fs, &dir).map_err(|error| error.to_string())
+}
+
+/// The same, if there ever were such letters.
+///
+/// # Errors
+///
+/// As [`open`].
+pub fn open_existing(fs: &Arc<dyn Fs>, data_dir: &Path) -> Result<Option<DeadLetterBox>, String> {
+    let exists = fs.exists(&data_dir.join(DIRECTORY));
+    match exists.map_err(|error| error.to_string())? {
+        true => open(fs, data_dir).map(Some),
+        false => Ok(None),
+    }
 }
 
 /// Keeps refused samples. Its thread ends with it.
@@ -81,7 +94,9 @@ impl Keeper {
         let words = |error: prometheus::Error| error.to_string();
         let counter = |name: &str, help: &str| -> Result<IntCounter, String> {
             let counter = IntCounter::new(name, help).map_err(words)?;
-            registry.register(Box::new(counter.clone())).map_err(words)?;
+            registry
+                .register(Box::new(counter.clone()))
+                .map_err(words)?;
             Ok(counter)
         };
         let kept = counter(
@@ -154,7 +169,10 @@ impl Writer {
             self.waiting.fetch_sub(bytes, Ordering::Relaxed);
             if let Err(reason) = written {
                 // The first failed write ends a log.
-                error!(reason, "refused samples are not kept any more, until a restart");
+                error!(
+                    reason,
+                    "refused samples are not kept any more, until a restart"
+                );
                 return;
             }
         }
@@ -175,7 +193,9 @@ impl Writer {
         }
         let place = (self.queue, batch.partition);
         let now = self.clock.now();
-        let kept = self.letters.keep_rejected(place, batch.payload, &batch.reason, now);
+        let kept = self
+            .letters
+            .keep_rejected(place, batch.payload, &batch.reason, now);
         kept.map_err(|error| error.to_string())?;
         self.bytes += bytes;
         self.kept.inc_by(batch.samples);
@@ -185,15 +205,23 @@ impl Writer {
 
     fn count(&mut self) -> Result<(), String> {
         let letters = self.letters.read_all().map_err(|error| error.to_string())?;
-        self.bytes = letters.iter().map(|letter| letter.payload.len() as u64).sum();
+        self.bytes = letters
+            .iter()
+            .map(|letter| letter.payload.len() as u64)
+            .sum();
         if self.bytes > 0 {
-            info!(letters = letters.len(), bytes = self.bytes, "refused samples are kept");
+            info!(
+                letters = letters.len(),
+                bytes = self.bytes,
+                "refused samples are kept"
+            );
         }
         self.show();
         Ok(())
     }
 
     fn show(&self) {
-        self.gauge.set(i64::try_from(self.bytes).unwrap_or(i64::MAX));
+        self.gauge
+            .set(i64::try_from(self.bytes).unwrap_or(i64::MAX));
     }
 }

@@ -17,6 +17,7 @@ mod export;
 mod kafka;
 mod kill;
 mod lifecycle;
+mod limits;
 mod overload;
 mod prometheus;
 mod readers;

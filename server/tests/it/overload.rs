@@ -132,7 +132,10 @@ fn bombs() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("gzip", gzip.finish().unwrap()),
         ("zstd", zstd),
-        ("snappy", snap::raw::Encoder::new().compress_vec(&zeros).unwrap()),
+        (
+            "snappy",
+            snap::raw::Encoder::new().compress_vec(&zeros).unwrap(),
+        ),
         ("snappy", vec![0xff, 0xff, 0xff, 0xff, 0x0f]),
     ]
 }
@@ -153,7 +156,9 @@ fn bomb(address: &str, counts: &Counts) {
 
 /// Heads and bodies of which a byte comes now and then.
 fn drip(address: &str, counts: &Counts) {
-    let mut slow: Vec<Slow> = (0..DRIPPING).map(|i| Slow::new(address, i % 2 == 0)).collect();
+    let mut slow: Vec<Slow> = (0..DRIPPING)
+        .map(|i| Slow::new(address, i % 2 == 0))
+        .collect();
     while counts.going() {
         for one in &mut slow {
             if one.drip() {
@@ -283,19 +288,36 @@ fn nothing_is_lost(client: &Client, pusher: usize, acknowledged: &[i64]) {
         let number = |pair: &Value| pair[1].as_str().unwrap().parse().unwrap();
         values.into_iter().flatten().map(number).collect()
     };
-    let stored = eventually("the last acknowledged request", Duration::from_secs(60), || {
-        let stored = numbers(&client.query(&one, None));
-        if stored.contains(last) {
-            Ok(stored)
-        } else {
-            Err(format!("{} numbers, not {last}", stored.len()))
-        }
-    });
-    let lost: Vec<_> = acknowledged.iter().filter(|n| !stored.contains(n)).collect();
-    assert!(lost.is_empty(), "pusher {pusher}: {lost:?} were acknowledged and are not there");
+    let stored = eventually(
+        "the last acknowledged request",
+        Duration::from_secs(60),
+        || {
+            let stored = numbers(&client.query(&one, None));
+            if stored.contains(last) {
+                Ok(stored)
+            } else {
+                Err(format!("{} numbers, not {last}", stored.len()))
+            }
+        },
+    );
+    let lost: Vec<_> = acknowledged
+        .iter()
+        .filter(|n| !stored.contains(n))
+        .collect();
+    assert!(
+        lost.is_empty(),
+        "pusher {pusher}: {lost:?} were acknowledged and are not there"
+    );
     // And every other series has as many.
     let fewest = format!("min(count_over_time(load{{host=\"p{pusher}\"}}[2h]))");
     let fewest = client.query(&fewest, None);
-    let fewest: f64 = fewest["result"][0]["value"][1].as_str().unwrap().parse().unwrap();
-    assert!(fewest >= acknowledged.len() as f64, "pusher {pusher}: {fewest}");
+    let fewest: f64 = fewest["result"][0]["value"][1]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(
+        fewest >= acknowledged.len() as f64,
+        "pusher {pusher}: {fewest}"
+    );
 }

@@ -86,7 +86,10 @@ fn read_answer(stream: &mut TcpStream) -> io::Result<(Answer, bool)> {
         found.map(|value| value.trim().to_owned())
     };
     let bad = || io::Error::from(io::ErrorKind::InvalidData);
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok());
     let status: u16 = status.ok_or_else(bad)?;
     let length: usize = match header("content-length") {
         Some(length) => length.parse().map_err(|_| bad())?,

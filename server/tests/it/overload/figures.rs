@@ -64,6 +64,10 @@ impl Memory {
 
 impl fmt::Display for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} MiB at most, by quarters of the time", self.quarters())
+        write!(
+            f,
+            "{:?} MiB at most, by quarters of the time",
+            self.quarters()
+        )
     }
 }
