@@ -178,9 +178,10 @@ mod tests {
     #[test]
     fn a_panic_costs_one_job_and_no_thread() {
         let pool = start(1, 4, false);
-        let panicked = pool.run(&anonymous(), 0, |_| -> u8 { panic!("planted") });
+        let tenant = anonymous();
+        let panicked = pool.run(&tenant, 0, |_| -> u8 { panic!("planted") });
         assert!(matches!(block_on(panicked), Err(IngestError::Panicked)));
-        assert_eq!(block_on(pool.run(&anonymous(), 0, |_| 7)).unwrap(), 7);
+        assert_eq!(block_on(pool.run(&tenant, 0, |_| 7)).unwrap(), 7);
     }
 
     /// Keeps the only thread of a pool busy until the sender is used or dropped.
@@ -190,7 +191,7 @@ mod tests {
         let job = move |_: &mut Scratch| {
             started.send(()).unwrap();
             // Dropped is released too.
-            drop(gate.recv());
+            let _released = gate.recv();
         };
         pool.push(&anonymous(), 0, Box::new(job)).unwrap();
         running.recv().unwrap();
@@ -219,19 +220,17 @@ mod tests {
         let (flood, quiet): (TenantId, TenantId) =
             ("flood".parse().unwrap(), "quiet".parse().unwrap());
         let (done, order) = bounded::<&'static str>(1000);
-        let push = |tenant: &TenantId, name: &'static str| {
+        let push = |tenant: &TenantId, name: &'static str, done: &crossbeam_channel::Sender<_>| {
             let done = done.clone();
             let job = move |_: &mut Scratch| done.send(name).unwrap();
             pool.push(tenant, 300 << 10, Box::new(job))
         };
-        let taken = (0..1000).filter(|_| push(&flood, "flood").is_ok()).count();
+        let taken = (0..1000).filter(|_| push(&flood, "flood", &done).is_ok());
+        let taken = taken.count();
         assert!((75..=80).contains(&taken), "{taken}");
-        push(&quiet, "quiet").unwrap();
-        assert!(push(&flood, "flood").is_err());
-        drop(release);
-        drop(push);
-        drop(done);
-        drop(pool);
+        push(&quiet, "quiet", &done).unwrap();
+        assert!(push(&flood, "flood", &done).is_err());
+        drop((release, done, pool));
         let order: Vec<&str> = order.iter().collect();
         let at = order.iter().position(|name| *name == "quiet").unwrap();
         assert!(at <= 2, "behind {at} of {taken} others");

@@ -11,6 +11,7 @@ mod builder;
 mod cache;
 mod collector;
 mod hasher;
+mod output;
 
 pub(crate) use builder::{BadSeries, SeriesBuilder, text};
 pub(crate) use cache::{KeyMap, SeriesCache};

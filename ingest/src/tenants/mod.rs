@@ -312,7 +312,7 @@ impl<'a> Gate<'a> {
     }
 
     /// What was new stays counted.
-    pub(crate) fn commit(mut self) {
+    pub(crate) fn commit(self) {
         self.new.clear();
     }
 }

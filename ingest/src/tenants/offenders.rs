@@ -229,12 +229,12 @@ mod tests {
         for n in 0..100 {
             count(&mut offenders, n, &one, 12, true);
         }
-        let expect = ("m".to_owned(), 100);
-        assert_eq!(offenders.top(13, 9).metrics, [expect.clone()]);
+        let expect = [("m".to_owned(), 100)];
+        assert_eq!(offenders.top(13, 9).metrics, expect);
         for n in 0..50 {
             count(&mut offenders, n, &one, 13, false);
         }
-        assert_eq!(offenders.top(13, 9).metrics, [expect]);
+        assert_eq!(offenders.top(13, 9).metrics, expect);
         assert_eq!(offenders.top(14, 9).metrics, [("m".to_owned(), 50)]);
         assert_eq!(offenders.top(15, 9).metrics, []);
         assert_eq!(offenders.top(24, 9).labels.len(), 1);

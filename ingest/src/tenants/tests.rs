@@ -70,8 +70,10 @@ fn overrides_are_in_force_for_those_that_are_there_and_those_that_come() {
     let tenants = tenants(TenantLimits::default());
     let (early, other) = (name("early"), name("other"));
     let tenant = tenants.get(&early, NOW).unwrap();
-    let mut small = TenantLimits::default();
-    small.active_series = Some(1);
+    let small = TenantLimits {
+        active_series: Some(1),
+        ..TenantLimits::default()
+    };
     let overrides = [early.clone(), name("late")].map(|id| (id, small.clone()));
     tenants.set_overrides(BTreeMap::from(overrides));
     let limit = |id: &TenantId| tenants.get(id, NOW).unwrap().limits().active_series;
