@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Client, Millrace, eventually, now_ms, succeed, vector};
+use crate::support::{Client, Millrace, eventually, now_ms, remote_write, succeed, vector};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -60,7 +60,7 @@ fn overrides_are_read_again_and_a_bad_file_changes_nothing() {
     write("[tenant.anonymous]\nactive_series = 'many'\n");
     eventually("the complaint", PATIENCE, || {
         let metrics = client.get("/metrics").text;
-        let bad = metrics.contains("millrace_ingest_limit_overrides_bad 1");
+        let bad = metrics.contains("\nmillrace_ingest_limit_overrides_bad 1\n");
         bad.then_some(()).ok_or(metrics)
     });
     assert_eq!(push(&client, lines("a", 0..8)), 204);
@@ -97,7 +97,9 @@ fn what_was_refused_is_kept_and_queued_once_somebody_wants_it() {
         (&receipt["accepted"], &receipt["kept_samples"]),
         (&2.into(), &3.into())
     );
-    let old = client.post("/write?precision=ms", &[], "a,n=0 value=7 1000\n");
+    let old = remote_write::series(&[("__name__", "a"), ("n", "0")], &[(1000, 7.0)]);
+    let old = remote_write::body(vec![old]);
+    let old = client.post("/api/v1/write", remote_write::HEADERS, old);
     assert_eq!(old.status, 400, "too old, and kept too");
 
     let list = |client: &Client| client.get("/api/v1/dlq").json()["data"]["letters"].clone();
