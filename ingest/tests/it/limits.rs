@@ -250,7 +250,7 @@ async fn one_that_floods_does_not_keep_another_from_being_stored() {
     };
     // An append is shared by all that wait for it, so it has to be a small one for turns to be seen.
     let appender = AppenderOptions {
-        max_batch_bytes: 512 << 10,
+        max_batch_bytes: 128 << 10,
         ..AppenderOptions::default()
     };
     let rig = Arc::new(Rig::with(options, appender));
