@@ -14,6 +14,7 @@
 )]
 
 mod client;
+mod compaction;
 mod compare;
 mod encode;
 mod fleet;
@@ -49,6 +50,8 @@ enum Command {
     Kafka(kafka::KafkaArgs),
     /// Ask millrace for more than a query may have, while it takes samples
     Pressure(pressure::PressureArgs),
+    /// Measure what merging blocks costs
+    Compaction(compaction::CompactionArgs),
     /// Measure what memory queries over many series take of millrace
     Footprint(footprint::FootprintArgs),
 }
@@ -60,6 +63,7 @@ fn main() -> Result<()> {
         Command::Queries(args) => queries::main(&args),
         Command::Kafka(args) => kafka::main(&args),
         Command::Pressure(args) => pressure::main(&args),
+        Command::Compaction(args) => compaction::main(&args),
         Command::Footprint(args) => footprint::main(&args),
     }
 }

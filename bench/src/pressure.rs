@@ -42,6 +42,9 @@ pub struct PressureArgs {
     /// Queries that are asked at once
     #[arg(long, default_value_t = 1)]
     queries: usize,
+    /// Of each of those, askings in a second; 0 asks again as soon as it is answered
+    #[arg(long, default_value_t = 10)]
+    queries_per_second: u32,
     /// Where the server's directory is made, and removed; on a real disk
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     work_dir: PathBuf,
@@ -96,7 +99,7 @@ pub fn main(args: &PressureArgs) -> Result<()> {
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| -> Result<()> {
             let askers: Vec<_> = (0..args.queries)
-                .map(|_| scope.spawn(|| ask(&server.url(), &path, &stop)))
+                .map(|_| scope.spawn(|| ask(&server.url(), &path, args.queries_per_second, &stop)))
                 .collect();
             let pushed = push(&mut client, bodies, gap);
             stop.store(true, Ordering::Relaxed);
@@ -146,7 +149,7 @@ fn query_path(plan: &Plan) -> String {
 }
 
 /// Sends one body after the other, each at its time.
-fn push(client: &mut Client, bodies: &[&[u8]], gap: Duration) -> Result<Vec<Duration>> {
+pub fn push(client: &mut Client, bodies: &[&[u8]], gap: Duration) -> Result<Vec<Duration>> {
     let protocol = Protocol::RemoteWrite;
     let mut latencies = Vec::with_capacity(bodies.len());
     let started = Instant::now();
@@ -166,8 +169,11 @@ fn push(client: &mut Client, bodies: &[&[u8]], gap: Duration) -> Result<Vec<Dura
     Ok(latencies)
 }
 
-/// Asks until it is stopped.
-fn ask(url: &str, path: &str, stop: &AtomicBool) -> Result<Asked> {
+/// Asks until it is stopped, so many times a second, or without pause.
+fn ask(url: &str, path: &str, per_second: u32, stop: &AtomicBool) -> Result<Asked> {
+    let gap = Duration::from_secs(1)
+        .checked_div(per_second)
+        .unwrap_or_default();
     let mut client = Client::new(url)?;
     let mut asked = Asked::default();
     while !stop.load(Ordering::Relaxed) {
@@ -179,11 +185,13 @@ fn ask(url: &str, path: &str, stop: &AtomicBool) -> Result<Asked> {
         asked.latencies.push(sent.elapsed());
         asked.refused += 1;
         asked.reason = answer.excerpt();
+        std::thread::sleep(gap.saturating_sub(sent.elapsed()));
     }
     Ok(asked)
 }
 
-fn percentiles(sorted: &[Duration]) -> String {
+/// p50, p99 and the highest of latencies in order of size, in ms, as cells of a table.
+pub fn percentiles(sorted: &[Duration]) -> String {
     let at = |percent: usize| {
         let rank = (sorted.len() * percent).div_ceil(100).max(1);
         sorted

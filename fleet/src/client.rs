@@ -1,10 +1,13 @@
 //! Requests to one store.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use millrace_queue::Position;
-use reqwest::{Client, Response};
+use parking_lot::RwLock;
+use reqwest::{Client, RequestBuilder, Response};
 use tokio::time::timeout;
 
 use crate::options::FleetOptions;
@@ -107,15 +110,24 @@ pub(crate) trait Collector {
     fn came(&self) -> (u64, u64);
 }
 
+/// The token that stores are shown, which may change while it is used; `None` for none.
+pub type SharedToken = Arc<RwLock<Option<String>>>;
+
 /// Asks stores. Keeps connections.
-#[derive(Debug)]
 pub(crate) struct Caller {
     http: Client,
     options: FleetOptions,
+    token: SharedToken,
+}
+
+impl fmt::Debug for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Caller").finish_non_exhaustive()
+    }
 }
 
 impl Caller {
-    pub(crate) fn new(options: FleetOptions) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(options: FleetOptions, token: SharedToken) -> Result<Self, reqwest::Error> {
         let http = Client::builder()
             // Stores are neighbours: what the environment says of proxies is not for them.
             .no_proxy()
@@ -123,12 +135,26 @@ impl Caller {
             .pool_idle_timeout(IDLE)
             .tcp_nodelay(true)
             .build()?;
-        Ok(Self { http, options })
+        Ok(Self {
+            http,
+            options,
+            token,
+        })
+    }
+
+    fn with_token(&self, request: RequestBuilder) -> RequestBuilder {
+        match &*self.token.read() {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
     }
 
     pub(crate) async fn status(&self, store: &str) -> Result<StoreStatus, CallError> {
         let asking = async {
-            let sent = self.http.get(url(store, STATUS_PATH)).send().await;
+            let sent = self
+                .with_token(self.http.get(url(store, STATUS_PATH)))
+                .send()
+                .await;
             read_status(sent.map_err(connection)?).await
         };
         self.within(
@@ -151,7 +177,8 @@ impl Caller {
             timeout_ms: millis(left),
         };
         let asking = async {
-            let sent = self.http.post(url(store, WAIT_PATH)).json(&request).send();
+            let asked = self.http.post(url(store, WAIT_PATH)).json(&request);
+            let sent = self.with_token(asked).send();
             read_status(sent.await.map_err(connection)?).await
         };
         let patience = left + self.options.poll_timeout;
@@ -168,7 +195,8 @@ impl Caller {
         received: &mut u64,
     ) -> Result<(Hello, Vec<String>), CallError> {
         let sending = async {
-            let sent = self.http.post(url(store, READ_PATH)).json(request).send();
+            let asked = self.http.post(url(store, READ_PATH)).json(request);
+            let sent = self.with_token(asked).send();
             sent.await.map_err(connection)
         };
         let patience = self.options.first_byte_timeout;

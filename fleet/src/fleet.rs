@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use tokio::time::MissedTickBehavior;
 
 use crate::answer::Memory;
-use crate::client::Caller;
+use crate::client::{Caller, SharedToken};
 use crate::directory::Directory;
 use crate::metrics::FleetMetrics;
 use crate::options::FleetOptions;
@@ -42,6 +42,7 @@ pub enum FleetError {
 
 impl Fleet {
     /// Begins to look at the stores of `directory`, on `runtime`, until the last handle is dropped.
+    /// Stores are shown what is in `token` at the time.
     ///
     /// # Errors
     ///
@@ -49,11 +50,12 @@ impl Fleet {
     pub fn start(
         directory: Arc<dyn Directory>,
         options: FleetOptions,
+        token: SharedToken,
         runtime: Handle,
         metrics: FleetMetrics,
     ) -> Result<Arc<Self>, FleetError> {
         let fleet = Arc::new(Self {
-            caller: Caller::new(options)?,
+            caller: Caller::new(options, token)?,
             memory: Memory::new(options.max_buffer_bytes, metrics.buffer_bytes.clone()),
             options,
             metrics,

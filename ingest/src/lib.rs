@@ -42,6 +42,7 @@ mod testing;
 
 pub use context::PushContext;
 pub use error::IngestError;
+pub use http::PushShape;
 pub use keep::{KeepRejected, RejectedBatch};
 pub use options::{
     DeltaTemporality, IngestOptions, Limits, OtlpOptions, RateLimitedStatus, StringFields,

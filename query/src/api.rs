@@ -14,7 +14,8 @@
 //!   never a thread, and one that stops reading not even that for long.
 //! - An answer is never silently shorter: what cannot be read is an error, what `limit` cut off is
 //!   a warning.
-//! - Whose data a request sees is decided in one place, `tenant_of`.
+//! - Whose data a request sees, and which of it, is decided in front of the API and comes as a
+//!   [`ReadScope`]; what it is bound to goes with every read in its [`ReadPoint`].
 
 mod answer;
 mod body;
@@ -50,10 +51,11 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, delete, get, post};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
-use millrace_model::{Clock, Matcher, TenantId, TimestampMs};
+use millrace_model::{Clock, Matcher, TimestampMs};
 
 use crate::{
-    CancelFlag, Engine, QueryError, QueryOutcome, QueryRequest, QueryWatch, ReadPoint, SeriesSource,
+    CancelFlag, Engine, QueryError, QueryOutcome, QueryRequest, QueryWatch, ReadPoint, ReadScope,
+    ScopedSource, SeriesSource,
 };
 
 pub use companions::{
@@ -186,7 +188,8 @@ const WAITER_STACK_BYTES: usize = 256 << 10;
 /// # Panics
 ///
 /// If the system refuses the threads of the pools.
-pub fn router(api: Api) -> Router {
+pub fn router(mut api: Api) -> Router {
+    api.source = Arc::new(ScopedSource::new(api.source));
     let options = &api.options;
     let queries = Pool::start(
         "query",
@@ -194,6 +197,7 @@ pub fn router(api: Api) -> Router {
         options.max_waiting,
         options.max_wait,
         QUERY_STACK_BYTES,
+        options.nice,
         Some(api.metrics.clone()),
     );
     let waiters = Pool::start(
@@ -202,6 +206,7 @@ pub fn router(api: Api) -> Router {
         options.max_waiting,
         options.read_after_timeout,
         WAITER_STACK_BYTES,
+        0,
         None,
     );
     let app = Arc::new(App {
@@ -293,7 +298,8 @@ async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) 
     let (mut response, as_of) = match app.wait_until_fresh(request.headers()).await {
         Ok(()) => {
             let as_of = app.api.freshness.as_of();
-            let point = Arc::new(read_point(request.headers()));
+            let scope = ReadScope::of(request.extensions());
+            let point = Arc::new(read_point(request.headers()).bound_to(scope.matchers()));
             request.extensions_mut().insert(point.clone());
             let response = next.run(request).await;
             (response, app.api.freshness.included(&point).or(as_of))
@@ -328,12 +334,6 @@ fn endpoint_of(path: Option<&MatchedPath>) -> String {
         "{*path}" | "" => "unknown".to_owned(),
         name => name.to_owned(),
     }
-}
-
-/// Whose data the request may see. Everything is the anonymous tenant's until requests carry
-/// tokens; no handler asks anything else.
-fn tenant_of(_headers: &HeaderMap) -> TenantId {
-    TenantId::anonymous()
 }
 
 impl App {

@@ -55,8 +55,8 @@ use millrace_model::{Matcher, TimestampMs};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{
-    QueryError, QueryOutcome, QueryRequest, QueryStats, QueryTime, ReadContext, SeriesSource,
-    SourceError,
+    QueryError, QueryOutcome, QueryRequest, QueryStats, QueryTime, ReadContext, ScopedSource,
+    SeriesSource, SourceError,
 };
 
 use ast::{Expr, ExprKind, ValueType};
@@ -88,13 +88,15 @@ impl Engine {
     /// If the operating system refuses to start its threads.
     #[must_use]
     pub fn new(source: Arc<dyn SeriesSource>, options: EngineOptions) -> Self {
+        let nice = options.nice;
         let pool = ThreadPoolBuilder::new()
             .num_threads(options.threads.max(1))
             .thread_name(|i| format!("query-{i}"))
+            .start_handler(move |_| crate::nice::be_nice(nice))
             .build()
             .expect("threads can be started");
         Self {
-            source,
+            source: Arc::new(ScopedSource::new(source)),
             options,
             pool,
         }

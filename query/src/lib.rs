@@ -6,7 +6,9 @@
 
 pub mod api;
 mod engine;
+mod nice;
 mod result;
+mod scope;
 mod source;
 
 pub use engine::{Engine, EngineOptions, QueryWatch, StatsLevel};
@@ -14,6 +16,7 @@ pub use result::{
     CancelFlag, MatrixSeries, QueryError, QueryOutcome, QueryRequest, QueryStats, QueryTime,
     QueryValue, SampleCounts, VectorSample,
 };
+pub use scope::{ReadScope, ScopedSource};
 pub use source::{
     LabelRequest, ReadContext, ReadPoint, ReadStats, SampleColumns, Select, SeriesSource,
     SourceError, StoredSeries,

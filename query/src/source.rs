@@ -182,13 +182,14 @@ impl ReadContext {
     }
 }
 
-/// Up to which position of the queue the reads of one request go: the one that they must include,
-/// and the one that they were found to include. A source whose data cannot fall back behind what
+/// What holds for all reads of one request. First, up to which position of the queue they go: the one
+/// that they must include, and the one that they were found to include. A source whose data cannot fall back behind what
 /// [`Freshness`](crate::api::Freshness) has seen need not look at it; one that picks among replicas
-/// must.
+/// must. Second, the labels that a series must have to be seen.
 #[derive(Debug, Default)]
 pub struct ReadPoint {
     after: Option<String>,
+    bound: Vec<Matcher>,
     included: Mutex<BTreeMap<PartitionId, Offset>>,
 }
 
@@ -200,6 +201,20 @@ impl ReadPoint {
             after: Some(after.into()),
             ..Self::default()
         }
+    }
+
+    /// The same, for reads that may see only series that pass all of `matchers`, whatever else they
+    /// select. [`ScopedSource`](crate::ScopedSource) sees to it.
+    #[must_use]
+    pub fn bound_to(mut self, matchers: Vec<Matcher>) -> Self {
+        self.bound = matchers;
+        self
+    }
+
+    /// What a series must pass to be seen; nothing, if the request may see all.
+    #[must_use]
+    pub fn bound(&self) -> &[Matcher] {
+        &self.bound
     }
 
     /// The position that the reads must include, if the request names one.

@@ -22,7 +22,7 @@ use millrace_model::batch::encode_delete_section;
 use millrace_model::{
     Clock, Delete, DeleteEntry, DeleteId, Matcher, PartitionId, TenantId, TimeRange, TimestampMs,
 };
-use millrace_query::Engine;
+use millrace_query::{Engine, ReadScope};
 use millrace_queue::{Appender, Position, SubmitError};
 use millrace_store::{RetentionItem, Store, StoreError, Tombstone};
 use serde_json::{Value, json};
@@ -127,11 +127,6 @@ impl axum::response::IntoResponse for Refusal {
     }
 }
 
-/// Whose data it is: the anonymous tenant's until requests carry tokens, as for queries.
-fn tenant() -> TenantId {
-    TenantId::anonymous()
-}
-
 /// Whether an admin request may be answered, and changes nothing by a GET.
 ///
 /// # Errors
@@ -178,7 +173,11 @@ impl Admin {
     }
 
     /// Sends an entry to all partitions and waits until it is applied.
-    async fn submit(self: &Arc<Self>, entry: DeleteEntry) -> Result<Position, Refusal> {
+    async fn submit(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        entry: DeleteEntry,
+    ) -> Result<Position, Refusal> {
         let Some(section) = encode_delete_section(&[entry]) else {
             unreachable!("a section of one entry is not empty");
         };
@@ -186,7 +185,7 @@ impl Admin {
         let parts = partitions
             .map(|partition| (PartitionId(partition), section.clone()))
             .collect();
-        let pending = self.appender.submit(&tenant(), parts);
+        let pending = self.appender.submit(tenant, parts);
         let pending = pending.map_err(|error| match error {
             SubmitError::TooLarge { .. } => Refusal::bad_data(error.to_string()),
             SubmitError::Overloaded { .. } | SubmitError::Closed => {
@@ -205,11 +204,11 @@ impl Admin {
         Ok(position)
     }
 
-    fn delete(&self, pairs: &[(String, String)]) -> Result<Delete, Refusal> {
+    fn delete(&self, scope: &ReadScope, pairs: &[(String, String)]) -> Result<Delete, Refusal> {
         let matches = pairs.iter().filter(|(name, _)| name == "match[]");
         let selectors = matches
-            .map(|(_, text)| self.selector(text))
-            .collect::<Result<Vec<_>, _>>()?;
+            .map(|(_, text)| Ok([self.selector(text)?, scope.matchers()].concat()))
+            .collect::<Result<Vec<_>, Refusal>>()?;
         if selectors.is_empty() {
             return Err(Refusal::bad_data("no match[] parameter provided"));
         }
@@ -306,20 +305,29 @@ pub fn time(
         })
 }
 
-async fn delete_series(State(admin): State<Shared>, request: Request) -> Result<Response, Refusal> {
+async fn delete_series(
+    State(admin): State<Shared>,
+    scope: ReadScope,
+    request: Request,
+) -> Result<Response, Refusal> {
     admin.check(request.method())?;
-    let delete = admin.delete(&pairs(request).await?)?;
+    let delete = admin.delete(&scope, &pairs(request).await?)?;
     let id = delete.id;
-    let position = admin.submit(DeleteEntry::Delete(delete)).await?;
+    let delete = DeleteEntry::Delete(delete);
+    let position = admin.submit(&scope.tenant, delete).await?;
     Ok(done(Some(id), Some(&position)))
 }
 
-async fn undelete(State(admin): State<Shared>, request: Request) -> Result<Response, Refusal> {
+async fn undelete(
+    State(admin): State<Shared>,
+    scope: ReadScope,
+    request: Request,
+) -> Result<Response, Refusal> {
     admin.check(request.method())?;
     let pairs = pairs(request).await?;
     let id = find(&pairs, "id").and_then(|text| text.parse::<DeleteId>().ok());
     let id = id.ok_or_else(|| Refusal::bad_data("id must be that of a delete, 32 hex digits"))?;
-    let known = admin.store.deletes(&tenant());
+    let known = admin.store.deletes(&scope.tenant);
     let delete = known
         .iter()
         .find(|d| d.id() == id)
@@ -335,7 +343,7 @@ async fn undelete(State(admin): State<Shared>, request: Request) -> Result<Respo
         id,
         requested_at: now,
     };
-    let position = admin.submit(entry).await?;
+    let position = admin.submit(&scope.tenant, entry).await?;
     Ok(done(Some(id), Some(&position)))
 }
 
@@ -370,9 +378,9 @@ fn done(id: Option<DeleteId>, position: Option<&Position>) -> Response {
     response
 }
 
-async fn deletes(State(admin): State<Shared>) -> Result<Response, Refusal> {
+async fn deletes(State(admin): State<Shared>, scope: ReadScope) -> Result<Response, Refusal> {
     admin.check(&Method::POST)?;
-    let deletes = admin.store.deletes(&tenant());
+    let deletes = admin.store.deletes(&scope.tenant);
     let shown: Vec<Value> = deletes.iter().map(|d| show_delete(d)).collect();
     Ok(Json(json!({"status": "success", "data": shown})).into_response())
 }

@@ -10,6 +10,7 @@ use millrace_store::Store;
 use parking_lot::Mutex;
 use prometheus::Registry;
 use serde::Serialize;
+use tokio::sync::watch;
 
 use crate::config::kind::Roles;
 use crate::http::HttpMetrics;
@@ -84,6 +85,8 @@ pub struct App {
     pub http: HttpMetrics,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Counts up whenever files are to be read again at once: SIGHUP, `/-/reload`.
+    pub reload: watch::Sender<u64>,
 }
 
 impl App {
@@ -100,6 +103,7 @@ impl App {
             registry,
             http,
             clock,
+            reload: watch::channel(0).0,
         }
     }
 
@@ -134,6 +138,17 @@ impl App {
     /// If it is called twice.
     pub fn install(&self, parts: Parts) {
         assert!(self.parts.set(parts).is_ok(), "the parts are opened once");
+    }
+
+    /// Which parts run; all, as long as they are not opened.
+    #[must_use]
+    pub fn roles(&self) -> Roles {
+        self.parts().map_or(Roles::ALL, |parts| parts.roles)
+    }
+
+    /// Has files read again that may have changed: tokens, certificates.
+    pub fn ask_for_reload(&self) {
+        self.reload.send_modify(|asked| *asked += 1);
     }
 
     /// The parts, as soon as they are opened.

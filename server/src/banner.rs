@@ -5,11 +5,36 @@ use std::path::Path;
 
 use crate::config::kind::Roles;
 
+/// What it tells of.
+pub struct Start<'a> {
+    /// Where the server listens.
+    pub address: SocketAddr,
+    /// Whether by TLS.
+    pub tls: bool,
+    /// The address of administrative routes, if it is another one.
+    pub admin: Option<SocketAddr>,
+    /// Whether tokens are asked for.
+    pub tokens: bool,
+    /// Which parts run.
+    pub roles: Roles,
+    /// Where the data lie, if there are any.
+    pub data_dir: Option<&'a Path>,
+}
+
 /// A few lines: where to push, where to query, where the data lie. The first line ends with the
 /// server's URL; scripts may rely on that.
 #[must_use]
-pub fn text(address: SocketAddr, roles: Roles, data_dir: Option<&Path>) -> String {
-    let url = format!("http://{address}");
+pub fn text(start: &Start<'_>) -> String {
+    let Start {
+        address,
+        tls,
+        admin,
+        tokens,
+        roles,
+        data_dir,
+    } = *start;
+    let scheme = if tls { "https" } else { "http" };
+    let url = format!("{scheme}://{address}");
     let mut lines = vec![format!(
         "millrace {} listens on {url}",
         env!("CARGO_PKG_VERSION")
@@ -33,6 +58,17 @@ pub fn text(address: SocketAddr, roles: Roles, data_dir: Option<&Path>) -> Strin
     if let Some(dir) = data_dir {
         let data = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
         lines.push(format!("  data     {}", data.display()));
+    }
+    if let Some(admin) = admin {
+        let scheme = if tls && !admin.ip().is_loopback() {
+            "https"
+        } else {
+            "http"
+        };
+        lines.push(format!("  admin    {scheme}://{admin}"));
+    }
+    if tokens {
+        lines.push("  tokens   asked for; `millrace token create` makes one".to_owned());
     }
     lines.push(format!(
         "  more     {url}/ lists all paths; `millrace demo` pushes a simulated fleet; Ctrl-C stops"

@@ -14,6 +14,7 @@ use crate::commands::inspect::InspectArgs;
 use crate::commands::queue::QueueArgs;
 use crate::commands::replay::ReplayArgs;
 use crate::commands::restore::RestoreArgs;
+use crate::commands::token::TokenArgs;
 use crate::commands::verify::VerifyArgs;
 use crate::config::kind::{Kind, Raw};
 use crate::config::{ConfigError, Layers};
@@ -42,6 +43,17 @@ pub struct Cli {
     /// Where the configuration comes from.
     #[command(flatten)]
     pub config: ConfigArgs,
+    /// How running servers are asked.
+    #[command(flatten)]
+    pub access: AccessArgs,
+}
+
+/// What commands show to a running server.
+#[derive(Debug, Default, Args)]
+pub struct AccessArgs {
+    /// File with the token that commands show to a running server
+    #[arg(long, global = true, value_name = "FILE", env = "MILLRACE_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
 }
 
 /// What to do.
@@ -56,6 +68,9 @@ pub enum Command {
         /// Print the reference page of all settings instead (docs/configuration.md)
         #[arg(long)]
         reference: bool,
+        /// Print the page of all routes instead, and what each asks of a token (docs/routes.md)
+        #[arg(long, conflicts_with = "reference")]
+        routes: bool,
     },
     /// Push a simulated fleet of devices into a running server, to have something to look at
     ///
@@ -85,6 +100,8 @@ pub enum Command {
     Query(QueryArgs),
     /// Say what retention of a running server would let go now, and change nothing
     Retention(RetentionArgs),
+    /// Make, list, revoke and rotate tokens (docs/security.md)
+    Token(TokenArgs),
     /// Print the version
     Version,
 }

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
-use millrace_model::{TenantId, TimeRange, TimestampMs};
-use millrace_query::SourceError;
+use millrace_model::{TimeRange, TimestampMs};
 use millrace_query::api::{BlockFacts, Cardinality, Companions, Count, ServerInfo, Statistics};
+use millrace_query::{ReadScope, SourceError};
 use millrace_store::Store;
 use prometheus::Registry;
 use prometheus::proto::MetricFamily;
@@ -48,10 +48,10 @@ type Values<'a> = HashMap<&'a str, u64>;
 impl Statistics for StoreStatistics {
     /// Counted over the label sets of all series, which are held for as long as that takes: some
     /// hundred bytes for each.
-    fn cardinality(&self, tenant: &TenantId, limit: usize) -> Result<Cardinality, SourceError> {
+    fn cardinality(&self, scope: &ReadScope, limit: usize) -> Result<Cardinality, SourceError> {
         let series = self
             .0
-            .series(tenant, &[], TimeRange::ALL)
+            .series(&scope.tenant, &scope.matchers(), TimeRange::ALL)
             .map_err(source_error)?;
         let mut labels: HashMap<&str, Values<'_>> = HashMap::new();
         let mut bytes: HashMap<&str, u64> = HashMap::new();

@@ -24,6 +24,7 @@ use tokio::runtime::Handle;
 
 use crate::app::App;
 use crate::config::Config;
+use crate::edge::TokenFile;
 use crate::failure::Failure;
 use crate::source::{PartSource, wait_applied};
 
@@ -188,9 +189,11 @@ pub fn remote(
     directory: Arc<dyn Directory>,
     registry: &Registry,
     runtime: Handle,
+    token: Option<&TokenFile>,
 ) -> Result<Remote, RemoteError> {
     let metrics = FleetMetrics::register(registry)?;
-    let fleet = Fleet::start(directory, options(config), runtime, metrics)?;
+    let token = token.map(TokenFile::token).unwrap_or_default();
+    let fleet = Fleet::start(directory, options(config), token, runtime, metrics)?;
     Ok(Remote {
         source: Arc::new(FleetSource::new(fleet.clone())),
         freshness: Arc::new(FleetFreshness::new(fleet.clone())),

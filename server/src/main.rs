@@ -18,6 +18,7 @@ mod commands;
 mod companions;
 mod config;
 mod demo;
+mod edge;
 mod export;
 mod failure;
 mod fleet;
@@ -58,6 +59,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    commands::client::install(&cli.access);
     match dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -70,10 +72,13 @@ fn main() -> ExitCode {
 fn dispatch(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         None | Some(Command::Run) => run::run(&configuration(&cli.config)?),
-        Some(Command::Config { reference: true }) => print(&config::reference()),
-        Some(Command::Config { reference: false }) => {
-            print(&config::effective(&configuration(&cli.config)?))
-        }
+        Some(Command::Config { routes: true, .. }) => print(&edge::routes_page()),
+        Some(Command::Config {
+            reference: true, ..
+        }) => print(&config::reference()),
+        Some(Command::Config {
+            reference: false, ..
+        }) => print(&config::effective(&configuration(&cli.config)?)),
         Some(Command::Demo(args)) => demo::run(&args),
         Some(Command::Queue(args)) => commands::queue::run(&args, &configuration(&cli.config)?),
         Some(Command::Dlq(args)) => commands::dlq::run(&args, &configuration(&cli.config)?),
@@ -87,6 +92,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Some(Command::Restore(args)) => commands::restore::run(&args),
         Some(Command::Export(args)) => commands::export::run(&configuration(&cli.config)?, &args),
         Some(Command::Import(args)) => commands::import::run(&args),
+        Some(Command::Token(args)) => commands::token::run(&configuration(&cli.config)?, &args),
         Some(Command::Version) => print(concat!("millrace ", env!("CARGO_PKG_VERSION"), "\n")),
     }
 }

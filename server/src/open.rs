@@ -24,6 +24,7 @@ use crate::announce::{self, Announced};
 use crate::app::{App, Parts, Stage};
 use crate::append::LazyProducer;
 use crate::config::Config;
+use crate::edge::{self, TokenFile};
 use crate::failure::Failure;
 use crate::lag::LagWatch;
 use crate::letters::rejected::Keeper;
@@ -54,7 +55,7 @@ pub struct Opened {
 }
 
 /// Opens what the roles need of queue and store, starts the shards and hands what the roles serve to
-/// the routes. Blocks. `listening` is where others reach this process.
+/// the routes. Blocks. `listening` is where others reach this process, `fleet_token` what it shows to stores.
 ///
 /// # Errors
 ///
@@ -64,6 +65,7 @@ pub fn open(
     fs: &Arc<dyn Fs>,
     config: &Config,
     listening: SocketAddr,
+    fleet_token: Option<&TokenFile>,
 ) -> Result<Opened, Failure> {
     let begun = app.clock.monotonic();
     let roles = config.top.roles;
@@ -96,11 +98,20 @@ pub fn open(
     if roles.query {
         let identity = queue.as_ref().map(|queue| queue.identity());
         let store = opened.store.as_ref();
-        router = router.merge(queries::router(app, &**fs, config, store, identity)?);
+        router = router.merge(queries::router(
+            app,
+            &**fs,
+            config,
+            store,
+            identity,
+            fleet_token,
+        )?);
     }
     let unknown = move |uri: Uri| async move { routes::unknown_path(roles, &uri) };
     app.install(Parts {
-        router: router.fallback(unknown),
+        router: router
+            .fallback(unknown)
+            .layer(axum::middleware::from_fn(edge::same_route)),
         store: opened.store.clone(),
         lag: LagWatch::register(&app.registry, remote).map_err(metrics)?,
         durability,

@@ -108,6 +108,7 @@ pub fn store(config: &Config) -> StoreOptions {
             samples_age: config.retention.samples_age,
             fine_rollups_age: config.retention.fine_rollups_age,
             bytes: config.retention.bytes.map(|bytes| bytes.0),
+            hourly_percent: u8::try_from(config.retention.hourly_percent).unwrap_or(100),
             clock_jump_max: config.retention.clock_jump_max,
             ..RetentionOptions::default()
         },
@@ -211,6 +212,7 @@ pub fn engine(config: &Config) -> EngineOptions {
         max_query_bytes: query.max_query_bytes.as_usize(),
         delayed_name_removal: query.delayed_name_removal,
         threads: query.threads.or(defaults.threads),
+        nice: niceness(config),
         ..defaults
     }
 }
@@ -222,6 +224,7 @@ pub fn api(config: &Config) -> ApiOptions {
     let defaults = ApiOptions::default();
     ApiOptions {
         max_running: query.max_running.or(defaults.max_running),
+        nice: niceness(config),
         max_waiting: query.max_waiting,
         max_wait: query.max_wait,
         read_after_timeout: query.read_after_timeout,
@@ -235,6 +238,11 @@ pub fn api(config: &Config) -> ApiOptions {
         flags: flags(config),
         ..defaults
     }
+}
+
+/// Of query threads. The rules have seen that it is small.
+fn niceness(config: &Config) -> i32 {
+    i32::try_from(config.query.nice).unwrap_or(19)
 }
 
 /// All settings with their values, as `status/flags` shows them.

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::cli::QueryArgs;
+use crate::commands::client;
 use crate::failure::Failure;
 
 /// Asks the server and prints the answer.
@@ -21,7 +22,7 @@ pub fn run(args: &QueryArgs) -> Result<(), Failure> {
         .map(|(name, value)| format!("{name}={}", escape(value)))
         .collect::<Vec<_>>()
         .join("&");
-    let answer = reqwest::blocking::Client::new()
+    let answer = client::client()?
         .post(&url)
         .header("content-type", "application/x-www-form-urlencoded")
         .body(body)

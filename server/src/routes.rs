@@ -8,7 +8,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderValue, StatusCode, Uri, header};
 use http_body_util::Full;
 use millrace_query::api::BuildInfo;
 use prometheus::{Encoder as _, IntCounter, TextEncoder};
@@ -19,6 +19,7 @@ use tracing::error;
 
 use crate::app::{App, Stage};
 use crate::config::kind::Roles;
+use crate::edge::{self, Gate};
 use crate::pipeline;
 use crate::queue::durability;
 
@@ -26,21 +27,22 @@ use crate::queue::durability;
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("2");
 
 /// The router of the whole process.
-pub fn router(app: &Arc<App>) -> Router {
+pub fn router(app: &Arc<App>, gate: Gate, lifecycle: bool) -> Router {
+    let reload = move |State(app): State<Arc<App>>| async move { reload(&app, lifecycle) };
     let routes = Router::new()
         .route("/", get(index))
         .route("/metrics", get(metrics))
         .route("/-/healthy", get(healthy))
         .route("/-/ready", get(ready))
-        .route("/-/reload", post(no_lifecycle).put(no_lifecycle))
+        .route("/-/reload", post(reload).put(reload))
         .route("/-/quit", post(no_lifecycle).put(no_lifecycle))
         .route("/version", get(version))
         .route("/api/v1/status/pipeline", get(pipeline::status))
         .route("/api/v1/status/durability", get(durability))
-        .method_not_allowed_fallback(wrong_method)
         .fallback(to_parts)
+        .route_layer(axum::middleware::from_fn(edge::same_route))
         .with_state(app.clone());
-    guarded(routes, app.http.panics.clone())
+    guarded(edge::in_front(app, gate, routes), app.http.panics.clone())
 }
 
 /// What holds for every answer.
@@ -110,15 +112,6 @@ pub fn no_queue() -> Response {
     )
 }
 
-/// For methods that a path does not take.
-pub async fn wrong_method(method: Method, uri: Uri) -> Response {
-    failure(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "method_not_allowed",
-        &format!("{} does not take {method}", uri.path()),
-    )
-}
-
 fn unavailable(reason: &str) -> Response {
     let mut response = failure(StatusCode::SERVICE_UNAVAILABLE, "unavailable", reason);
     response
@@ -157,9 +150,18 @@ fn after_panic(panic: Box<dyn Any + Send>) -> http::Response<Full<Bytes>> {
     response
 }
 
-/// In Prometheus's words. Settings are read at the start; the process is ended by SIGTERM.
+/// In Prometheus's words. The process is ended by SIGTERM.
 async fn no_lifecycle() -> (StatusCode, &'static str) {
     (StatusCode::FORBIDDEN, "Lifecycle API is not enabled.")
+}
+
+/// Has tokens and certificates read again. Settings are read at the start.
+fn reload(app: &App, lifecycle: bool) -> (StatusCode, &'static str) {
+    if !lifecycle {
+        return (StatusCode::FORBIDDEN, "Lifecycle API is not enabled.");
+    }
+    app.ask_for_reload();
+    (StatusCode::OK, "")
 }
 
 /// What is also in `status/buildinfo`, bare, as in Prometheus.
@@ -258,6 +260,7 @@ Status
 Admin (with server.admin_api=true)
   POST /api/v1/admin/tsdb/delete_series  and what belongs to it: docs/storage.md
   GET  /api/v1/dlq             records that could not be applied; POST /api/v1/dlq/requeue, /api/v1/dlq/purge
+  POST /-/reload               reads tokens and certificates again
   POST /api/v1/queue/replay    restores what the store lacks of records; driven by `millrace replay --live`
 "
 );
@@ -265,11 +268,23 @@ Admin (with server.admin_api=true)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edge::{AdminPlace, EdgeMetrics};
     use crate::http::HttpMetrics;
     use axum::body::Body;
     use http_body_util::BodyExt as _;
     use millrace_log::SystemClock;
     use prometheus::Registry;
+
+    fn in_the_open(app: &Arc<App>) -> Router {
+        let gate = Gate {
+            book: None,
+            trust_tenant_header: false,
+            admin: AdminPlace::Main,
+            audit: None,
+            metrics: EdgeMetrics::new(&Registry::new()).unwrap(),
+        };
+        router(app, gate, false)
+    }
 
     fn app() -> Arc<App> {
         let registry = Registry::new();
@@ -306,7 +321,7 @@ mod tests {
             };
             app.enter(stage, detail);
             for path in ["/-/ready", "/api/v1/query", "/api/v1/push", "/write"] {
-                let (status, retry, body) = ask(router(&app), "GET", path).await;
+                let (status, retry, body) = ask(in_the_open(&app), "GET", path).await;
                 assert_eq!(
                     (status, retry),
                     (StatusCode::SERVICE_UNAVAILABLE, true),
@@ -314,21 +329,24 @@ mod tests {
                 );
                 assert!(body.contains(text), "{path}: {body}");
             }
-            let (status, _, body) = ask(router(&app), "GET", "/api/v1/status/pipeline").await;
+            let (status, _, body) = ask(in_the_open(&app), "GET", "/api/v1/status/pipeline").await;
             assert_eq!(status, StatusCode::OK);
             assert!(body.contains("\"partitions\":[]"), "{body}");
             assert_eq!(
-                ask(router(&app), "GET", "/-/healthy").await.0,
+                ask(in_the_open(&app), "GET", "/-/healthy").await.0,
                 StatusCode::OK
             );
         }
         app.enter(Stage::Ready, "");
-        assert_eq!(ask(router(&app), "GET", "/-/ready").await.0, StatusCode::OK);
+        assert_eq!(
+            ask(in_the_open(&app), "GET", "/-/ready").await.0,
+            StatusCode::OK
+        );
         app.enter(Stage::Stopping, "");
-        let (status, _, body) = ask(router(&app), "GET", "/-/ready").await;
+        let (status, _, body) = ask(in_the_open(&app), "GET", "/-/ready").await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         assert!(body.contains("stopping"), "{body}");
-        let (status, _, body) = ask(router(&app), "POST", "/metrics").await;
+        let (status, _, body) = ask(in_the_open(&app), "POST", "/metrics").await;
         assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{body}");
     }
 

@@ -1,6 +1,7 @@
 //! The life of the server: lock, listen, recover, serve, drain.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +21,9 @@ use tracing::{error, info, warn};
 use crate::app::{App, Stage};
 use crate::config::Config;
 use crate::config::kind::QueueBackend;
+use crate::edge::{self, TokenFile};
 use crate::failure::Failure;
-use crate::http::{Drained, HttpMetrics, Serving, serve};
+use crate::http::{Drained, HttpMetrics, Listener, Serving, serve};
 use crate::lock::DirLock;
 use crate::open::{close, open};
 use crate::queue::Queue;
@@ -66,13 +68,8 @@ pub fn run(config: &Config) -> Result<(), Failure> {
         .transpose()?;
     let connections = process::connections_that_fit(config.server.max_connections);
 
-    let listen = |source| Failure::Listen {
-        address: config.top.listen,
-        source,
-    };
-    let listener = std::net::TcpListener::bind(config.top.listen).map_err(listen)?;
-    listener.set_nonblocking(true).map_err(listen)?;
-    let address = listener.local_addr().map_err(listen)?;
+    let (listener, address) = listen(config.top.listen)?;
+    let admin = edge::own_admin_address(config).map(listen).transpose()?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(runtime_threads())
@@ -83,30 +80,70 @@ pub fn run(config: &Config) -> Result<(), Failure> {
             what: "the runtime's threads cannot be started",
             source,
         })?;
+    let started = clock.now();
+    let app = app(&fs, clock.clone(), started.0)?;
+    let edge = edge::open(&fs, &clock, config, &app.registry)?;
     crate::print(&format!(
         "{}\n",
-        banner::text(
+        banner::text(&banner::Start {
             address,
-            config.top.roles,
-            keeps_data.then_some(&*config.top.data_dir)
-        )
+            tls: edge.tls.is_some(),
+            admin: admin.as_ref().map(|(_, address)| *address),
+            tokens: config.auth.enabled,
+            roles: config.top.roles,
+            data_dir: keeps_data.then_some(&*config.top.data_dir),
+        })
     ))?;
 
-    let started = clock.now();
-    let app = app(&fs, clock, started.0)?;
     let mut limits = options::http(config);
     limits.connections = connections;
+    let metrics = edge.gate.metrics.clone();
     let serving = Serving {
-        router: routes::router(&app),
+        router: routes::router(&app, edge.gate, config.server.admin_api),
         limits,
         metrics: app.http.clone(),
+        listener: Listener::Main,
+        tls: edge.tls.clone(),
     };
-    let ended = runtime.block_on(life(listener, serving, &app, &fs, config));
+    let mut listeners = vec![(listener, serving.clone())];
+    if let Some((listener, address)) = admin {
+        let serving = Serving {
+            listener: Listener::Admin,
+            tls: edge.tls.filter(|_| !address.ip().is_loopback()),
+            ..serving
+        };
+        listeners.push((listener, serving));
+    }
+    let begun = Begun {
+        listeners,
+        address,
+        watching: edge::watch(app.clone(), Arc::new(edge.watched), metrics),
+        fleet_token: edge.fleet_token,
+    };
+    let ended = runtime.block_on(life(begun, &app, &fs, config));
     // IMPORTANT: the lock goes last, so that no other process opens the files before they are
     // closed.
     drop(runtime);
     drop(lock);
     ended
+}
+
+/// A socket that listens, and where.
+fn listen(address: SocketAddr) -> Result<(std::net::TcpListener, SocketAddr), Failure> {
+    let failed = |source| Failure::Listen { address, source };
+    let listener = std::net::TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
+/// What stands before the parts are opened.
+struct Begun<W> {
+    listeners: Vec<(std::net::TcpListener, Serving)>,
+    address: SocketAddr,
+    /// Looks at files that may change.
+    watching: W,
+    fleet_token: Option<Arc<TokenFile>>,
 }
 
 /// The runtime only moves bytes, and its threads wake one another for each request: on few processors
@@ -141,8 +178,7 @@ fn app(fs: &Arc<dyn Fs>, clock: Arc<dyn Clock>, started_ms: i64) -> Result<Arc<A
 }
 
 async fn life(
-    listener: std::net::TcpListener,
-    serving: Serving,
+    begun: Begun<impl Future<Output = ()> + Send + 'static>,
     app: &Arc<App>,
     fs: &Arc<dyn Fs>,
     config: &Config,
@@ -152,15 +188,40 @@ async fn life(
         source,
     };
     let mut signals = Signals::new().map_err(system)?;
-    let address = listener.local_addr().map_err(system)?;
-    let listener = TcpListener::from_std(listener).map_err(system)?;
+    let address = begun.address;
     let (stop, stopped) = watch::channel(false);
     let grace = config.server.shutdown_timeout;
-    let server = tokio::spawn(serve(listener, serving, stopped, grace));
+    let mut servers = Vec::new();
+    for (listener, serving) in begun.listeners {
+        let listener = TcpListener::from_std(listener).map_err(system)?;
+        servers.push(tokio::spawn(serve(
+            listener,
+            serving,
+            stopped.clone(),
+            grace,
+        )));
+    }
+    let looking = tokio::spawn(begun.watching);
+    let mut hangups = signal(SignalKind::hangup()).map_err(system)?;
+    let reloading = tokio::spawn({
+        let app = app.clone();
+        async move {
+            while hangups.recv().await.is_some() {
+                info!(
+                    signal = "SIGHUP",
+                    "looking at tokens and certificates again"
+                );
+                app.ask_for_reload();
+            }
+        }
+    });
 
     let opening = {
         let (app, fs, config) = (app.clone(), fs.clone(), config.clone());
-        tokio::task::spawn_blocking(move || open(&app, &fs, &config, address))
+        let fleet_token = begun.fleet_token;
+        tokio::task::spawn_blocking(move || {
+            open(&app, &fs, &config, address, fleet_token.as_deref())
+        })
     };
     tokio::pin!(opening);
     let opened = tokio::select! {
@@ -210,6 +271,8 @@ async fn life(
         "stopping: requests in flight are answered first"
     );
     watching.abort();
+    looking.abort();
+    reloading.abort();
     app.enter(Stage::Stopping, "");
     // Nobody listens any more only if the server has ended already, which is told below.
     stop.send_replace(true);
@@ -218,12 +281,13 @@ async fn life(
         warn!(signal = name, "a second signal: ending at once");
         std::process::exit(130);
     });
-    let drained = joined(server.await)?;
-    if let Drained::Cut(connections) = drained {
-        warn!(
-            connections,
-            "requests in flight were cut at the end of the grace"
-        );
+    for server in servers {
+        if let Drained::Cut(connections) = joined(server.await)? {
+            warn!(
+                connections,
+                "requests in flight were cut at the end of the grace"
+            );
+        }
     }
     let closing = tokio::task::spawn_blocking(move || close(&opened));
     joined(closing.await).and_then(|closed| closed)?;

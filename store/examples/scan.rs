@@ -1,5 +1,6 @@
 //! How fast sealed samples are read through the store's read interface, on one thread:
-//! `cargo run --release -p millrace-store --example scan -- 4000 24` (series, hours).
+//! `cargo run --release -p millrace-store --example scan -- 4000 24 7` (series, hours,
+//! repeats, of which the fastest counts).
 //!
 //! Integers that walk every 10 s, as the Time Series Benchmark Suite makes them, two decimals that
 //! walk at jittered moments, and constants; sealed into blocks of two hours and read by
@@ -24,7 +25,6 @@ use millrace_store::shard::{Shard, ShardContext};
 use millrace_store::{Store, StoreMetrics, StoreOptions, WalSync};
 
 const START_MS: i64 = 1_795_233_600_000;
-const REPEATS: usize = 7;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -32,6 +32,7 @@ fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let series: usize = arguments.next().map_or(Ok(4_000), |a| a.parse())?;
     let hours: i64 = arguments.next().map_or(Ok(24), |a| a.parse())?;
+    let repeats: usize = arguments.next().map_or(Ok(7), |a| a.parse())?;
     let dir = tempfile::tempdir()?;
     let samples = fill(dir.path(), series, hours)?;
     let store = Store::open(
@@ -51,18 +52,18 @@ fn main() -> Result<()> {
     println!("| metric | samples | select, ns a sample | read, ns a sample | M samples/s, both |");
     println!("|---|--:|--:|--:|--:|");
     for metric in ["integers", "decimals", "constants"] {
-        scan(&store, metric)?;
+        scan(&store, metric, repeats)?;
     }
     Ok(())
 }
 
 /// Reads all series of a metric some times, and tells the fastest.
-fn scan(store: &Store, metric: &str) -> Result<()> {
+fn scan(store: &Store, metric: &str, repeats: usize) -> Result<()> {
     let tenant = TenantId::anonymous();
     let matchers = [Matcher::equal("__name__", metric)];
     let (mut timestamps, mut values) = (Vec::new(), Vec::new());
     let mut best: Option<(Duration, Duration, usize)> = None;
-    for _ in 0..REPEATS {
+    for _ in 0..repeats {
         let started = Instant::now();
         let selected = store.select(&tenant, &matchers, TimeRange::ALL)?;
         let select = started.elapsed();

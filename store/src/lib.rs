@@ -50,6 +50,7 @@ mod paths;
 mod planted;
 mod read;
 mod retain;
+mod retain_bound;
 mod runtime;
 pub mod shard;
 mod statistics;

@@ -13,14 +13,16 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use millrace_log::fs::Fs;
-use millrace_model::TimestampMs;
+use millrace_model::{PartitionId, TimestampMs};
 use parking_lot::Mutex;
 
 use crate::backup::ShardSnapshot;
 use crate::compact::{CompactJob, Pace, PacedFs};
 use crate::error::StoreError;
+use crate::metrics::as_gauge;
 use crate::options::StoreOptions;
 use crate::retain::{Decision, RetentionClock, RetentionPart, Unexpired, decide, retention_time};
+use crate::retain_bound::HourlyBound;
 use crate::shard::{Change, CleanStep, Upkeep};
 
 /// How often it is looked whether there is something to do.
@@ -57,8 +59,8 @@ pub(crate) enum Wish {
     Compact,
     /// Bring deletes to their end, as far as they have come.
     Clean,
-    /// Let go what has had its time.
-    Retain,
+    /// Let go what has had its time: however much it is, or as much as may go in an hour.
+    Retain { confirmed: bool },
 }
 
 /// A wish, and where it is told that it came true; closed if it did not.
@@ -85,6 +87,10 @@ pub(crate) struct Maintainer {
     requests: Receiver<Request>,
     options: StoreOptions,
     clock: Arc<Mutex<RetentionClock>>,
+    /// What retention let go in the last hour.
+    bound: HourlyBound,
+    /// Whether that was not all that has had its time.
+    is_waiting: bool,
     /// When retention was looked at last.
     retained_at: Option<Instant>,
     /// The time that the manifests have.
@@ -174,6 +180,8 @@ impl Maintainer {
             requests,
             options,
             clock,
+            bound: HourlyBound::default(),
+            is_waiting: false,
             retained_at: None,
             kept_time: None,
         }
@@ -199,14 +207,15 @@ impl Maintainer {
     }
 
     fn fulfil(&mut self, wish: &Wish) -> Result<(), StoreError> {
-        if matches!(wish, Wish::Retain) {
-            return self.retain();
+        if let Wish::Retain { confirmed } = *wish {
+            let bound = self.options.retention.hourly_percent;
+            return self.retain(if confirmed { 100 } else { bound });
         }
         for shard in &self.shards {
             self.clean(shard)?;
             match wish {
                 Wish::Compact => self.merge(shard, true)?,
-                Wish::Clean | Wish::Retain => {}
+                Wish::Clean | Wish::Retain { .. } => {}
             }
         }
         Ok(())
@@ -233,18 +242,19 @@ impl Maintainer {
             return;
         }
         self.retained_at = Some(Instant::now());
-        if let Err(error) = self.retain()
+        if let Err(error) = self.retain(self.options.retention.hourly_percent)
             && !self.pace.is_stopped()
         {
             tracing::error!(%error, "retention failed; it is tried again");
         }
     }
 
-    fn retain(&mut self) -> Result<(), StoreError> {
+    /// Lets go what has had its time, up to `percent` of all bytes within an hour.
+    fn retain(&mut self, percent: u8) -> Result<(), StoreError> {
         let Some(first) = self.shards.first() else {
             return Ok(());
         };
-        let clock = &first.upkeep.context.clock;
+        let clock = Arc::clone(&first.upkeep.context.clock);
         let options = &self.options.retention;
         let (believed, frozen) = {
             let mut retention_clock = self.clock.lock();
@@ -266,12 +276,45 @@ impl Maintainer {
         if let Some(now) = retention_time(believed, &views) {
             let coarsest = self.options.coarsest_rollup_ms();
             let decisions = decide(options, &views, now, coarsest)?;
+            let blocks = views.iter().flat_map(|(_, view)| &view.blocks);
+            let mut left: u64 = blocks.map(|block| block.entry.bytes).sum();
             drop(views);
+            let mut waiting = Vec::new();
             for decision in decisions {
+                let bytes = decision.item.bytes;
+                let at = clock.monotonic();
+                // The oldest first: what waits holds back what is younger.
+                if !waiting.is_empty() || !self.bound.admits(bytes, left, percent, at) {
+                    waiting.push((decision.item.partition, bytes));
+                    continue;
+                }
                 self.let_go(decision, now, believed)?;
+                self.bound.note(bytes, at);
+                left = left.saturating_sub(bytes);
             }
+            self.note_waiting(&waiting, percent);
         }
         self.keep_time(believed)
+    }
+
+    /// Shows what is too much for this hour, and says so when that begins.
+    fn note_waiting(&mut self, waiting: &[(PartitionId, u64)], percent: u8) {
+        if !waiting.is_empty() && !self.is_waiting {
+            tracing::warn!(
+                blocks = waiting.len(),
+                bytes = waiting.iter().map(|(_, bytes)| bytes).sum::<u64>(),
+                percent,
+                "retention would let go more than this share of all blocks in an hour: the rest waits, unless \
+                 `millrace retention --now` lets it go"
+            );
+        }
+        self.is_waiting = !waiting.is_empty();
+        for shard in &self.shards {
+            let shared = &shard.upkeep.shared;
+            let its = waiting.iter().filter(|(of, _)| *of == shared.partition);
+            let bytes: u64 = its.map(|(_, bytes)| bytes).sum();
+            shared.metrics.retention_waiting_bytes.set(as_gauge(bytes));
+        }
     }
 
     fn let_go(

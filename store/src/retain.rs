@@ -35,6 +35,9 @@ pub struct RetentionOptions {
     pub fine_rollups_age: Option<Duration>,
     /// Bytes of blocks, of all shards together, beyond which the oldest go. `None` keeps them.
     pub bytes: Option<u64>,
+    /// Percent of the bytes of all blocks that go in an hour at most, if nobody asks for more by
+    /// [`crate::Store::retain`]. 100 is no bound. One block may always go.
+    pub hourly_percent: u8,
     /// Other ages; the first rule that fits a series counts.
     pub rules: Vec<RetentionRule>,
     /// A clock that is further ahead than this, compared with the last time it was looked at, is not
@@ -51,6 +54,7 @@ impl Default for RetentionOptions {
             samples_age: None,
             fine_rollups_age: None,
             bytes: None,
+            hourly_percent: 10,
             rules: Vec::new(),
             clock_jump_max: Duration::from_secs(3600),
             clock_believed_after: Duration::from_secs(24 * 3600),

@@ -589,3 +589,48 @@ fn samples_expire_before_their_rollups_and_both_go_at_last() {
     store.close().unwrap();
     queue.close();
 }
+
+#[test]
+fn a_mistaken_age_takes_a_tenth_in_an_hour_and_all_when_it_is_confirmed() {
+    let fs: Arc<dyn Fs> = Arc::new(SimFs::new());
+    let dir = Path::new("data");
+    let queue = queue_on(Arc::clone(&fs), dir, 1);
+    let hour = 3_600_000;
+    let options = StoreOptions {
+        // Each record is sealed.
+        memtable_bytes: 1,
+        compaction: crate::CompactionOptions {
+            enabled: false,
+            ..crate::CompactionOptions::default()
+        },
+        retention: crate::RetentionOptions {
+            age: Some(Duration::from_secs(3600)),
+            ..crate::RetentionOptions::default()
+        },
+        ..StoreOptions::default()
+    };
+    let store = open_on(fs, dir, &queue, options);
+    start(&store, &queue);
+    let blocks = 40;
+    for at in 0..blocks {
+        let rows = [("a".to_owned(), at * 2 * hour, 7)];
+        let end = append(&queue, 0, vec![batch("t", &rows)]);
+        let at = position(&queue, &[(0, end)]);
+        store.wait_applied(&at, PATIENCE).unwrap();
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while store.blocks().len() < 40 {
+        assert!(Instant::now() < deadline, "{:?}", store.status());
+        std::thread::yield_now();
+    }
+    for _ in 0..3 {
+        store.retain_within_bound().unwrap();
+        let left: Vec<_> = read(&store).into_keys().map(|(_, at)| at).collect();
+        let oldest_went: Vec<_> = (4..blocks).map(|at| at * 2 * hour).collect();
+        assert_eq!(left, oldest_went);
+    }
+    store.retain().unwrap();
+    assert_eq!(read(&store).len(), 1, "the newest is not old");
+    store.close().unwrap();
+    queue.close();
+}

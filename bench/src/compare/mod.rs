@@ -4,6 +4,7 @@
 //! time is taken from the start of the load until the server has come to rest, so that work put
 //! off is counted too.
 
+pub mod compacted;
 pub mod round;
 pub mod server;
 mod table;
@@ -162,7 +163,7 @@ fn one_round(args: &CompareArgs, system: System, plan: &Plan) -> Result<Round> {
     };
     let server = server::Server::start(system, binary(args, system), more, dir.path())?;
     let deadline = Duration::from_secs(args.spec.max_seconds);
-    let round = round::run(server, plan, deadline)?;
+    let round = round::run(server, plan, deadline, more)?;
     dir.close().context("remove the server's directory")?;
     Ok(round)
 }

@@ -1,10 +1,12 @@
 //! One server, from an empty directory to recovery after a crash.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 
+use super::compacted;
 use super::server::Server;
 use crate::client::{Client, percent_encode};
 use crate::load::{Check, Plan, Report, now_ms, push};
@@ -17,6 +19,14 @@ const VISIBILITY_TRIALS: usize = 10;
 const VISIBLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Between two looks for a sample.
 const POLL: Duration = Duration::from_millis(1);
+/// As long as that, looks under load follow each other so closely...
+const FAST: Duration = Duration::from_millis(50);
+/// ...and then so.
+const SLOW_POLL: Duration = Duration::from_millis(20);
+/// The metric of the samples that are written one by one when the server is at rest.
+const MARKER: &str = "millrace_bench_marker";
+/// The metric of those that are written while the load runs.
+const LOAD_MARKER: &str = "millrace_bench_load_marker";
 /// A server is at rest when it takes less CPU time than this...
 const REST_CPU_SECONDS: f64 = 0.03;
 /// ...for this long.
@@ -47,6 +57,10 @@ pub struct Round {
     pub visible_new_ms: f64,
     /// The same for further samples of it, in order of size.
     pub visible_ms: Vec<f64>,
+    /// The same while the load is running, in order of size.
+    pub visible_under_load_ms: Vec<f64>,
+    /// On disk after everything that a server does with time: see [`compacted::bytes`].
+    pub disk_bytes_compacted: u64,
     /// From kill -9 to the first answer to a query by the restarted server.
     pub recovery_seconds: f64,
     /// Of the acknowledged samples that were seen one by one before it, those that were gone after.
@@ -67,12 +81,18 @@ impl Round {
     }
 }
 
-/// Measures `server`, which was just started on an empty directory, and stops it.
-pub fn run(mut server: Server, plan: &Plan, deadline: Duration) -> Result<Round> {
+/// Measures `server`, which was just started with `args` on an empty directory, and stops it.
+pub fn run(mut server: Server, plan: &Plan, deadline: Duration, args: &[String]) -> Result<Round> {
     let url = server.url();
     let cpu_before = process::cpu_seconds(server.pid())?;
     let started = Instant::now();
-    let load = push(plan, &url, plan.protocol.path(), deadline)?;
+    let loaded = AtomicBool::new(false);
+    let (load, visible_under_load_ms) = std::thread::scope(|scope| -> Result<_> {
+        let probe = scope.spawn(|| see_while(&url, &loaded));
+        let load = push(plan, &url, plan.protocol.path(), deadline);
+        loaded.store(true, Ordering::Relaxed);
+        Ok((load?, probe.join().expect("looking does not panic")?))
+    })?;
     let cpu_loaded = process::cpu_seconds(server.pid())?;
     let disk_bytes_after_load = process::disk_bytes(&server.data_dir());
     if load.refused > 0 || load.unsent > 0 {
@@ -90,7 +110,7 @@ pub fn run(mut server: Server, plan: &Plan, deadline: Duration) -> Result<Round>
     let peak_memory_bytes = process::peak_memory_bytes(server.pid())?;
     let disk_bytes_at_rest = process::disk_bytes(&server.data_dir());
 
-    let mut marker = Marker::first();
+    let mut marker = Marker::first(MARKER);
     let visible_new_ms = probe.time_to_see(&mut server, marker)?;
     let mut visible_ms = Vec::new();
     for _ in 0..VISIBILITY_TRIALS {
@@ -107,6 +127,8 @@ pub fn run(mut server: Server, plan: &Plan, deadline: Duration) -> Result<Round>
     let recovery_seconds = killed.elapsed().as_secs_f64();
     probe.wait_for_load(&mut server, &plan.check, plan.end_ms)?;
 
+    let disk_bytes_compacted = compacted::bytes(&mut server, args)?;
+
     let cpu_seconds = cpu_at_rest - cpu_before;
     Ok(Round {
         samples_per_cpu_second: load.samples as f64 / cpu_seconds,
@@ -118,10 +140,37 @@ pub fn run(mut server: Server, plan: &Plan, deadline: Duration) -> Result<Round>
         disk_bytes_at_rest,
         visible_new_ms,
         visible_ms,
+        visible_under_load_ms,
+        disk_bytes_compacted,
         recovery_seconds,
         lost_by_kill: (VISIBILITY_TRIALS + 1).saturating_sub(survived),
         load,
     })
+}
+
+/// Writes markers while `loaded` is not set, and measures how long each takes to be seen, in ms, in order of size.
+fn see_while(url: &str, loaded: &AtomicBool) -> Result<Vec<f64>> {
+    let mut probe = Probe::new(url)?;
+    let mut marker = Marker::first(LOAD_MARKER);
+    let mut seen = Vec::new();
+    while !loaded.load(Ordering::Relaxed) {
+        let acknowledged = probe.push(marker)?;
+        let path = query_path(marker.metric, marker.at_ms);
+        while probe.value(&path)? != Some(marker.value) {
+            let waited = acknowledged.elapsed();
+            ensure!(
+                waited < VISIBLE_TIMEOUT,
+                "a marker is not seen after {waited:?}"
+            );
+            // Asking takes processor time from a server that needs seconds.
+            std::thread::sleep(if waited < FAST { POLL } else { SLOW_POLL });
+        }
+        seen.push(acknowledged.elapsed().as_secs_f64() * 1e3);
+        marker = marker.next();
+        std::thread::sleep(SLOW_POLL);
+    }
+    seen.sort_by(f64::total_cmp);
+    Ok(seen)
 }
 
 /// The CPU time when the server was at rest.
@@ -141,15 +190,15 @@ pub fn wait_for_rest(pid: u32) -> Result<f64> {
 /// A sample that stands for the newest one. All markers are samples of one series.
 #[derive(Clone, Copy, Debug)]
 struct Marker {
+    metric: &'static str,
     value: f64,
     at_ms: i64,
 }
 
 impl Marker {
-    const METRIC: &str = "millrace_bench_marker";
-
-    fn first() -> Self {
+    fn first(metric: &'static str) -> Self {
         Self {
+            metric,
             value: 1.0,
             at_ms: now_ms(),
         }
@@ -157,6 +206,7 @@ impl Marker {
 
     fn next(self) -> Self {
         Self {
+            metric: self.metric,
             value: self.value + 1.0,
             // The one before may be of this very millisecond.
             at_ms: now_ms().max(self.at_ms + 1),
@@ -180,7 +230,7 @@ impl Probe {
     /// Writes a marker; when it was acknowledged.
     fn push(&mut self, marker: Marker) -> Result<Instant> {
         let protocol = crate::encode::Protocol::RemoteWrite;
-        let labels = wire::labels(&[("__name__", Marker::METRIC)]);
+        let labels = wire::labels(&[("__name__", marker.metric)]);
         let mut plain = Vec::new();
         wire::time_series(&mut plain, &labels, marker.value, marker.at_ms);
         let body = wire::snappy(&plain);
@@ -199,17 +249,13 @@ impl Probe {
     /// Milliseconds from the acknowledgement of a marker to its appearance in a query.
     fn time_to_see(&mut self, server: &mut Server, marker: Marker) -> Result<f64> {
         let acknowledged = self.push(marker)?;
-        self.wait_for(server, marker)?;
+        self.wait(server, marker.metric, marker.at_ms, marker.value)?;
         Ok(acknowledged.elapsed().as_secs_f64() * 1e3)
-    }
-
-    fn wait_for(&mut self, server: &mut Server, marker: Marker) -> Result<()> {
-        self.wait(server, Marker::METRIC, marker.at_ms, marker.value)
     }
 
     /// Waits until a restarted server answers, and counts the markers that it has.
     fn count_survivors(&mut self, server: &mut Server, newest: Marker) -> Result<usize> {
-        let query = format!("count_over_time({}[1h])", Marker::METRIC);
+        let query = format!("count_over_time({MARKER}[1h])");
         let path = query_path(&query, newest.at_ms);
         let deadline = Instant::now() + VISIBLE_TIMEOUT;
         loop {

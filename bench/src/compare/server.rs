@@ -58,6 +58,11 @@ impl Server {
         Ok(server)
     }
 
+    /// Whose it is.
+    pub fn system(&self) -> System {
+        self.system
+    }
+
     /// Its address.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
@@ -213,6 +218,7 @@ fn spawn(system: System, binary: &Path, more: &[String], dir: &Path, port: u16) 
             let config = dir.join("prometheus.yml");
             command.arg("--config.file").arg(config).args([
                 "--web.enable-remote-write-receiver",
+                "--web.enable-admin-api",
                 "--log.level=warn",
                 &format!("--web.listen-address={listen}"),
                 &format!("--storage.tsdb.path={data}"),

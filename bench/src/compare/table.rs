@@ -2,6 +2,7 @@
 
 use super::round::Round;
 use super::{Measured, System};
+use crate::queries::report::percentile;
 
 /// A line of the table.
 struct Row {
@@ -50,6 +51,13 @@ const ROWS: &[Row] = &[
         of: |round| round.load.p99_ms,
     },
     Row {
+        name: "slowest request",
+        unit: "ms",
+        decimals: 0,
+        more_is_better: false,
+        of: |round| round.load.max_ms,
+    },
+    Row {
         name: "peak resident memory",
         unit: "MB",
         decimals: 0,
@@ -69,6 +77,27 @@ const ROWS: &[Row] = &[
         decimals: 2,
         more_is_better: false,
         of: |round| round.disk_bytes_at_rest as f64 / round.load.samples as f64,
+    },
+    Row {
+        name: "on disk, compacted, without the queue",
+        unit: "bytes/sample",
+        decimals: 2,
+        more_is_better: false,
+        of: |round| round.disk_bytes_compacted as f64 / round.load.samples as f64,
+    },
+    Row {
+        name: "acknowledged to visible under load, median",
+        unit: "ms",
+        decimals: 1,
+        more_is_better: false,
+        of: |round| percentile(&round.visible_under_load_ms, 50),
+    },
+    Row {
+        name: "acknowledged to visible under load, p99",
+        unit: "ms",
+        decimals: 1,
+        more_is_better: false,
+        of: |round| percentile(&round.visible_under_load_ms, 99),
     },
     Row {
         name: "acknowledged to visible, median",
@@ -234,6 +263,8 @@ mod tests {
             disk_bytes_at_rest: 1500,
             visible_new_ms: 3.0,
             visible_ms: vec![1.0, 2.0, 3.0],
+            visible_under_load_ms: vec![1.0, 2.0, 30.0],
+            disk_bytes_compacted: 400,
             recovery_seconds: 1.0,
             lost_by_kill: 0,
         };

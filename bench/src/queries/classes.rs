@@ -352,8 +352,9 @@ impl Class {
             let length = length
                 .min(fed.end_ms - fed.start_ms - 2 * MINUTE)
                 .max(MINUTE);
-            let room = (fed.end_ms - fed.start_ms - length) as f64;
-            // Whole steps of the data from the end, so that all windows are full.
+            // Whole steps of the data from the end, so that all windows are full; also the first ones, since
+            // Prometheus 2 extrapolates a counter that begins within a window otherwise than 3 does.
+            let room = (fed.end_ms - fed.start_ms - length - 2 * MINUTE).max(0) as f64;
             let back = (random.unit() * room) as i64 / fed.interval_ms * fed.interval_ms;
             let end = fed.end_ms - back + PHASE_MS;
             (end - length, end)

@@ -11,12 +11,11 @@ use super::feed::Fed;
 use super::same;
 use crate::client::Client;
 use crate::compare::System;
+use crate::compare::compacted;
 use crate::compare::server::Server;
 use crate::process::ThreadTimes;
 use crate::values::Random;
 
-/// Longest wait for a server to seal everything.
-const SEAL_TIMEOUT: Duration = Duration::from_secs(600);
 /// Longest wait for a server that works for nobody.
 const REST_TIMEOUT: Duration = Duration::from_secs(60);
 const REST_WINDOW: Duration = Duration::from_millis(500);
@@ -89,28 +88,10 @@ fn rest(server: &Server) -> Result<()> {
     }
 }
 
-/// Lets millrace move all samples from memory into blocks.
+/// Lets millrace move all samples from memory into blocks, and come to rest.
 pub fn seal(server: &mut Server, args: &[String]) -> Result<()> {
-    let mut args = args.to_vec();
-    args.push("--set=store.memtable_max_age=1s".to_owned());
-    server.restart(&args)?;
-    let deadline = Instant::now() + SEAL_TIMEOUT;
-    let mut client = Client::new(&server.url())?;
-    loop {
-        let answer = client.get("/metrics")?;
-        let text = String::from_utf8_lossy(&answer.body).into_owned();
-        let mut left = text
-            .lines()
-            .filter(|line| line.starts_with("millrace_store_memtable_samples"))
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-            .peekable();
-        ensure!(left.peek().is_some(), "no count of samples in memory");
-        if left.sum::<f64>() == 0.0 {
-            return rest(server);
-        }
-        ensure!(Instant::now() < deadline, "samples are still in memory");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    compacted::seal(server, args)?;
+    rest(server)
 }
 
 /// Asks all classes, cold once, then warm in turns.

@@ -7,7 +7,7 @@
 mod classes;
 pub mod feed;
 pub mod measure;
-mod report;
+pub mod report;
 mod same;
 
 use std::path::PathBuf;

@@ -51,7 +51,7 @@ fn find(measured: &Measured, system: System) -> Option<&OfSystem> {
 }
 
 /// The value that so many of a hundred do not exceed.
-fn percentile(sorted: &[f64], percent: usize) -> f64 {
+pub fn percentile(sorted: &[f64], percent: usize) -> f64 {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted.get(rank - 1).copied().unwrap_or(f64::NAN)
 }

@@ -12,7 +12,7 @@ use futures::StreamExt as _;
 use millrace_fleet::wire::VERSION;
 use millrace_fleet::{
     Fleet, FleetMetrics, FleetOptions, FleetSource, LocalShards, PartitionStatus, QueueInfo,
-    ServeMetrics, ServeOptions, StaticDirectory, StoreStatus,
+    ServeMetrics, ServeOptions, SharedToken, StaticDirectory, StoreStatus,
 };
 use millrace_model::{
     Labels, Matcher, Offset, PartitionId, QueueId, ShardKey, TenantId, TimeRange,
@@ -344,7 +344,14 @@ pub fn fleet(stores: &[&Store], options: FleetOptions) -> Arc<Fleet> {
     let addresses = stores.iter().map(|store| store.address.clone());
     let directory = StaticDirectory::new(addresses, Some(identity()));
     let metrics = FleetMetrics::register(&Registry::new()).unwrap();
-    Fleet::start(Arc::new(directory), options, runtime(), metrics).unwrap()
+    Fleet::start(
+        Arc::new(directory),
+        options,
+        SharedToken::default(),
+        runtime(),
+        metrics,
+    )
+    .unwrap()
 }
 
 pub fn source(stores: &[&Store]) -> FleetSource {

@@ -1,6 +1,7 @@
 //! The endpoints. What each takes and answers is in `docs/ingest.md`.
 
 mod body;
+mod denied;
 mod influx;
 mod media;
 mod otlp;
@@ -25,6 +26,7 @@ use crate::metrics::Protocol;
 use crate::report::Report;
 use crate::service::{Answer, Request as IngestRequest};
 use crate::{Ingest, IngestError, Precision};
+pub use denied::PushShape;
 use params::Params;
 use respond::Shape;
 

@@ -45,6 +45,8 @@ pub(super) fn status(json: bool, status: StatusCode, message: &str) -> Response 
         StatusCode::TOO_MANY_REQUESTS => 8,
         StatusCode::SERVICE_UNAVAILABLE => 14,
         StatusCode::INTERNAL_SERVER_ERROR => 13,
+        StatusCode::UNAUTHORIZED => 16,
+        StatusCode::FORBIDDEN => 7,
         _ => 3,
     };
     if json {

@@ -330,7 +330,7 @@ fn refused(ingest: &Ingest, shape: &Shape, error: &IngestError) -> Response {
     response
 }
 
-fn influx_v1(status: StatusCode, text: &str) -> Response {
+pub(super) fn influx_v1(status: StatusCode, text: &str) -> Response {
     let mut response = (status, Json(json!({ "error": text }))).into_response();
     // The body has all of it; a header of many kilobytes would trouble clients and proxies.
     let printable = text.chars().take(500).map(|c| match c {

@@ -7,11 +7,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_model::{Labels, MetricMetadata, TenantId, TimestampMs};
+use millrace_model::{Labels, MetricMetadata, TimestampMs};
 use prometheus::proto::MetricFamily;
 use serde_json::Value;
 
-use crate::SourceError;
+use crate::{ReadScope, SourceError};
 
 /// Everything that the API asks beside engine and source.
 #[derive(Clone, Debug)]
@@ -47,7 +47,7 @@ impl Rules for Absent {}
 impl ServerInfo for Absent {}
 
 impl Statistics for Absent {
-    fn cardinality(&self, _: &TenantId, _: usize) -> Result<Cardinality, SourceError> {
+    fn cardinality(&self, _: &ReadScope, _: usize) -> Result<Cardinality, SourceError> {
         Ok(Cardinality::default())
     }
 }
@@ -221,12 +221,12 @@ pub struct Alert {
 
 /// How many series there are of what.
 pub trait Statistics: Send + Sync + fmt::Debug {
-    /// Counts over the series of a tenant, at most `limit` entries in each list.
+    /// Counts over the series that a request may see, at most `limit` entries in each list.
     ///
     /// # Errors
     ///
     /// See [`SourceError`].
-    fn cardinality(&self, tenant: &TenantId, limit: usize) -> Result<Cardinality, SourceError>;
+    fn cardinality(&self, scope: &ReadScope, limit: usize) -> Result<Cardinality, SourceError>;
 
     /// The blocks of the store, oldest first.
     fn blocks(&self) -> Vec<BlockFacts> {

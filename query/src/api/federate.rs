@@ -74,7 +74,7 @@ pub(super) async fn federate(
         let mut series = Vec::new();
         for matchers in matcher_sets(engine.as_ref(), &params)? {
             series.append(&mut source.select(&Select {
-                tenant: &params.tenant,
+                tenant: &params.scope.tenant,
                 matchers: &matchers,
                 range: TimeRange::new(now.saturating_sub(lookback), now),
                 context: &context,

@@ -34,7 +34,7 @@ pub(super) async fn series(
         let mut series = Vec::new();
         for matchers in &sets {
             let request = Select {
-                tenant: &params.tenant,
+                tenant: &params.scope.tenant,
                 matchers,
                 range,
                 context: &context,
@@ -63,7 +63,7 @@ pub(super) async fn names(
         let context = reading(cancel, partial, &params);
         let sets = matcher_sets(engine.as_ref(), &params)?;
         let request = LabelRequest {
-            tenant: &params.tenant,
+            tenant: &params.scope.tenant,
             matcher_sets: &sets,
             range,
             context: &context,
@@ -93,7 +93,7 @@ pub(super) async fn values(
         let context = reading(cancel, partial, &params);
         let sets = matcher_sets(engine.as_ref(), &params)?;
         let request = LabelRequest {
-            tenant: &params.tenant,
+            tenant: &params.scope.tenant,
             matcher_sets: &sets,
             range,
             context: &context,
@@ -122,7 +122,7 @@ pub(super) async fn metadata(
     let partial = params.partial()?;
     app.answer(move |cancel, _| {
         let context = reading(cancel, partial, &params);
-        let entries = source.metadata(&params.tenant, metric.as_deref(), &context)?;
+        let entries = source.metadata(&params.scope.tenant, metric.as_deref(), &context)?;
         Ok(Answer::metadata(limited(entries, limit, per_metric)).warn(context.warnings()))
     })
     .await

@@ -10,6 +10,8 @@ use super::cors::CorsOrigin;
 pub struct ApiOptions {
     /// Queries that run at once, each on a thread of its own. Default: twice the processors.
     pub max_running: usize,
+    /// How nice these threads are to others, 0 to 19 (`nice(2)`; on Linux). Default 10.
+    pub nice: i32,
     /// Queries that may wait for a thread; one more is refused with 503. Default 64.
     pub max_waiting: usize,
     /// How long a query may wait for a thread before it is refused with 503. Default 10 s.
@@ -54,6 +56,7 @@ impl Default for ApiOptions {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             max_running: 2 * cores,
+            nice: 10,
             max_waiting: 64,
             max_wait: Duration::from_secs(10),
             max_stall: Duration::from_secs(60),

@@ -9,16 +9,16 @@ use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
 use http::{HeaderMap, Method, header};
 use http_body_util::{BodyExt, Limited};
-use millrace_model::{TenantId, TimeRange, TimestampMs};
+use millrace_model::{TimeRange, TimestampMs};
 
 use super::error::ApiError;
-use super::{App, numbers, tenant_of};
-use crate::ReadPoint;
+use super::{App, numbers};
+use crate::{ReadPoint, ReadScope};
 
 /// A request's parameters, and whose data it sees.
 #[derive(Debug)]
 pub(super) struct Params {
-    pub(super) tenant: TenantId,
+    pub(super) scope: ReadScope,
     /// Shared with [`observe`](super::observe), which tells the client what was included.
     pub(super) point: Arc<ReadPoint>,
     pub(super) headers: HeaderMap,
@@ -116,7 +116,7 @@ impl FromRequest<Arc<App>> for Params {
         }
         parse_pairs(parts.uri.query().unwrap_or_default().as_bytes(), &mut pairs)?;
         Ok(Self {
-            tenant: tenant_of(&parts.headers),
+            scope: ReadScope::of(&parts.extensions),
             point: parts.extensions.get().cloned().unwrap_or_default(),
             headers: parts.headers,
             pairs,

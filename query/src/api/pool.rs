@@ -20,6 +20,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::metrics::ApiMetrics;
+use crate::nice::be_nice;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -47,7 +48,7 @@ pub(super) enum Refused {
 }
 
 impl Pool {
-    /// Starts the threads.
+    /// Starts the threads, as nice to others as `nice` says.
     ///
     /// # Panics
     ///
@@ -58,6 +59,7 @@ impl Pool {
         max_waiting: usize,
         max_wait: Duration,
         stack_bytes: usize,
+        nice: i32,
         metrics: Option<ApiMetrics>,
     ) -> Self {
         let threads = threads.max(1);
@@ -67,7 +69,10 @@ impl Pool {
             thread::Builder::new()
                 .name(format!("{name}-{i}"))
                 .stack_size(stack_bytes)
-                .spawn(move || queue.work())
+                .spawn(move || {
+                    be_nice(nice);
+                    queue.work();
+                })
                 .unwrap_or_else(|error| panic!("no thread {name}-{i}: {error}"));
         }
         Self {

@@ -108,7 +108,7 @@ async fn evaluate(
     let listed = Listed::new(
         app,
         Begin {
-            tenant: &params.tenant,
+            scope: &params.scope,
             endpoint,
             text: &text,
             time,
@@ -117,7 +117,7 @@ async fn evaluate(
         },
     );
     let entry = listed.entry.clone();
-    let tenant = params.tenant.clone();
+    let tenant = params.scope.tenant.clone();
     let point = params.point.clone();
     let Api {
         engine, freshness, ..

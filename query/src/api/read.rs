@@ -20,9 +20,10 @@ use prost::Message as _;
 
 use super::error::ApiError;
 use super::params::read_body;
-use super::{App, body, tenant_of};
+use super::{App, body};
 use crate::{
-    CancelFlag, ReadContext, ReadPoint, SampleColumns, Select, SeriesSource, StoredSeries,
+    CancelFlag, ReadContext, ReadPoint, ReadScope, SampleColumns, Select, SeriesSource,
+    StoredSeries,
 };
 use proto::{Query, ReadRequest, Sample, TimeSeries};
 use stream::{Frames, check};
@@ -46,7 +47,7 @@ pub(super) async fn read(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    let tenant = tenant_of(&parts.headers);
+    let tenant = ReadScope::of(&parts.extensions).tenant;
     let point: Arc<ReadPoint> = parts.extensions.get().cloned().unwrap_or_default();
     let body = read_body(body, app.api.options.max_form_bytes).await?;
     let request = decode(&body)?;

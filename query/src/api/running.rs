@@ -3,7 +3,7 @@
 //! **Invariants**
 //! - A query is in the list from before it waits for a thread until its first bytes are ready, and
 //!   leaves it however it ends.
-//! - Each tenant sees and stops its own queries only.
+//! - Who may see the same data sees and stops the same queries, and no others: their texts name labels.
 //! - Both lists are bounded: the one by the pool, the other by
 //!   [`ApiOptions::slow_entries`](super::ApiOptions::slow_entries); texts are cut.
 
@@ -15,15 +15,15 @@ use std::time::Duration;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use http::HeaderMap;
-use millrace_model::{TenantId, TimestampMs};
+use millrace_model::TimestampMs;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
 
+use super::App;
 use super::error::ApiError;
 use super::status::{rfc3339, success};
-use super::{App, tenant_of};
-use crate::{CancelFlag, QueryTime, QueryWatch};
+use crate::{CancelFlag, QueryTime, QueryWatch, ReadScope};
 
 /// What is kept of an expression, in bytes.
 const TEXT_BYTES: usize = 2 << 10;
@@ -38,7 +38,7 @@ const HEADER_BYTES: usize = 128;
 #[derive(Debug)]
 pub(super) struct Entry {
     id: u64,
-    tenant: TenantId,
+    scope: ReadScope,
     endpoint: &'static str,
     text: String,
     time: QueryTime,
@@ -55,7 +55,7 @@ pub(super) struct Entry {
 
 /// What a new entry is made of.
 pub(super) struct Begin<'a> {
-    pub(super) tenant: &'a TenantId,
+    pub(super) scope: &'a ReadScope,
     pub(super) endpoint: &'static str,
     pub(super) text: &'a str,
     pub(super) time: QueryTime,
@@ -119,7 +119,7 @@ pub(super) struct Queries {
     next: AtomicU64,
     running: Mutex<BTreeMap<u64, Arc<Entry>>>,
     /// Newest last.
-    slow: Mutex<VecDeque<(TenantId, Value)>>,
+    slow: Mutex<VecDeque<(ReadScope, Value)>>,
 }
 
 /// An entry that is in the list as long as this lives.
@@ -143,7 +143,7 @@ impl Listed {
         });
         let entry = Arc::new(Entry {
             id: app.running.next.fetch_add(1, Ordering::Relaxed),
-            tenant: begin.tenant.clone(),
+            scope: begin.scope.clone(),
             endpoint: begin.endpoint,
             text: cut(begin.text, TEXT_BYTES),
             time: begin.time,
@@ -186,7 +186,7 @@ impl Listed {
         let client = entry.client.as_slice();
         tracing::warn!(
             query = entry.text,
-            tenant = %entry.tenant,
+            tenant = %entry.scope.tenant,
             endpoint = entry.endpoint,
             seconds = took.as_secs_f64(),
             series,
@@ -203,7 +203,7 @@ impl Listed {
         while slow.len() >= self.app.api.options.slow_entries.max(1) {
             slow.pop_front();
         }
-        slow.push_back((entry.tenant.clone(), Value::Object(shown)));
+        slow.push_back((entry.scope.clone(), Value::Object(shown)));
     }
 }
 
@@ -217,13 +217,12 @@ fn cut(text: &str, bytes: usize) -> String {
 }
 
 /// `GET status/queries`: those in hand, oldest first.
-pub(super) async fn list(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
-    let tenant = tenant_of(&headers);
+pub(super) async fn list(State(app): State<Arc<App>>, scope: ReadScope) -> Response {
     let now = app.api.clock.monotonic();
     let running = app.running.running.lock();
     let shown: Vec<_> = running
         .values()
-        .filter(|entry| entry.tenant == tenant)
+        .filter(|entry| entry.scope == scope)
         .map(|entry| {
             let mut shown = entry.describe();
             let begun = entry.begun.load(Ordering::Relaxed);
@@ -239,13 +238,12 @@ pub(super) async fn list(State(app): State<Arc<App>>, headers: HeaderMap) -> Res
 }
 
 /// `GET status/queries/slow`: newest first.
-pub(super) async fn slow(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
-    let tenant = tenant_of(&headers);
+pub(super) async fn slow(State(app): State<Arc<App>>, scope: ReadScope) -> Response {
     let slow = app.running.slow.lock();
     let shown: Vec<_> = slow
         .iter()
         .rev()
-        .filter(|(whose, _)| *whose == tenant)
+        .filter(|(whose, _)| *whose == scope)
         .map(|(_, query)| query.clone())
         .collect();
     drop(slow);
@@ -258,14 +256,13 @@ pub(super) async fn slow(State(app): State<Arc<App>>, headers: HeaderMap) -> Res
 pub(super) async fn cancel(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
-    headers: HeaderMap,
+    scope: ReadScope,
 ) -> Result<Response, ApiError> {
-    let tenant = tenant_of(&headers);
     let number = id.parse().ok();
     let running = app.running.running.lock();
     let entry = number
         .and_then(|id: u64| running.get(&id))
-        .filter(|entry| entry.tenant == tenant)
+        .filter(|entry| entry.scope == scope)
         .cloned();
     drop(running);
     let entry = entry.ok_or_else(|| ApiError::not_found(format!("no query {id:?} is running")))?;

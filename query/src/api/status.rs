@@ -92,7 +92,7 @@ pub(super) async fn tsdb(
     }
     let statistics = app.api.companions.statistics.clone();
     app.answer(move |_, _| {
-        let found = statistics.cardinality(&params.tenant, limit)?;
+        let found = statistics.cardinality(&params.scope, limit)?;
         // Prometheus's ends of time where there is no sample.
         let (min, max) = found
             .time

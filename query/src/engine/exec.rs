@@ -18,6 +18,12 @@ use super::leaf::{Buffers, Leaf};
 /// are joined in order.
 const CHUNK: usize = 128;
 
+/// Series that a thread reads at a time where there are too few for whole pieces.
+const GROUP: usize = 8;
+
+/// Values that are held until all threads have read theirs, where there are too few series for whole pieces: 1 MiB.
+const HELD_VALUES: usize = 1 << 17;
+
 /// Pieces per thread that are in flight at once: enough to keep threads busy, few enough that
 /// unjoined pieces do not count.
 const WAVE_PER_THREAD: usize = 4;
@@ -48,6 +54,11 @@ impl Evaluator<'_> {
     ) -> Result<(), QueryError> {
         let total = leaf.input.len();
         let steps = leaf.view.grid.steps;
+        let chunks = total.div_ceil(CHUNK);
+        let threads = self.pool.current_num_threads();
+        if steps > 0 && chunks < 2 * threads && total * steps <= HELD_VALUES {
+            return self.fold_few(leaf, make, add, take);
+        }
         let run = |chunk: usize| -> Result<T, QueryError> {
             let mut accumulator = make();
             let mut buffers = Buffers::default();
@@ -56,26 +67,12 @@ impl Evaluator<'_> {
             let mut non_counter = String::new();
             for index in chunk * CHUNK..((chunk + 1) * CHUNK).min(total) {
                 leaf.row(index, &mut buffers, &mut row, self.budget, &mut meter)?;
-                if row.iter().all(|v| is_absent(*v)) {
-                    continue;
+                if let Some(row) = self.as_row(leaf, index, &row, &mut non_counter) {
+                    add(&mut accumulator, row)?;
                 }
-                if let Some(pos) = leaf.counter {
-                    self.check_counter_name(leaf, index, pos, &mut non_counter);
-                }
-                let drop_name = leaf.input.drop_name(index) || leaf.drops_name;
-                let delayed = self.options.delayed_name_removal;
-                let row = Row {
-                    labels: leaf.input.labels(index),
-                    nameless: drop_name && !delayed,
-                    drop_name: drop_name && delayed,
-                    values: &row,
-                };
-                add(&mut accumulator, row)?;
             }
             Ok(accumulator)
         };
-        let chunks = total.div_ceil(CHUNK);
-        let threads = self.pool.current_num_threads();
         let begun = Instant::now();
         let mut next = 0;
         while next < chunks && (threads == 1 || next + 1 == chunks || begun.elapsed() < ALONE) {
@@ -94,6 +91,85 @@ impl Evaluator<'_> {
             self.budget.check()?;
         }
         Ok(())
+    }
+
+    /// As [`fold`](Self::fold) of so few series that whole pieces would leave threads without work. Threads read
+    /// groups of them; what was read is added in the same order, to accumulators of the same pieces.
+    fn fold_few<T>(
+        &self,
+        leaf: &Leaf,
+        make: impl Fn() -> T,
+        add: impl Fn(&mut T, Row<'_>) -> Result<(), QueryError>,
+        mut take: impl FnMut(T) -> Result<(), QueryError>,
+    ) -> Result<(), QueryError> {
+        let total = leaf.input.len();
+        let steps = leaf.view.grid.steps;
+        let groups = total.div_ceil(GROUP);
+        let threads = self.pool.current_num_threads();
+        let read = |group: usize| -> Result<Vec<f64>, QueryError> {
+            let series = group * GROUP..((group + 1) * GROUP).min(total);
+            let mut values = vec![0.0; series.len() * steps];
+            let mut buffers = Buffers::default();
+            let mut meter = Meter::new(self.budget);
+            for (index, row) in series.zip(values.chunks_exact_mut(steps)) {
+                leaf.row(index, &mut buffers, row, self.budget, &mut meter)?;
+            }
+            Ok(values)
+        };
+        let mut accumulator = make();
+        let mut non_counter = String::new();
+        let mut join = |group: usize, values: Vec<f64>| -> Result<(), QueryError> {
+            for (index, values) in (group * GROUP..).zip(values.chunks_exact(steps)) {
+                if let Some(row) = self.as_row(leaf, index, values, &mut non_counter) {
+                    add(&mut accumulator, row)?;
+                }
+                if (index + 1) % CHUNK == 0 || index + 1 == total {
+                    take(std::mem::replace(&mut accumulator, make()))?;
+                }
+            }
+            Ok(())
+        };
+        let begun = Instant::now();
+        let mut next = 0;
+        while next < groups && (threads == 1 || next + 1 == groups || begun.elapsed() < ALONE) {
+            join(next, read(next)?)?;
+            next += 1;
+        }
+        if next == groups {
+            return Ok(());
+        }
+        let left = next..groups;
+        let done: Vec<_> = self
+            .pool
+            .install(|| left.into_par_iter().map(read).collect());
+        for (group, values) in (next..).zip(done) {
+            join(group, values?)?;
+        }
+        self.budget.check()
+    }
+
+    /// A series with the values that were read of it; none if it has none.
+    fn as_row<'r>(
+        &self,
+        leaf: &'r Leaf,
+        index: usize,
+        values: &'r [f64],
+        non_counter: &mut String,
+    ) -> Option<Row<'r>> {
+        if values.iter().all(|v| is_absent(*v)) {
+            return None;
+        }
+        if let Some(pos) = leaf.counter {
+            self.check_counter_name(leaf, index, pos, non_counter);
+        }
+        let drop_name = leaf.input.drop_name(index) || leaf.drops_name;
+        let delayed = self.options.delayed_name_removal;
+        Some(Row {
+            labels: leaf.input.labels(index),
+            nameless: drop_name && !delayed,
+            drop_name: drop_name && delayed,
+            values,
+        })
     }
 
     /// Says that a metric might not be a counter. `last` is the last one of which it was said:

@@ -32,6 +32,8 @@ pub struct EngineOptions {
     pub default_subquery_step: Duration,
     /// Threads that read series for all queries, beside those that ask. Default: as many as there are cores.
     pub threads: usize,
+    /// How nice these threads are to others, 0 to 19 (`nice(2)`; on Linux). Default 10.
+    pub nice: i32,
 }
 
 impl Default for EngineOptions {
@@ -49,6 +51,7 @@ impl Default for EngineOptions {
             delayed_name_removal: false,
             default_subquery_step: Duration::from_secs(60),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
+            nice: 10,
         }
     }
 }

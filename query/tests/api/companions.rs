@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_model::{Labels, MetricMetadata, MetricType, TenantId, TimestampMs};
-use millrace_query::SourceError;
+use millrace_model::{Labels, MetricMetadata, MetricType, TimestampMs};
 use millrace_query::api::{
     ActiveTarget, Alert, Alerting, Cardinality, Companions, DroppedTarget, Health, Rule, RuleGroup,
     Rules, Statistics, Targets,
 };
+use millrace_query::{ReadScope, SourceError};
 use serde_json::json;
 
 use crate::client::{Fixture, NOW};
@@ -110,7 +110,7 @@ impl Rules for Plant {
 }
 
 impl Statistics for Plant {
-    fn cardinality(&self, _: &TenantId, limit: usize) -> Result<Cardinality, SourceError> {
+    fn cardinality(&self, _: &ReadScope, limit: usize) -> Result<Cardinality, SourceError> {
         let mut series_by_metric = vec![("up".to_owned(), 2), ("flow".to_owned(), 1)];
         series_by_metric.truncate(limit);
         Ok(Cardinality {

@@ -19,4 +19,5 @@ mod load;
 mod random;
 mod read;
 mod running;
+mod scope;
 mod shapes;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use reqwest::blocking::{Client, RequestBuilder};
 use serde_json::Value;
 
+use super::client;
 use crate::failure::Failure;
 
 /// A server.
@@ -46,10 +47,7 @@ impl Api {
     ///
     /// If there can be no HTTP client.
     pub fn new(url: &str, timeout: Duration) -> Result<Self, Failure> {
-        let client = Client::builder()
-            .timeout(timeout)
-            .build()
-            .map_err(|error| Failure::Client(format!("no HTTP client: {error}")))?;
+        let client = client::built(client::builder()?.timeout(timeout))?;
         Ok(Self {
             client,
             url: url.trim_end_matches('/').to_owned(),

@@ -15,9 +15,10 @@ use serde_json::Value;
 
 use super::offline::{Offline, data, held_queue};
 use super::progress::Progress;
+use crate::commands::client;
 use crate::config::Config;
 use crate::failure::Failure;
-use crate::options;
+use crate::{edge, options};
 
 /// Where to, or what else.
 #[derive(Debug, Args)]
@@ -165,18 +166,20 @@ fn stopped(
 
 /// From the server that has the directory: it takes a snapshot there, which is then moved.
 fn live(config: &Config, args: &BackupArgs, dir: &Path) -> Result<Backup, Failure> {
+    let admin = edge::own_admin_address(config).unwrap_or(config.top.listen);
     let url = args
         .url
         .clone()
-        .unwrap_or_else(|| format!("http://{}", reachable(config.top.listen)));
+        .unwrap_or_else(|| format!("http://{}", reachable(admin)));
     let url = format!(
         "{}/api/v1/admin/tsdb/snapshot?skip_head={}",
         url.trim_end_matches('/'),
         args.skip_head
     );
-    let client = reqwest::blocking::Client::builder().timeout(None).build();
+    let client = client::built(client::builder()?.timeout(None))?;
     let answer = client
-        .and_then(|client| client.post(&url).send())
+        .post(&url)
+        .send()
         .and_then(|response| response.json::<Value>())
         .map_err(|error| {
             Failure::Client(format!(

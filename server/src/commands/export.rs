@@ -13,6 +13,7 @@ use millrace_store::Store;
 use super::offline::{Offline, data};
 use super::progress::Progress;
 use super::tail::moment;
+use crate::commands::client;
 use crate::config::Config;
 use crate::export::SAMPLES_PER_LINE;
 use crate::export::lines::{Format, csv_header, csv_lines, json_line};
@@ -103,16 +104,13 @@ fn live(url: &str, args: &ExportArgs, out: &mut Output) -> Result<(), Failure> {
         .iter()
         .map(|(name, value)| format!("{name}={}", crate::query::escape(value)))
         .collect();
-    let client = reqwest::blocking::Client::builder().timeout(None).build();
+    let client = client::built(client::builder()?.timeout(None))?;
     let failed = |error: &dyn std::fmt::Display| {
         Failure::Client(format!("{url} does not answer to the end: {error}"))
     };
-    let answer = client.and_then(|client| {
-        let request = client.post(&url).body(body.join("&"));
-        let request = request.header("content-type", "application/x-www-form-urlencoded");
-        request.send()
-    });
-    let mut answer = answer.map_err(|error| failed(&error))?;
+    let request = client.post(&url).body(body.join("&"));
+    let request = request.header("content-type", "application/x-www-form-urlencoded");
+    let mut answer = request.send().map_err(|error| failed(&error))?;
     if !answer.status().is_success() {
         let status = answer.status();
         // Without its text the status must do.

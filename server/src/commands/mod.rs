@@ -2,6 +2,7 @@
 
 mod api;
 pub mod backup;
+pub mod client;
 pub mod diff;
 pub mod dlq;
 pub mod export;
@@ -15,4 +16,5 @@ pub mod replay;
 pub mod restore;
 pub mod retention;
 pub mod tail;
+pub mod token;
 pub mod verify;

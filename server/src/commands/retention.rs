@@ -4,6 +4,7 @@ use chrono::DateTime;
 use serde_json::Value;
 
 use crate::cli::RetentionArgs;
+use crate::commands::client;
 use crate::failure::Failure;
 
 /// Asks the server and prints the answer.
@@ -13,7 +14,8 @@ use crate::failure::Failure;
 /// The server cannot be reached, or refuses.
 pub fn run(args: &RetentionArgs) -> Result<(), Failure> {
     let url = format!("{}/api/v1/admin/retention", args.url.trim_end_matches('/'));
-    let answer = reqwest::blocking::get(&url).and_then(|response| response.json::<Value>());
+    let asked = client::client()?.get(&url).send();
+    let answer = asked.and_then(|response| response.json::<Value>());
     let answer = answer.map_err(|error| {
         Failure::Client(format!(
             "{url} does not answer: {error}; is the server running? --url names another"

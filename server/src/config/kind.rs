@@ -148,6 +148,21 @@ impl Kind for SocketAddr {
     }
 }
 
+impl Kind for Option<SocketAddr> {
+    const NAME: &'static str = "address:port or \"none\"";
+
+    fn read(raw: &Raw) -> Result<Self, String> {
+        match raw {
+            Raw::Text(text) if text == "none" => Ok(None),
+            raw => SocketAddr::read(raw).map(Some),
+        }
+    }
+
+    fn to_toml(&self) -> String {
+        self.as_ref().map_or_else(|| quoted("none"), Kind::to_toml)
+    }
+}
+
 impl Kind for PathBuf {
     const NAME: &'static str = "path";
 

@@ -17,7 +17,12 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// Variables with our prefix that set something else than a setting: the config file, and what the
 /// tests take.
-const OTHER_VARIABLES: [&str; 3] = ["MILLRACE_CONFIG", "MILLRACE_SEED", "MILLRACE_KILLS"];
+const OTHER_VARIABLES: [&str; 4] = [
+    "MILLRACE_CONFIG",
+    "MILLRACE_TOKEN_FILE",
+    "MILLRACE_SEED",
+    "MILLRACE_KILLS",
+];
 
 /// Where values may come from.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +63,20 @@ impl Config {
     #[must_use]
     pub fn needs_queue(&self) -> bool {
         self.top.roles.ingest || self.top.roles.store
+    }
+
+    /// Where the tokens are.
+    #[must_use]
+    pub fn tokens_file(&self) -> PathBuf {
+        let default = || self.top.data_dir.join("tokens.json");
+        self.auth.tokens_file.clone().unwrap_or_else(default)
+    }
+
+    /// Where administrative acts are noted.
+    #[must_use]
+    pub fn audit_file(&self) -> PathBuf {
+        let default = || self.top.data_dir.join("audit.jsonl");
+        self.auth.audit_file.clone().unwrap_or_else(default)
     }
 
     /// Whether queries are answered by the stores of other processes.

@@ -33,15 +33,7 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
             Err(broken(config, key, reason()))
         }
     };
-    rule(
-        config.top.listen.ip().is_loopback() || config.server.allow_public_without_auth,
-        "listen",
-        &|| {
-            "others can reach this address, and there is no authentication yet; listen on \
-             127.0.0.1, or say `--set server.allow_public_without_auth=true`"
-                .to_owned()
-        },
-    )?;
+    access(config)?;
     if let Some(pattern) = &config.query.cors_origin
         && let Err(error) = CorsOrigin::new(pattern)
     {
@@ -125,6 +117,42 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
     positive(config)
 }
 
+/// Who reaches the server, and how it knows them.
+fn access(config: &Config) -> Result<(), ConfigError> {
+    let guarded = config.auth.enabled || config.server.allow_public_without_auth;
+    let addresses = [
+        ("listen", Some(config.top.listen)),
+        ("server.admin_listen", config.server.admin_listen),
+    ];
+    for (key, address) in addresses {
+        if address.is_some_and(|address| !address.ip().is_loopback()) && !guarded {
+            let reason = "others can reach this address, and no token is asked for; listen on \
+                          127.0.0.1, make tokens and set `auth.enabled=true` (docs/security.md), or say \
+                          `--set server.allow_public_without_auth=true`";
+            return Err(broken(config, key, reason.to_owned()));
+        }
+    }
+    let tls = &config.tls;
+    if tls.certificate_file.is_some() != tls.key_file.is_some() {
+        let key = match tls.key_file {
+            None => "server.tls.key_file",
+            Some(_) => "server.tls.certificate_file",
+        };
+        let reason = "TLS takes a certificate and its key".to_owned();
+        return Err(broken(config, key, reason));
+    }
+    if tls.client_ca_file.is_some() && tls.certificate_file.is_none() {
+        let reason = "clients show certificates only to a server that has one itself: \
+                      server.tls.certificate_file";
+        return Err(broken(
+            config,
+            "server.tls.client_ca_file",
+            reason.to_owned(),
+        ));
+    }
+    Ok(())
+}
+
 /// Zero would switch the server off rather than the bound.
 fn positive(config: &Config) -> Result<(), ConfigError> {
     let durations: [(&'static str, Duration); 9] = [
@@ -180,6 +208,13 @@ fn positive(config: &Config) -> Result<(), ConfigError> {
         if count == 0 {
             return Err(broken(config, key, "must be at least 1".to_owned()));
         }
+    }
+    if !(1..=100).contains(&config.retention.hourly_percent) {
+        let key = "store.retention.hourly_percent";
+        return Err(broken(config, key, "must be 1 to 100".to_owned()));
+    }
+    if config.query.nice > 19 {
+        return Err(broken(config, "query.nice", "must be 0 to 19".to_owned()));
     }
     Ok(())
 }

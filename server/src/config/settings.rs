@@ -127,9 +127,14 @@ settings! {
 
     /// Connections and the life of the process.
     server: Server ["server."] {
-        /// There is no authentication yet, so an address that others can reach is refused.
-        /// `true` says that anyone who reaches it may read and write everything.
+        /// An address that others can reach is refused unless `auth.enabled` is on. `true` says that
+        /// anyone who reaches it may read and write everything.
         allow_public_without_auth: bool = "false";
+        /// A second address for what changes or shows the whole server: `/api/v1/admin`, `/api/v1/dlq`,
+        /// `/api/v1/queue`, `/-/reload`, and the server's own figures; without TLS if it is a loopback
+        /// address. `listen` then serves these no more. `none`: they are at `listen` if that is a loopback
+        /// address, and nowhere otherwise. The same address as `listen`: they are there, whoever can reach it.
+        admin_listen: Option<SocketAddr> = "none";
         /// Open connections at most; more wait in the system's backlog.
         max_connections: usize = "4096";
         /// Open connections at most from one address; more are closed at once.
@@ -149,6 +154,33 @@ settings! {
         /// Whether `/api/v1/admin`, `/api/v1/dlq` and `/api/v1/queue/replay` answer: deletes, what
         /// retention would do, dead letters, replays into the live store.
         admin_api: bool = "false";
+    }
+
+    /// TLS of `listen`, and of `server.admin_listen` if others can reach that. The files are read again
+    /// when they change.
+    tls: Tls ["server.tls."] {
+        /// Our certificate and those that vouch for it (PEM), ours first. `none`: no TLS.
+        certificate_file: Option<PathBuf> = "none";
+        /// The key of our certificate (PEM).
+        key_file: Option<PathBuf> = "none";
+        /// The certificates (PEM) of those who may vouch for clients. Each client must then show one, beside
+        /// its token.
+        client_ca_file: Option<PathBuf> = "none";
+    }
+
+    /// Who may do what ([security.md](security.md)).
+    auth: Auth ["auth."] {
+        /// Whether a request needs a token. Without, everybody who reaches the server may do everything, as
+        /// the anonymous tenant, and tokens are not looked at.
+        enabled: bool = "false";
+        /// The file of tokens, which `millrace token` changes; read again when it changes. `none`:
+        /// `tokens.json` in the data directory.
+        tokens_file: Option<PathBuf> = "none";
+        /// Whether the header `X-Scope-OrgID` names the tenant: only behind a proxy that sets it itself. With
+        /// `auth.enabled` it holds for tokens that were made for any tenant.
+        trust_tenant_header: bool = "false";
+        /// The file to which administrative acts are appended. `none`: `audit.jsonl` in the data directory.
+        audit_file: Option<PathBuf> = "none";
     }
 
     /// What the push endpoints take, and what decoding may cost.
@@ -338,6 +370,9 @@ settings! {
         /// Addresses of stores, `host:port` each, for a query process whose own store has not all
         /// partitions. Empty: those that announce themselves in `<topic>.control`.
         stores: Vec<String> = "";
+        /// A file with the token by which stores are asked; its scope must be `fleet`. Read again when it
+        /// changes.
+        token_file: Option<PathBuf> = "none";
         /// Time between two looks at each store: whether it answers, and how far it is.
         poll_interval: Duration = "500ms";
         /// A store must begin its answer within this time, or another replica is asked.
@@ -397,6 +432,9 @@ settings! {
         fine_rollups_age: Option<Duration> = "none";
         /// Bytes of blocks kept; beyond, the oldest go. `none` keeps them.
         bytes: Option<Bytes> = "none";
+        /// Percent of all blocks' bytes that go in an hour at most, so that a mistaken age is noticed in time; 100 for
+        /// no bound. `millrace retention --now` lets the rest go.
+        hourly_percent: u32 = "10";
         /// File with other ages by tenant and label: an array of tables `rule` with `tenant`,
         /// `matchers` such as `["job=node", "path=~/api/.*"]`, and `age`; the first that fits counts.
         rules_file: Option<PathBuf> = "none";
@@ -419,6 +457,9 @@ settings! {
         max_query_bytes: Bytes = "16KiB";
         /// Threads that evaluate. `auto` stands for one per processor.
         threads: AutoCount = "auto";
+        /// How nice threads that evaluate are to all others, 0 to 19, as in `nice`: where processors are short,
+        /// samples are taken in first. On Linux.
+        nice: u32 = "10";
         /// Remove a metric's name at the end of a query instead of in each operation, so that
         /// `label_replace` still sees it, as Prometheus does behind a feature flag.
         delayed_name_removal: bool = "false";

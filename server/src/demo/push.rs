@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use reqwest::blocking::Client;
 use serde_json::Value;
 
+use crate::commands::client;
 use crate::failure::Failure;
 
 /// Small enough for every limit of the server.
@@ -36,10 +37,7 @@ impl Pusher {
     ///
     /// If no HTTP client can be made.
     pub fn to(url: &str, path: &str) -> Result<Self, Failure> {
-        let client = Client::builder()
-            .timeout(Duration::from_secs(30))
-            .build()
-            .map_err(|error| Failure::Client(format!("no HTTP client: {error}")))?;
+        let client = client::client()?;
         let url = format!("{}{path}", url.trim_end_matches('/'));
         Ok(Self { client, url })
     }

@@ -17,10 +17,10 @@ use axum::routing::get;
 use bytes::Bytes;
 use futures::stream;
 use http::{HeaderValue, header};
-use millrace_model::{Matcher, TenantId, TimeRange};
+use millrace_model::{Matcher, TimeRange};
 use millrace_query::{
-    Engine, LabelRequest, ReadContext, SampleColumns, Select, SeriesSource, SourceError,
-    StoredSeries,
+    Engine, LabelRequest, ReadContext, ReadPoint, ReadScope, SampleColumns, ScopedSource, Select,
+    SeriesSource, SourceError, StoredSeries,
 };
 use tokio::sync::mpsc;
 use tracing::warn;
@@ -44,7 +44,8 @@ pub struct Export {
 }
 
 /// The route.
-pub fn router(export: Export) -> Router {
+pub fn router(mut export: Export) -> Router {
+    export.source = Arc::new(ScopedSource::new(export.source));
     Router::new()
         .route("/api/v1/export", get(answer).post(answer))
         .with_state(Arc::new(export))
@@ -101,7 +102,11 @@ impl Wanted {
     }
 }
 
-async fn answer(State(export): State<Arc<Export>>, request: Request) -> Result<Response, Refusal> {
+async fn answer(
+    State(export): State<Arc<Export>>,
+    scope: ReadScope,
+    request: Request,
+) -> Result<Response, Refusal> {
     let wanted = Wanted::read(&export.engine, &pairs(request).await?)?;
     let content_type = match wanted.format {
         Format::Json => "application/stream+json",
@@ -111,7 +116,7 @@ async fn answer(State(export): State<Arc<Export>>, request: Request) -> Result<R
     let series = {
         let export = export.clone();
         let selected = tokio::task::spawn_blocking(move || {
-            let found = select(&*export.source, &wanted)?;
+            let found = select(&*export.source, &scope, &wanted)?;
             Ok::<_, SourceError>((found, wanted))
         });
         selected
@@ -144,13 +149,17 @@ async fn answer(State(export): State<Arc<Export>>, request: Request) -> Result<R
 type Selected = (Vec<String>, Vec<Box<dyn StoredSeries>>);
 
 /// The names of all labels, if they are needed, and the series in order of their labels, each once.
-fn select(source: &dyn SeriesSource, wanted: &Wanted) -> Result<Selected, SourceError> {
-    let tenant = TenantId::anonymous();
-    let context = Arc::new(ReadContext::default());
+fn select(
+    source: &dyn SeriesSource,
+    scope: &ReadScope,
+    wanted: &Wanted,
+) -> Result<Selected, SourceError> {
+    let point = ReadPoint::default().bound_to(scope.matchers());
+    let context = Arc::new(ReadContext::default().at(Arc::new(point)));
     let names = match wanted.format {
         Format::Json => Vec::new(),
         Format::Csv => source.label_names(&LabelRequest {
-            tenant: &tenant,
+            tenant: &scope.tenant,
             matcher_sets: &wanted.selectors,
             range: wanted.range,
             context: &context,
@@ -159,7 +168,7 @@ fn select(source: &dyn SeriesSource, wanted: &Wanted) -> Result<Selected, Source
     let mut series = Vec::new();
     for matchers in &wanted.selectors {
         series.append(&mut source.select(&Select {
-            tenant: &tenant,
+            tenant: &scope.tenant,
             matchers,
             range: wanted.range,
             context: &context,

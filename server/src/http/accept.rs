@@ -15,16 +15,20 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use millrace_auth::tls::TlsReload;
 use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
 use super::body::{PacedBody, TrackedBody};
 use super::limits::{HttpLimits, MAX_BUFFER_BYTES, MAX_HEAD_BYTES, MAX_HEADERS};
 use super::metrics::HttpMetrics;
+use super::origin::{Listener, Origin};
 use super::stream::{ConnectionState, TimedStream};
 
 /// After a failed accept that no closing connection will cure.
@@ -39,6 +43,10 @@ pub struct Serving {
     pub limits: HttpLimits,
     /// Figures.
     pub metrics: HttpMetrics,
+    /// Which address this is.
+    pub listener: Listener,
+    /// What new connections begin TLS with; `None` for none.
+    pub tls: Option<Arc<TlsReload>>,
 }
 
 /// How the connections ended after the loop stopped.
@@ -156,7 +164,41 @@ async fn connection(
         return;
     }
     let (stream, state) = TimedStream::new(stream, serving.limits);
-    let service = service_fn(|request| answer(request, serving.clone(), state.clone()));
+    let Some(tls) = &serving.tls else {
+        return requests(stream, peer, serving, &state, stop).await;
+    };
+    // The stream's timer for the first head covers the handshake too.
+    let handshake = TlsAcceptor::from(tls.current()).accept(stream);
+    let shaken = tokio::select! {
+        biased;
+        () = wait_for_stop(&mut stop) => return,
+        shaken = handshake => shaken,
+    };
+    match shaken {
+        Ok(stream) => requests(stream, peer, serving, &state, stop).await,
+        Err(error) => {
+            serving.metrics.failed.with_label_values(&["tls"]).inc();
+            debug!(%peer, %error, "a connection could not begin TLS");
+        }
+    }
+}
+
+/// Answers the requests of a connection.
+async fn requests(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    peer: SocketAddr,
+    serving: &Serving,
+    state: &Arc<ConnectionState>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let origin = Origin {
+        listener: serving.listener,
+        peer: Some(peer),
+    };
+    let service = service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().insert(origin);
+        answer(request, serving.clone(), state.clone())
+    });
     let connection = http1::Builder::new()
         // The stream has timers of its own: hyper's would count the time between two requests
         // as part of the next head.

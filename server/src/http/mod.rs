@@ -12,9 +12,11 @@ mod accept;
 mod body;
 mod limits;
 mod metrics;
+mod origin;
 mod pace;
 mod stream;
 
 pub use accept::{Drained, Serving, serve};
 pub use limits::HttpLimits;
 pub use metrics::HttpMetrics;
+pub use origin::{Listener, Origin};

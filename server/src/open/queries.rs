@@ -14,6 +14,7 @@ use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Pr
 
 use crate::app::App;
 use crate::config::Config;
+use crate::edge::TokenFile;
 use crate::export::{self, Export};
 use crate::failure::Failure;
 use crate::source::{PartSource, StoreFreshness};
@@ -31,6 +32,7 @@ pub(super) fn router(
     config: &Config,
     store: Option<&Arc<Store>>,
     identity: Option<&QueueIdentity>,
+    fleet_token: Option<&TokenFile>,
 ) -> Result<Router, Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::Data(error.to_string());
     let local = store.filter(|_| !config.queries_fleet());
@@ -43,8 +45,14 @@ pub(super) fn router(
             ),
             None => {
                 let directory = fleet::directory(app, fs, config, identity)?;
-                let remote = fleet::remote(config, directory, &app.registry, Handle::current())
-                    .map_err(|error| failed(&error))?;
+                let remote = fleet::remote(
+                    config,
+                    directory,
+                    &app.registry,
+                    Handle::current(),
+                    fleet_token,
+                )
+                .map_err(|error| failed(&error))?;
                 (remote.source, remote.freshness, remote.router)
             }
         };

@@ -84,8 +84,8 @@ fn what_is_wrong_ends_with_78_and_one_line() {
         (
             vec!["--listen", "0.0.0.0:0"],
             "millrace: listen = \"0.0.0.0:0\" (flag --listen): others can reach this address, and \
-             there is no authentication yet; listen on 127.0.0.1, or say \
-             `--set server.allow_public_without_auth=true`\n",
+             no token is asked for; listen on 127.0.0.1, make tokens and set `auth.enabled=true` \
+             (docs/security.md), or say `--set server.allow_public_without_auth=true`\n",
         ),
     ] {
         let mut command = Millrace::command();

@@ -15,6 +15,7 @@ const EDGES: &[(&str, &[&str])] = &[
         &["millrace-log", "millrace-model", "millrace-queue"],
     ),
     ("millrace-query", &["millrace-model"]),
+    ("millrace-auth", &["millrace-log", "millrace-model"]),
     (
         "millrace-fleet",
         &["millrace-model", "millrace-query", "millrace-queue"],
@@ -22,6 +23,7 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "millrace",
         &[
+            "millrace-auth",
             "millrace-fleet",
             "millrace-ingest",
             "millrace-log",
@@ -34,7 +36,12 @@ const EDGES: &[(&str, &[&str])] = &[
 ];
 
 /// Synchronous to the core: no runtime, no HTTP.
-const SYNCHRONOUS: &[&str] = &["millrace-model", "millrace-log", "millrace-store"];
+const SYNCHRONOUS: &[&str] = &[
+    "millrace-model",
+    "millrace-log",
+    "millrace-store",
+    "millrace-auth",
+];
 const ASYNCHRONOUS: &[&str] = &["tokio", "futures", "hyper", "axum", "tower", "reqwest"];
 
 /// Only the binary reads the command line and installs a logger.

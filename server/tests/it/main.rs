@@ -6,6 +6,7 @@
 )]
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod access;
 mod api;
 mod backup;
 mod bad_input;

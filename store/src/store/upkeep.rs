@@ -49,14 +49,21 @@ impl Store {
         self.wish(Wish::Clean)
     }
 
-    /// Lets go what has had its time by [`RetentionOptions`](crate::RetentionOptions), and waits for
-    /// it. The store does so by itself every minute.
+    /// Lets go what has had its time by [`RetentionOptions`](crate::RetentionOptions), however much it is, and
+    /// waits for it. The store does so by itself every minute, up to
+    /// [`hourly_percent`](crate::RetentionOptions::hourly_percent).
     ///
     /// # Errors
     ///
     /// As [`compact`](Self::compact).
     pub fn retain(&self) -> Result<(), StoreError> {
-        self.wish(Wish::Retain)
+        self.wish(Wish::Retain { confirmed: true })
+    }
+
+    /// What the store does by itself every minute.
+    #[cfg(test)]
+    pub(crate) fn retain_within_bound(&self) -> Result<(), StoreError> {
+        self.wish(Wish::Retain { confirmed: false })
     }
 
     /// What retention would let go now. Changes nothing.

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{LagArgs, table};
+use crate::commands::client;
 use crate::config::Config;
 use crate::config::kind::QueueBackend;
 use crate::failure::Failure;
@@ -107,7 +108,9 @@ fn topic(config: &Config) -> Result<BTreeMap<u32, Row>, Failure> {
 /// What a store's status says of its partitions, each with where it ends.
 fn ask(store: &str) -> Result<Vec<(u32, Option<u64>, StoreRow)>, Failure> {
     let url = format!("{}/api/v1/status/pipeline", store.trim_end_matches('/'));
-    let answer = reqwest::blocking::get(&url)
+    let answer = client::client()?
+        .get(&url)
+        .send()
         .and_then(reqwest::blocking::Response::error_for_status)
         .and_then(|answer| answer.json::<Value>())
         .map_err(|error| Failure::Client(format!("{url} does not answer: {error}")))?;

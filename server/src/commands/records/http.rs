@@ -9,6 +9,7 @@ use millrace_queue::{ConsumeError, Consumer, QueueIdentity, Record, RecordSource
 use reqwest::blocking::{Client, Response};
 use serde_json::Value;
 
+use crate::commands::client;
 use crate::failure::Failure;
 use crate::records::error_type;
 
@@ -31,10 +32,7 @@ impl HttpQueue {
     /// It does not answer, or not as a millrace does.
     pub fn connect(url: &str) -> Result<Self, Failure> {
         let url = url.trim_end_matches('/').to_owned();
-        let client = Client::builder()
-            .timeout(TIMEOUT)
-            .build()
-            .map_err(|error| Failure::Client(format!("no HTTP client: {error}")))?;
+        let client = client::built(client::builder()?.timeout(TIMEOUT))?;
         let answer: Value = client
             .get(format!("{url}/api/v1/queue"))
             .send()

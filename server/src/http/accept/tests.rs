@@ -49,6 +49,8 @@ impl Server {
             router,
             limits,
             metrics: HttpMetrics::new(&Registry::new()).unwrap(),
+            listener: Listener::Main,
+            tls: None,
         };
         let done = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()

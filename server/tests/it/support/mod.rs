@@ -7,9 +7,8 @@ mod process;
 pub mod records;
 pub mod remote_write;
 mod rng;
+pub mod tls;
 
-#[cfg(feature = "kafka")]
-pub use client::Answer;
-pub use client::{Client, escape, matrix, now_ms, vector};
+pub use client::{Answer, Client, escape, matrix, now_ms, vector};
 pub use process::{Millrace, copy_dir, eventually, fail, succeed};
 pub use rng::Rng;

@@ -1,0 +1,410 @@
+//! The way of a request through the [`table`](super::table).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use http::{Method, StatusCode, Uri, header};
+use millrace_auth::{
+    Act, AuditLog, Identity, Presented, TokenBook, Who, presented, without_secrets,
+};
+use millrace_ingest::{PushContext, PushShape};
+use millrace_model::TenantId;
+use millrace_query::ReadScope;
+use serde_json::json;
+use tower::ServiceExt as _;
+use tracing::{debug, error, info};
+
+use super::metrics::EdgeMetrics;
+use super::refusal::{Refused, TENANT, prometheus, wrong_method};
+use super::table::{Need, Row, Shape, TABLE};
+use crate::app::App;
+use crate::http::{Listener, Origin};
+use crate::routes;
+
+/// Longest form of an administrative act; what belongs there is selectors and names.
+const MAX_FORM_BYTES: usize = 1 << 20;
+
+/// Where administrative routes are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdminPlace {
+    /// With everything else.
+    Main,
+    /// At an address of their own, and only there.
+    Own,
+    /// Nowhere: everybody could reach them, and no address was named for them.
+    Nowhere,
+}
+
+/// Who may pass, and where.
+#[derive(Debug)]
+pub struct Gate {
+    /// The tokens; `None` if none is asked for.
+    pub book: Option<Arc<TokenBook>>,
+    /// Whether `X-Scope-OrgID` is believed.
+    pub trust_tenant_header: bool,
+    /// Where administrative routes are served.
+    pub admin: AdminPlace,
+    /// Where administrative acts are noted.
+    pub audit: Option<Arc<AuditLog>>,
+    /// Figures.
+    pub metrics: EdgeMetrics,
+}
+
+/// Who asks: the holder of a token, or nobody in particular.
+#[derive(Clone, Debug, Default)]
+pub struct Caller(pub Option<Arc<Identity>>);
+
+/// The route that the table found for a request.
+#[derive(Clone, Copy, Debug)]
+struct Expected(&'static str);
+
+struct Front {
+    gate: Gate,
+    app: Arc<App>,
+    paths: matchit::Router<&'static Row>,
+    inner: Router,
+}
+
+/// A router that lets requests through to `inner` as the table says.
+///
+/// # Panics
+///
+/// If two rows of the table name the same path.
+pub fn in_front(app: &Arc<App>, gate: Gate, inner: Router) -> Router {
+    let mut paths = matchit::Router::new();
+    for row in TABLE {
+        let inserted = paths.insert(row.path, row);
+        inserted.expect("the table has each path once");
+    }
+    let front = Front {
+        gate,
+        app: app.clone(),
+        paths,
+        inner,
+    };
+    Router::new().fallback(pass).with_state(Arc::new(front))
+}
+
+/// Refuses to run a handler whose route is not the one for which the request was let through.
+pub async fn same_route(request: Request, next: Next) -> Response {
+    let found = request.extensions().get::<MatchedPath>();
+    let expected = request.extensions().get::<Expected>();
+    let same = match (found, expected) {
+        (Some(found), Some(Expected(path))) => found.as_str() == *path,
+        // Nothing was matched: the answer is that there is no such path.
+        (None, _) => true,
+        (Some(_), None) => false,
+    };
+    if same {
+        return next.run(request).await;
+    }
+    prometheus(
+        StatusCode::NOT_FOUND,
+        "not_found",
+        &format!("no such path: {}", request.uri().path()),
+    )
+}
+
+async fn pass(State(front): State<Arc<Front>>, request: Request) -> Response {
+    let Ok(row) = front
+        .paths
+        .at(request.uri().path())
+        .map(|found| *found.value)
+    else {
+        return routes::unknown_path(front.app.roles(), request.uri());
+    };
+    let origin = request.extensions().get::<Origin>().copied();
+    let origin = origin.unwrap_or_default();
+    if let Some(elsewhere) = front
+        .gate
+        .elsewhere(row.need, origin.listener, request.uri())
+    {
+        return elsewhere;
+    }
+    // A browser asks without credentials whether it may ask; that tells nothing and does nothing.
+    let asks = row.shape == Shape::Query && request.method() == Method::OPTIONS;
+    if asks {
+        return front.forward(row, request).await;
+    }
+    match front.gate.admit(row, &request, front.app.clock.now()) {
+        Ok(admitted) => {
+            if !row.methods.take(request.method()) {
+                let path = request.uri().path();
+                return wrong_method(row.shape, row.methods, request.method(), path);
+            }
+            front.answer(row, request, admitted, origin).await
+        }
+        Err(refused) => {
+            let metric = &front.gate.metrics.refused;
+            metric.with_label_values(&[refused.reason]).inc();
+            let path = request.uri().path();
+            debug!(path, reason = refused.reason, "a request was not allowed");
+            let answer = refused.answer(row.shape, request.headers());
+            if let (Some(act), Some(caller)) = (audited(row, request.method()), &refused.caller) {
+                let who = Caller(Some(caller.clone()));
+                let detail = without_secrets(request.uri().query().unwrap_or_default());
+                front.note(act, &who, detail, origin, answer.status()).await;
+            }
+            answer
+        }
+    }
+}
+
+/// What is noted of a request, if anything is.
+fn audited(row: &Row, method: &Method) -> Option<&'static str> {
+    let changes = ![Method::GET, Method::HEAD, Method::OPTIONS].contains(method);
+    row.audit.filter(|_| changes)
+}
+
+/// A request that may pass.
+struct Admitted {
+    caller: Caller,
+    tenant: TenantId,
+}
+
+impl Gate {
+    /// The answer of a listener that does not serve such routes.
+    fn elsewhere(&self, need: Need, listener: Listener, uri: &Uri) -> Option<Response> {
+        let operators = match need {
+            Need::Admin => true,
+            Need::Monitor
+            | Need::Open
+            | Need::Token
+            | Need::Write
+            | Need::Read
+            | Need::Tenant
+            | Need::Fleet => false,
+        };
+        let data = match need {
+            Need::Write | Need::Read | Need::Tenant | Need::Fleet => true,
+            Need::Admin | Need::Monitor | Need::Open | Need::Token => false,
+        };
+        let why = match (listener, self.admin) {
+            (Listener::Main, AdminPlace::Own) if operators => {
+                "is served at the address of server.admin_listen"
+            }
+            (Listener::Main, AdminPlace::Nowhere) if operators => {
+                "is not served at an address that others can reach; server.admin_listen names one for it"
+            }
+            (Listener::Admin, _) if data => {
+                "is not served at this address, only at that of `listen`"
+            }
+            (Listener::Main | Listener::Admin, _) => return None,
+        };
+        let text = format!("{} {why}", uri.path());
+        Some(prometheus(StatusCode::NOT_FOUND, "not_found", &text))
+    }
+
+    fn admit(
+        &self,
+        row: &Row,
+        request: &Request,
+        now: millrace_model::TimestampMs,
+    ) -> Result<Admitted, NotAdmitted> {
+        let header = request.headers().get(&TENANT);
+        let named = header.map(|value| value.to_str().unwrap_or("\u{fffd}"));
+        let caller = self.caller(row, request, now)?;
+        let tenant = match (&caller, row.need) {
+            (_, Need::Open | Need::Token | Need::Monitor | Need::Fleet) => TenantId::anonymous(),
+            (None, Need::Write | Need::Read | Need::Tenant | Need::Admin) => match named {
+                Some(named) if self.trust_tenant_header => {
+                    named.parse::<TenantId>().map_err(|error| {
+                        let text = format!("X-Scope-OrgID: {error}");
+                        Refused::tenant(StatusCode::BAD_REQUEST, text)
+                    })?
+                }
+                Some(_) | None => TenantId::anonymous(),
+            },
+            (Some(identity), Need::Write | Need::Read | Need::Tenant | Need::Admin) => identity
+                .tenant(named, self.trust_tenant_header)
+                .map_err(|text| NotAdmitted {
+                    refused: Refused::tenant(StatusCode::FORBIDDEN, text),
+                    caller: Some(identity.clone()),
+                })?,
+        };
+        let caller = Caller(caller);
+        Ok(Admitted { caller, tenant })
+    }
+
+    fn caller(
+        &self,
+        row: &Row,
+        request: &Request,
+        now: millrace_model::TimestampMs,
+    ) -> Result<Option<Arc<Identity>>, NotAdmitted> {
+        let Some(book) = self.book.as_ref().filter(|_| row.need != Need::Open) else {
+            return Ok(None);
+        };
+        let in_query = row.shape == Shape::Push(PushShape::InfluxV1);
+        let shown = presented(request.headers(), request.uri().query(), in_query);
+        let secret = match shown {
+            Presented::Token(secret) => secret,
+            Presented::Nothing => return Err(Refused::unauthorized("missing").into()),
+            Presented::Garbage => return Err(Refused::unauthorized("malformed").into()),
+        };
+        let identity = book
+            .check(&secret, now)
+            .map_err(|denied| Refused::unauthorized(denied.as_str()))?;
+        if !row.need.met_by(&identity.scopes) {
+            return Err(NotAdmitted {
+                refused: Refused::forbidden(row.need),
+                caller: Some(identity),
+            });
+        }
+        Ok(Some(identity))
+    }
+}
+
+/// A refusal, and who was refused, if that is known.
+struct NotAdmitted {
+    refused: Refused,
+    caller: Option<Arc<Identity>>,
+}
+
+impl From<Refused> for NotAdmitted {
+    fn from(refused: Refused) -> Self {
+        Self {
+            refused,
+            caller: None,
+        }
+    }
+}
+
+impl std::ops::Deref for NotAdmitted {
+    type Target = Refused;
+
+    fn deref(&self) -> &Refused {
+        &self.refused
+    }
+}
+
+impl Front {
+    async fn answer(
+        &self,
+        row: &'static Row,
+        mut request: Request,
+        admitted: Admitted,
+        origin: Origin,
+    ) -> Response {
+        let Admitted { caller, tenant } = admitted;
+        let labels = caller.0.as_ref().map(|who| who.labels.clone());
+        let labels = labels.unwrap_or_default();
+        let extensions = request.extensions_mut();
+        match row.need {
+            Need::Write | Need::Read | Need::Tenant | Need::Admin => {
+                extensions.insert(PushContext {
+                    tenant: tenant.clone(),
+                    forced_labels: labels.clone(),
+                });
+                extensions.insert(ReadScope {
+                    tenant,
+                    labels: labels.into(),
+                });
+            }
+            Need::Open | Need::Token | Need::Monitor | Need::Fleet => {}
+        }
+        let Some(act) = audited(row, request.method()) else {
+            return self.forward(row, request).await;
+        };
+        let (request, detail) = match with_detail(request).await {
+            Ok(read) => read,
+            Err(answer) => return answer,
+        };
+        let answer = self.forward(row, request).await;
+        self.note(act, &caller, detail, origin, answer.status())
+            .await;
+        answer
+    }
+
+    async fn forward(&self, row: &'static Row, mut request: Request) -> Response {
+        request.extensions_mut().insert(Expected(row.path));
+        match self.inner.clone().oneshot(request).await {
+            Ok(response) => response,
+            Err(infallible) => match infallible {},
+        }
+    }
+
+    /// Notes an administrative act before its answer goes out.
+    async fn note(
+        &self,
+        act: &'static str,
+        caller: &Caller,
+        detail: String,
+        origin: Origin,
+        status: StatusCode,
+    ) {
+        let who = match &caller.0 {
+            Some(identity) => Who::Token {
+                id: identity.token.to_string(),
+                name: identity.name.clone(),
+            },
+            None => Who::Anonymous,
+        };
+        let from = origin
+            .peer
+            .map_or_else(String::new, |peer: SocketAddr| peer.to_string());
+        let outcome = if status.is_success() {
+            "done".to_owned()
+        } else if status.is_server_error() {
+            format!("failed: {}", status.as_u16())
+        } else {
+            format!("refused: {}", status.as_u16())
+        };
+        info!(act, ?who, from, outcome, "administrative act");
+        let Some(audit) = self.gate.audit.clone() else {
+            return;
+        };
+        let act = Act {
+            who,
+            what: act.to_owned(),
+            detail: json!({ "parameters": detail, "status": status.as_u16() }),
+            from,
+            outcome,
+        };
+        let noted = tokio::task::spawn_blocking(move || audit.note(&act)).await;
+        let failed = match noted {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        self.gate.metrics.audit_errors.inc();
+        error!(
+            error = failed,
+            "an administrative act is not in the audit log"
+        );
+    }
+}
+
+/// The parameters of an act as they were sent, without secrets, and the request with its body whole.
+async fn with_detail(request: Request) -> Result<(Request, String), Response> {
+    let query = without_secrets(request.uri().query().unwrap_or_default());
+    let form = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|value| {
+            value
+                .as_bytes()
+                .starts_with(b"application/x-www-form-urlencoded")
+        });
+    if !form {
+        return Ok((request, query));
+    }
+    let (parts, body) = request.into_parts();
+    let bytes = to_bytes(body, MAX_FORM_BYTES).await.map_err(|error| {
+        let text =
+            format!("the form cannot be read, or has more than {MAX_FORM_BYTES} bytes: {error}");
+        prometheus(StatusCode::BAD_REQUEST, "bad_data", &text)
+    })?;
+    let both = [query, without_secrets(&String::from_utf8_lossy(&bytes))];
+    let told: Vec<String> = both.into_iter().filter(|text| !text.is_empty()).collect();
+    let request = Request::from_parts(parts, Body::from(bytes));
+    Ok((request, told.join("&")))
+}
+
+#[cfg(test)]
+mod tests;

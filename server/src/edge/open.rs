@@ -1,0 +1,123 @@
+//! Opening what the gate and the listeners work with, as the configuration says.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use millrace_auth::tls::{TlsFiles, TlsReload};
+use millrace_auth::{AuditLog, TokenBook};
+use millrace_log::fs::Fs;
+use millrace_model::Clock;
+use prometheus::Registry;
+use tracing::warn;
+
+use super::gate::{AdminPlace, Gate};
+use super::metrics::EdgeMetrics;
+use super::watch::{TokenFile, Watched};
+use crate::config::Config;
+use crate::failure::Failure;
+
+/// What a start opens of the edge.
+pub struct Edge {
+    /// Lets requests through.
+    pub gate: Gate,
+    /// Of the listeners that others can reach.
+    pub tls: Option<Arc<TlsReload>>,
+    /// The token that stores are shown.
+    pub fleet_token: Option<Arc<TokenFile>>,
+    /// What is to be looked at while the process runs.
+    pub watched: Watched,
+}
+
+/// Reads tokens and certificates.
+///
+/// # Errors
+///
+/// Files that cannot be read or hold something else; metrics that are registered already.
+pub fn open(
+    fs: &Arc<dyn Fs>,
+    clock: &Arc<dyn Clock>,
+    config: &Config,
+    registry: &Registry,
+) -> Result<Edge, Failure> {
+    let refused = |error: millrace_auth::AuthError| Failure::Refused(error.to_string());
+    let metrics =
+        EdgeMetrics::new(registry).map_err(|error| Failure::Data(format!("metrics: {error}")))?;
+    let path = config.tokens_file();
+    let book = match config.auth.enabled {
+        true => Some(Arc::new(
+            TokenBook::open(fs.clone(), path.clone()).map_err(refused)?,
+        )),
+        false => None,
+    };
+    let tls = match (&config.tls.certificate_file, &config.tls.key_file) {
+        (Some(certificate), Some(key)) => {
+            let files = TlsFiles {
+                certificate: certificate.clone(),
+                key: key.clone(),
+                client_ca: config.tls.client_ca_file.clone(),
+            };
+            let opened = TlsReload::open(fs.clone(), files);
+            Some(Arc::new(opened.map_err(refused)?))
+        }
+        (None, _) | (_, None) => None,
+    };
+    let fleet_token = config.fleet.token_file.clone();
+    let fleet_token = fleet_token.map(|path| TokenFile::open(fs.clone(), path));
+    let fleet_token = fleet_token.transpose().map_err(refused)?.map(Arc::new);
+    let public = !config.top.listen.ip().is_loopback();
+    match &book {
+        Some(book) if book.is_empty() => {
+            warn!(
+                ?path,
+                "no token is there yet; `millrace token create` makes one"
+            );
+        }
+        Some(_) if public && tls.is_none() => {
+            warn!(
+                "tokens come in clear text at an address that others can reach: set server.tls, or put TLS in front"
+            );
+        }
+        None if fs.exists(&path).unwrap_or(false) => {
+            warn!(
+                ?path,
+                "there are tokens, and auth.enabled is off: nobody is asked for one"
+            );
+        }
+        Some(_) | None => {}
+    }
+    if let Some(book) = &book {
+        metrics
+            .tokens
+            .set(i64::try_from(book.len()).unwrap_or(i64::MAX));
+    }
+    let audit = AuditLog::new(fs.clone(), clock.clone(), config.audit_file());
+    Ok(Edge {
+        gate: Gate {
+            book: book.clone(),
+            trust_tenant_header: config.auth.trust_tenant_header,
+            admin: admin_place(config),
+            audit: Some(Arc::new(audit)),
+            metrics,
+        },
+        watched: Watched::new(book, tls.clone(), fleet_token.clone()),
+        tls,
+        fleet_token,
+    })
+}
+
+fn admin_place(config: &Config) -> AdminPlace {
+    match own_admin_address(config) {
+        Some(_) => AdminPlace::Own,
+        None if config.server.admin_listen.is_some() => AdminPlace::Main,
+        None if config.top.listen.ip().is_loopback() => AdminPlace::Main,
+        None => AdminPlace::Nowhere,
+    }
+}
+
+/// The address of administrative routes, if it is another one than that of everything else.
+#[must_use]
+pub fn own_admin_address(config: &Config) -> Option<SocketAddr> {
+    let address = config.server.admin_listen;
+    // Two ports that the system chooses are two addresses.
+    address.filter(|address| *address != config.top.listen || address.port() == 0)
+}

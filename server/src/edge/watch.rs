@@ -1,0 +1,164 @@
+//! Files that hold while they stand: tokens, certificates. They are looked at once a second, and when
+//! somebody asks for it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_auth::tls::TlsReload;
+use millrace_auth::{AuthError, TokenBook};
+use millrace_log::fs::{Fs, read_all};
+use parking_lot::{Mutex, RwLock};
+use tokio::time::MissedTickBehavior;
+use tracing::{error, info};
+
+use super::metrics::EdgeMetrics;
+use crate::app::App;
+
+/// How old what is in force may be.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// A token in a file is shorter.
+const MAX_TOKEN_BYTES: u64 = 4096;
+
+/// A file with one token that this process shows to others.
+#[derive(Debug)]
+pub struct TokenFile {
+    fs: Arc<dyn Fs>,
+    path: PathBuf,
+    token: Arc<RwLock<Option<String>>>,
+}
+
+impl TokenFile {
+    /// Reads it.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read or holds no text.
+    pub fn open(fs: Arc<dyn Fs>, path: PathBuf) -> Result<Self, AuthError> {
+        let file = Self {
+            fs,
+            path,
+            token: Arc::default(),
+        };
+        file.reload()?;
+        Ok(file)
+    }
+
+    /// What stands in it, for whoever shows it.
+    #[must_use]
+    pub fn token(&self) -> Arc<RwLock<Option<String>>> {
+        self.token.clone()
+    }
+
+    fn reload(&self) -> Result<bool, AuthError> {
+        let path = self.path.clone();
+        let bytes = read_all(&*self.fs, &self.path, MAX_TOKEN_BYTES);
+        let bytes = bytes.map_err(|source| AuthError::File { path, source })?;
+        let text = String::from_utf8(bytes)
+            .ok()
+            .map(|text| text.trim().to_owned());
+        let text =
+            text.filter(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic()));
+        let Some(text) = text else {
+            return Err(AuthError::Content {
+                path: self.path.clone(),
+                reason: "holds no token".to_owned(),
+            });
+        };
+        let mut token = self.token.write();
+        let changed = token.as_deref() != Some(&text);
+        *token = Some(text);
+        Ok(changed)
+    }
+}
+
+/// What is looked at.
+#[derive(Debug)]
+pub struct Watched {
+    book: Option<Arc<TokenBook>>,
+    tls: Option<Arc<TlsReload>>,
+    fleet_token: Option<Arc<TokenFile>>,
+    /// What was wrong with each at the last look, so that it is told once.
+    wrong: Mutex<[Option<String>; 3]>,
+}
+
+impl Watched {
+    /// The tokens that others show, the certificates, and the token that this process shows to stores.
+    #[must_use]
+    pub fn new(
+        book: Option<Arc<TokenBook>>,
+        tls: Option<Arc<TlsReload>>,
+        fleet_token: Option<Arc<TokenFile>>,
+    ) -> Self {
+        Self {
+            book,
+            tls,
+            fleet_token,
+            wrong: Mutex::default(),
+        }
+    }
+
+    fn look(&self, metrics: &EdgeMetrics) {
+        type Look<'a> = Box<dyn Fn() -> Result<bool, AuthError> + 'a>;
+        let tokens = self
+            .book
+            .as_ref()
+            .map(|book| Box::new(move || book.reload()) as Look<'_>);
+        let tls = self
+            .tls
+            .as_ref()
+            .map(|tls| Box::new(move || tls.reload()) as Look<'_>);
+        let fleet = self.fleet_token.as_ref();
+        let fleet = fleet.map(|file| Box::new(move || file.reload()) as Look<'_>);
+        let mut wrong = self.wrong.lock();
+        let all = [("tokens", tokens), ("tls", tls), ("fleet_token", fleet)];
+        for ((what, look), wrong) in all.into_iter().zip(wrong.iter_mut()) {
+            let Some(look) = look else { continue };
+            match look() {
+                Ok(changed) => {
+                    *wrong = None;
+                    if changed {
+                        metrics.reloads.with_label_values(&[what]).inc();
+                        info!(what, "a changed file holds from now on");
+                    }
+                }
+                Err(error) => {
+                    metrics.reload_errors.with_label_values(&[what]).inc();
+                    let error = error.to_string();
+                    if wrong.as_deref() != Some(&error) {
+                        error!(
+                            what,
+                            error, "a changed file cannot be taken; what was there before holds"
+                        );
+                        *wrong = Some(error);
+                    }
+                }
+            }
+        }
+        if let Some(book) = &self.book {
+            metrics
+                .tokens
+                .set(i64::try_from(book.len()).unwrap_or(i64::MAX));
+        }
+    }
+}
+
+/// Looks at the files for as long as the process runs. Ends only with its task.
+pub async fn watch(app: Arc<App>, watched: Arc<Watched>, metrics: EdgeMetrics) {
+    let mut asked = app.reload.subscribe();
+    let mut ticks = tokio::time::interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            // The sender is in the app that this holds.
+            _asked = asked.changed() => {}
+        }
+        let (watched, metrics) = (watched.clone(), metrics.clone());
+        let looking = tokio::task::spawn_blocking(move || watched.look(&metrics));
+        if let Err(error) = looking.await {
+            error!(%error, "looking at changed files panicked");
+        }
+    }
+}
