@@ -41,6 +41,7 @@ mod routes;
 mod run;
 mod snapshot;
 mod source;
+mod wal_replay;
 
 use std::io::Write as _;
 use std::process::ExitCode;

@@ -22,9 +22,13 @@ use crate::config::kind::Roles;
 use crate::edge::{self, Gate};
 use crate::pipeline;
 use crate::queue::durability;
+use crate::wal_replay::Progress;
 
 /// Seconds after which a client should ask again while the server starts or stops.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("2");
+
+/// Answers while the server starts too: that is what it is for.
+const WAL_REPLAY: &str = "/api/v1/status/walreplay";
 
 /// The router of the whole process.
 pub fn router(app: &Arc<App>, gate: Gate, lifecycle: bool) -> Router {
@@ -76,6 +80,7 @@ async fn to_parts(State(app): State<Arc<App>>, request: Request) -> Response {
             Ok(response) => response,
             Err(infallible) => match infallible {},
         },
+        None if request.uri().path() == WAL_REPLAY => Progress::of(&app.registry).answer(),
         None => not_open_yet(&app),
     }
 }
@@ -193,7 +198,11 @@ fn with_detail(stage: Stage, detail: &str) -> String {
 }
 
 async fn ready(State(app): State<Arc<App>>) -> Response {
-    let (stage, detail) = app.stage();
+    let (stage, mut detail) = app.stage();
+    if stage == Stage::RecoveringStore {
+        let Progress { all, done } = Progress::of(&app.registry);
+        detail = format!("{done} of {all} records of the write-ahead log read");
+    }
     let text = format!("millrace is {}", with_detail(stage, &detail));
     match stage {
         Stage::Ready => format!("{text}.\n").into_response(),
@@ -320,8 +329,13 @@ mod tests {
                 ""
             };
             app.enter(stage, detail);
-            for path in ["/-/ready", "/api/v1/query", "/api/v1/push", "/write"] {
-                let (status, retry, body) = ask(in_the_open(&app), "GET", path).await;
+            for (method, path) in [
+                ("GET", "/-/ready"),
+                ("GET", "/api/v1/query"),
+                ("POST", "/api/v1/push"),
+                ("POST", "/write"),
+            ] {
+                let (status, retry, body) = ask(in_the_open(&app), method, path).await;
                 assert_eq!(
                     (status, retry),
                     (StatusCode::SERVICE_UNAVAILABLE, true),
@@ -329,6 +343,9 @@ mod tests {
                 );
                 assert!(body.contains(text), "{path}: {body}");
             }
+            let (status, _, body) = ask(in_the_open(&app), "GET", WAL_REPLAY).await;
+            assert_eq!(status, StatusCode::OK);
+            assert!(body.contains("\"current\":0"), "{body}");
             let (status, _, body) = ask(in_the_open(&app), "GET", "/api/v1/status/pipeline").await;
             assert_eq!(status, StatusCode::OK);
             assert!(body.contains("\"partitions\":[]"), "{body}");
