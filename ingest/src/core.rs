@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use millrace_model::{TenantId, TimestampMs};
+use millrace_model::TimestampMs;
 use millrace_queue::QueueIdentity;
 
 use crate::decode::csv::{self, CsvFormat};
@@ -15,8 +15,9 @@ use crate::encoding::Encoding;
 use crate::memory::Reservation;
 use crate::metadata::{MetadataCache, MetadataFilter, MetadataNews};
 use crate::metrics::Metrics;
-use crate::options::TimeWindow;
+use crate::options::{TenantLimits, TimeWindow};
 use crate::series::{Collected, Collector, Context, Scratch, SeriesCache};
+use crate::tenants::{Gate, Tenant, Tenants};
 use crate::{IngestError, IngestOptions, Precision};
 
 /// What all requests share: settings and what is known of series and metadata.
@@ -27,6 +28,7 @@ pub(crate) struct Core {
     max_section_bytes: usize,
     series: SeriesCache,
     metadata: MetadataCache,
+    tenants: Tenants,
 }
 
 /// What a body's bytes mean.
@@ -56,11 +58,15 @@ pub(crate) enum Format {
 /// One request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Input<'a> {
-    pub(crate) tenant: &'a TenantId,
+    pub(crate) tenant: &'a Tenant,
+    /// The limits that are in force for this request.
+    pub(crate) limits: &'a TenantLimits,
     /// Labels that every series gets, whatever its own say.
     pub(crate) forced: &'a [(String, String)],
     /// As many refused items are described.
     pub(crate) details: usize,
+    /// Whether samples beyond a limit that may be raised are written apart.
+    pub(crate) keep_rejected: bool,
     pub(crate) format: &'a Format,
     pub(crate) encoding: Encoding,
     pub(crate) body: &'a [u8],
@@ -94,6 +100,7 @@ impl Core {
                 metrics.cache_series.clone(),
             ),
             metadata: MetadataCache::default(),
+            tenants: Tenants::new(options.limits.clone(), options.tracked_series),
             options,
             queue,
             max_section_bytes,
@@ -102,6 +109,11 @@ impl Core {
 
     pub(crate) fn options(&self) -> &IngestOptions {
         &self.options
+    }
+
+    /// Who pushes.
+    pub(crate) fn tenants(&self) -> &Tenants {
+        &self.tenants
     }
 
     /// Notes metadata that have become durable.
@@ -121,35 +133,57 @@ impl Core {
         scratch: &mut Scratch,
     ) -> Result<Decoded, IngestError> {
         let context = Context {
-            tenant: input.tenant,
+            tenant: input.tenant.id(),
             queue: &self.queue,
-            limits: &self.options.limits,
-            window: TimeWindow::at(input.arrival, &self.options),
+            limits: &input.limits.request,
+            window: TimeWindow::at(input.arrival, input.limits),
             arrival: input.arrival,
             cache: &self.series,
             max_section_bytes: self.max_section_bytes,
             forced: input.forced,
             details: input.details,
+            all_or_nothing: match input.format {
+                Format::Line { all_or_nothing, .. } => *all_or_nothing,
+                Format::Json(_)
+                | Format::RemoteWrite
+                | Format::RemoteWrite2
+                | Format::Otlp { .. }
+                | Format::Text(_)
+                | Format::VmJson
+                | Format::Csv(_) => false,
+            },
+            keep_rejected: input.keep_rejected,
         };
         let Scratch {
             decoded,
             collect,
             decode,
+            new_series,
         } = scratch;
-        let limit = self.options.limits.decoded_bytes;
+        let limit = input.limits.request.decoded_bytes;
         let body = input.encoding.decode(input.body, limit, decoded, memory)?;
         let mut metadata = self
             .metadata
-            .filter(&self.series, input.tenant, input.monotonic);
-        let mut out = Collector::new(context, collect);
-        // The same bytes mean another series where another protocol, mapping or forced label is.
+            .filter(&self.series, input.tenant.id(), input.monotonic);
+        let gate = Gate::open(
+            &self.tenants,
+            input.tenant,
+            input.limits,
+            input.monotonic,
+            new_series,
+        );
+        let mut out = Collector::new(context, gate, collect);
+        let bounds = input.limits.request.series_scope();
+        // The same bytes mean another series where another protocol, mapping or forced label is, and
+        // may be refused under other bounds.
         let hasher = |own: &[&str]| {
             let forced = input
                 .forced
                 .iter()
                 .flat_map(|(n, v)| [n.as_str(), v.as_str()]);
-            let scope: Vec<&str> = own.iter().copied().chain(forced).collect();
-            self.series.hasher(input.tenant, &scope)
+            let own = [bounds.as_str()].into_iter().chain(own.iter().copied());
+            let scope: Vec<&str> = own.chain(forced).collect();
+            self.series.hasher(input.tenant.id(), &scope)
         };
         match input.format {
             Format::Json(options) => {
@@ -209,20 +243,10 @@ impl Core {
             }
         }
         let mut collected = out.finish()?;
-        if let Format::Line {
-            all_or_nothing,
-            quote,
-            ..
-        } = input.format
+        if let Format::Line { quote: true, .. } = input.format
             && !collected.report.is_empty()
         {
-            if *quote {
-                collected.report.quote_lines(body);
-            }
-            if *all_or_nothing {
-                collected.sections.clear();
-                collected.accepted = 0;
-            }
+            collected.report.quote_lines(body);
         }
         Ok(Decoded {
             collected,

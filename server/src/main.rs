@@ -25,6 +25,7 @@ mod fleet;
 mod http;
 mod lag;
 mod letters;
+mod limits;
 mod lock;
 mod logging;
 mod open;

@@ -263,6 +263,7 @@ Status
   GET /-/ready                 it takes and answers requests; before, how far it is
   GET /metrics                 figures for Prometheus
   GET /api/v1/status/pipeline  queue and store by partition: written, applied, lag
+  GET /api/v1/status/limits    what a tenant uses of its limits, and its worst metrics and labels
   GET /api/v1/status/durability  what an acknowledged push survives, and what that is made of
 
 Admin (with server.admin_api=true)

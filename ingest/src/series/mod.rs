@@ -11,6 +11,7 @@ mod builder;
 mod cache;
 mod collector;
 mod hasher;
+mod output;
 
 pub(crate) use builder::{BadSeries, SeriesBuilder, text};
 pub(crate) use cache::{KeyMap, SeriesCache};
@@ -18,6 +19,7 @@ pub(crate) use collector::{Collected, Collector, Context, Entry};
 pub(crate) use hasher::{Key, KeyHasher, combine};
 
 use collector::CollectScratch;
+use millrace_model::SeriesId;
 
 use crate::decode::DecodeScratch;
 
@@ -28,16 +30,23 @@ pub(crate) struct Scratch {
     pub(crate) decoded: Vec<u8>,
     pub(crate) collect: CollectScratch,
     pub(crate) decode: DecodeScratch,
+    /// What a request brings that its tenant had not.
+    pub(crate) new_series: Vec<SeriesId>,
 }
 
 impl Scratch {
     /// A buffer that one large body made this large is given back after it.
     const KEEP_BYTES: usize = 8 << 20;
+    /// The same for new series.
+    const KEEP_SERIES: usize = 16 << 10;
 
     /// Gives back memory that ordinary requests do not need.
     pub(crate) fn trim(&mut self) {
         if self.decoded.len() > Self::KEEP_BYTES {
             self.decoded = Vec::new();
+        }
+        if self.new_series.capacity() > Self::KEEP_SERIES {
+            self.new_series = Vec::new();
         }
         self.collect.trim();
     }
