@@ -54,15 +54,15 @@ fn feed(target: Target, input: &[u8]) -> Result<(), Failure> {
     })
 }
 
-/// The committed inputs of a target, in order of their names.
+/// The committed inputs in a directory of the repository, in order of their names.
 ///
 /// # Errors
 ///
 /// A directory that cannot be read, or has none.
-pub fn corpus(name: &str) -> Result<Vec<Vec<u8>>> {
+pub fn corpus(directory: &str) -> Result<Vec<Vec<u8>>> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("corpus")
-        .join(name);
+        .join("..")
+        .join(directory);
     let entries =
         std::fs::read_dir(&directory).with_context(|| format!("{}", directory.display()))?;
     let mut paths: Vec<PathBuf> = Vec::new();

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use millrace_fuzz::harness::{corpus, run};
-use millrace_fuzz::targets::TARGETS;
+use millrace_fuzz::targets::targets;
 
 /// Mutations, if nobody says how many.
 const CASES: u64 = 100_000;
@@ -10,23 +10,21 @@ const CASES: u64 = 100_000;
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let wanted = arguments.next().unwrap_or_default();
-    let found = TARGETS.iter().find(|(name, _)| *name == wanted);
-    let (name, target) = found.with_context(|| {
-        let names = TARGETS.map(|(name, _)| name).join(", ");
+    let all = targets();
+    let found = all.iter().find(|target| target.name == wanted);
+    let found = found.with_context(|| {
+        let names: Vec<&str> = all.iter().map(|target| target.name).collect();
+        let names = names.join(", ");
         format!("millrace-fuzz <target> [cases] [seed]; the targets are {names}")
     })?;
+    let name = found.name;
     let mut number = |default: u64| match arguments.next() {
         Some(text) => text.parse().with_context(|| format!("no number: {text:?}")),
         None => Ok(default),
     };
     let (cases, seed) = (number(CASES)?, number(1)?);
-    // The canary lives on the queries.
-    let inputs = corpus(if *name == "canary" {
-        "query_text"
-    } else {
-        name
-    })?;
-    match run(*target, &inputs, cases, seed) {
+    let inputs = corpus(found.corpus)?;
+    match run(found.target, &inputs, cases, seed) {
         Ok(()) => {
             eprintln!("{name}: {} inputs and {cases} mutations", inputs.len());
             Ok(())

@@ -15,18 +15,49 @@ use millrace_query::{
 use prometheus::Registry;
 use tower::ServiceExt as _;
 
+use crate::decoders::DECODERS;
 use crate::harness::Target;
 use crate::source::{CountingSource, SAMPLES};
 
 /// When queries are asked, in ms.
 const NOW: i64 = 400_000;
 
-/// All targets by name; the last one must fail.
-pub const TARGETS: [(&str, Target); 3] = [
-    ("query_text", query_text),
-    ("request", request),
-    ("canary", canary),
+/// The targets for queries, with their corpora; the last one must fail.
+const QUERIES: [Named; 3] = [
+    Named {
+        name: "query_text",
+        corpus: "fuzz/corpus/query_text",
+        target: query_text,
+    },
+    Named {
+        name: "request",
+        corpus: "fuzz/corpus/request",
+        target: request,
+    },
+    Named {
+        name: "canary",
+        // It lives on the queries.
+        corpus: "fuzz/corpus/query_text",
+        target: canary,
+    },
 ];
+
+/// A target with its name.
+#[derive(Clone, Copy, Debug)]
+pub struct Named {
+    /// The name.
+    pub name: &'static str,
+    /// Where its inputs are, from the root of the repository.
+    pub corpus: &'static str,
+    /// What is run.
+    pub target: Target,
+}
+
+/// All targets. Those whose names begin with `canary` must fail.
+#[must_use]
+pub fn targets() -> Vec<Named> {
+    DECODERS.iter().chain(&QUERIES).copied().collect()
+}
 
 /// So small that mutations reach the bounds, and the text's bounds as they are by default.
 fn options() -> EngineOptions {

@@ -2,22 +2,55 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use millrace_fuzz::harness::{corpus, run};
-use millrace_fuzz::targets::{canary, query_text, reply, request};
+use millrace_fuzz::targets::{canary, query_text, reply, request, targets};
 
 #[test]
 fn query_text_is_answered_or_refused() {
-    run(query_text, &corpus("query_text").unwrap(), 5_000, 1).unwrap_or_else(|f| panic!("{f}"));
+    run(
+        query_text,
+        &corpus("fuzz/corpus/query_text").unwrap(),
+        5_000,
+        1,
+    )
+    .unwrap_or_else(|f| panic!("{f}"));
 }
 
 #[test]
 fn requests_are_answered_or_refused() {
-    run(request, &corpus("request").unwrap(), 3_000, 1).unwrap_or_else(|f| panic!("{f}"));
+    run(request, &corpus("fuzz/corpus/request").unwrap(), 3_000, 1)
+        .unwrap_or_else(|f| panic!("{f}"));
 }
 
 #[test]
 fn the_canary_is_found() {
-    let failure = run(canary, &corpus("query_text").unwrap(), 5_000, 1).expect_err("a mistake");
+    let inputs = corpus("fuzz/corpus/query_text").unwrap();
+    let failure = run(canary, &inputs, 5_000, 1).expect_err("a mistake");
     assert!(failure.message.contains("planted"), "{failure}");
+}
+
+#[test]
+fn bodies_of_every_format_and_encoding_are_decoded_or_refused() {
+    for decoder in targets().iter().filter(|t| t.name.starts_with("decode_")) {
+        let inputs = corpus(decoder.corpus).unwrap();
+        assert!(inputs.len() >= 2, "{}: the corpus is lost", decoder.name);
+        run(decoder.target, &inputs, 1_500, 1).unwrap_or_else(|f| panic!("{}: {f}", decoder.name));
+    }
+}
+
+/// The harness reaches a mistake in a decoder too.
+#[test]
+fn every_canary_is_found() {
+    let all = targets();
+    let canaries: Vec<_> = all
+        .iter()
+        .filter(|t| t.name.starts_with("canary"))
+        .collect();
+    assert_eq!(canaries.len(), 2);
+    for canary in canaries {
+        let inputs = corpus(canary.corpus).unwrap();
+        let failure = run(canary.target, &inputs, 5_000, 1).expect_err("a mistake");
+        assert!(failure.message.contains("planted"), "{failure}");
+    }
 }
 
 /// Asks for an expression at one moment, as a form.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_model::{TenantId, TimestampMs};
+use millrace_model::TimestampMs;
 use millrace_queue::QueueIdentity;
 use millrace_relabel::Rules;
 use parking_lot::RwLock;
@@ -18,8 +18,9 @@ use crate::encoding::Encoding;
 use crate::memory::Reservation;
 use crate::metadata::{MetadataCache, MetadataFilter, MetadataNews};
 use crate::metrics::Metrics;
-use crate::options::TimeWindow;
+use crate::options::{TenantLimits, TimeWindow};
 use crate::series::{Collected, Collector, Context, Scratch, SeriesCache};
+use crate::tenants::{Gate, Tenant, Tenants};
 use crate::{IngestError, IngestOptions, Precision};
 
 /// What all requests share: settings and what is known of series and metadata.
@@ -31,6 +32,7 @@ pub(crate) struct Core {
     series: SeriesCache,
     metadata: MetadataCache,
     relabel: RwLock<Arc<PushRules>>,
+    tenants: Tenants,
 }
 
 /// The rules for pushed series.
@@ -68,11 +70,15 @@ pub(crate) enum Format {
 /// One request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Input<'a> {
-    pub(crate) tenant: &'a TenantId,
+    pub(crate) tenant: &'a Tenant,
+    /// The limits that are in force for this request.
+    pub(crate) limits: &'a TenantLimits,
     /// Labels that every series gets, whatever its own say.
     pub(crate) forced: &'a [(String, String)],
     /// As many refused items are described.
     pub(crate) details: usize,
+    /// Whether samples beyond a limit that may be raised are written apart.
+    pub(crate) keep_rejected: bool,
     pub(crate) format: &'a Format,
     pub(crate) encoding: Encoding,
     pub(crate) body: &'a [u8],
@@ -107,6 +113,7 @@ impl Core {
             ),
             metadata: MetadataCache::default(),
             relabel: RwLock::default(),
+            tenants: Tenants::new(options.limits.clone(), options.tracked_series),
             options,
             queue,
             max_section_bytes,
@@ -133,6 +140,11 @@ impl Core {
     /// What is known of metadata.
     pub(crate) fn metadata(&self) -> &MetadataCache {
         &self.metadata
+    }
+
+    /// Who pushes.
+    pub(crate) fn tenants(&self) -> &Tenants {
+        &self.tenants
     }
 
     /// Notes metadata that have become durable.
@@ -162,38 +174,60 @@ impl Core {
     ) -> Result<Decoded, IngestError> {
         let relabel = Arc::clone(&self.relabel.read());
         let context = Context {
-            tenant: input.tenant,
+            tenant: input.tenant.id(),
             queue: &self.queue,
-            limits: &self.options.limits,
-            window: TimeWindow::at(input.arrival, &self.options),
+            limits: &input.limits.request,
+            window: TimeWindow::at(input.arrival, input.limits),
             arrival: input.arrival,
             cache: &self.series,
             max_section_bytes: self.max_section_bytes,
             forced: input.forced,
             details: input.details,
             relabel: &relabel.rules,
+            all_or_nothing: match input.format {
+                Format::Line { all_or_nothing, .. } => *all_or_nothing,
+                Format::Json(_)
+                | Format::RemoteWrite
+                | Format::RemoteWrite2
+                | Format::Otlp { .. }
+                | Format::Text(_)
+                | Format::VmJson
+                | Format::Csv(_) => false,
+            },
+            keep_rejected: input.keep_rejected,
         };
         let Scratch {
             decoded,
             collect,
             decode,
+            new_series,
             ..
         } = scratch;
-        let limit = self.options.limits.decoded_bytes;
+        let limit = input.limits.request.decoded_bytes;
         let body = input.encoding.decode(input.body, limit, decoded, memory)?;
         let mut metadata = self
             .metadata
-            .filter(&self.series, input.tenant, input.monotonic);
-        let mut out = Collector::new(context, collect);
-        // The same bytes mean another series where another protocol, mapping, rule or forced label is.
+            .filter(&self.series, input.tenant.id(), input.monotonic);
+        let gate = Gate::open(
+            &self.tenants,
+            input.tenant,
+            input.limits,
+            input.monotonic,
+            new_series,
+        );
+        let mut out = Collector::new(context, gate, collect);
+        let bounds = input.limits.request.series_scope();
+        // The same bytes mean another series where another protocol, mapping, rule or forced label is,
+        // and may be refused under other bounds.
         let hasher = |own: &[&str]| {
             let forced = input
                 .forced
                 .iter()
                 .flat_map(|(n, v)| [n.as_str(), v.as_str()]);
+            let own = [bounds.as_str()].into_iter().chain(own.iter().copied());
             let rules = Some(relabel.scope.as_str()).filter(|scope| !scope.is_empty());
-            let scope: Vec<&str> = own.iter().copied().chain(rules).chain(forced).collect();
-            self.series.hasher(input.tenant, &scope)
+            let scope: Vec<&str> = own.chain(rules).chain(forced).collect();
+            self.series.hasher(input.tenant.id(), &scope)
         };
         match input.format {
             Format::Json(options) => {
@@ -253,20 +287,10 @@ impl Core {
             }
         }
         let mut collected = out.finish()?;
-        if let Format::Line {
-            all_or_nothing,
-            quote,
-            ..
-        } = input.format
+        if let Format::Line { quote: true, .. } = input.format
             && !collected.report.is_empty()
         {
-            if *quote {
-                collected.report.quote_lines(body);
-            }
-            if *all_or_nothing {
-                collected.sections.clear();
-                collected.accepted = 0;
-            }
+            collected.report.quote_lines(body);
         }
         Ok(Decoded {
             collected,

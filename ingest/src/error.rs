@@ -1,9 +1,13 @@
 //! Why a whole request was refused.
 
 use std::fmt;
+use std::time::Duration;
 
 use http::StatusCode;
+use millrace_model::TenantId;
 use millrace_queue::AppendError;
+
+use crate::options::RateLimitedStatus;
 
 /// Why nothing of a request was acknowledged. What is wrong with single items of it stands in a
 /// [`Report`](crate::Report) instead.
@@ -77,6 +81,23 @@ pub enum IngestError {
         /// Which bound was reached.
         what: &'static str,
     },
+    /// The tenant is over its rate. Nothing of the request was queued.
+    #[error(
+        "tenant {tenant} is over its rate of {per_second} samples a second with bursts of {burst} \
+         (ingest.tenants.samples_per_second); nothing of this request was stored"
+    )]
+    RateLimited {
+        /// Who.
+        tenant: TenantId,
+        /// The rate, in this process.
+        per_second: u64,
+        /// What may come at once.
+        burst: u64,
+        /// What it is answered.
+        status: RateLimitedStatus,
+        /// After this time a request is taken again.
+        wait: Duration,
+    },
     /// The server is going down. Nothing of the request was queued.
     #[error("shutting down; nothing of this request was stored")]
     Closed,
@@ -104,6 +125,10 @@ impl IngestError {
             Self::Overloaded { .. } | Self::Closed | Self::Append(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
+            Self::RateLimited { status, .. } => match status {
+                RateLimitedStatus::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
+                RateLimitedStatus::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            },
             Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -119,6 +144,7 @@ impl IngestError {
             Self::BadParameter { .. } => "bad_parameter",
             Self::BodyBroken { .. } => "body_broken",
             Self::Overloaded { .. } => "overloaded",
+            Self::RateLimited { .. } => "rate_limited",
             Self::Closed => "shutting_down",
             Self::Append(_) => "append_failed",
             Self::Panicked => "internal",
@@ -128,7 +154,26 @@ impl IngestError {
     /// Whether the same bytes may succeed later.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        self.status().is_server_error()
+        self.status().is_server_error() || self.status() == StatusCode::TOO_MANY_REQUESTS
+    }
+
+    /// After what time the sender is asked to come again, where that is known.
+    #[must_use]
+    pub fn wait(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { wait, .. } => Some(*wait),
+            Self::TooLarge { .. }
+            | Self::UnsupportedContentType { .. }
+            | Self::UnsupportedEncoding { .. }
+            | Self::MalformedEncoding { .. }
+            | Self::MalformedBody { .. }
+            | Self::BadParameter { .. }
+            | Self::BodyBroken { .. }
+            | Self::Overloaded { .. }
+            | Self::Closed
+            | Self::Append(_)
+            | Self::Panicked => None,
+        }
     }
 }
 

@@ -13,6 +13,7 @@
 //! - Bad items of a request are refused by name and never take their neighbours down; a request
 //!   that is over a limit as a whole leaves no trace.
 //! - Everything that a stranger can make large is bounded before memory is spent on it.
+//! - Limits of a tenant are decided before the answer; tenants take turns where they have to wait.
 //! - Per sample of a known series nothing is allocated, locked or parsed besides its numbers.
 
 mod base64;
@@ -22,6 +23,7 @@ mod decode;
 mod encoding;
 mod error;
 mod http;
+mod keep;
 mod memory;
 mod metadata;
 mod metrics;
@@ -35,14 +37,17 @@ mod report;
 mod scraped;
 mod series;
 mod service;
+mod tenants;
 #[cfg(test)]
 mod testing;
 
 pub use context::PushContext;
 pub use error::IngestError;
 pub use http::PushShape;
+pub use keep::{KeepRejected, RejectedBatch};
 pub use options::{
-    DeltaTemporality, IngestOptions, Limits, OtlpOptions, StringFields, TranslationStrategy,
+    DeltaTemporality, IngestOptions, Limits, OtlpOptions, RateLimitedStatus, StringFields,
+    TenantLimits, TranslationStrategy,
 };
 pub use precision::Precision;
 pub use report::{Place, Reason, Rejection, Report};
@@ -51,3 +56,4 @@ pub use scraped::{
     TargetOptions, TargetSeries,
 };
 pub use service::Ingest;
+pub use tenants::{LimitsReport, Offender, TenantReport};

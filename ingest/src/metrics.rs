@@ -71,6 +71,9 @@ pub(crate) struct Metrics {
     pub(crate) cache_misses: IntCounter,
     pub(crate) cache_bytes: IntGauge,
     pub(crate) cache_series: IntGauge,
+    pub(crate) tracked_series: IntGauge,
+    pub(crate) tenants: IntGauge,
+    pub(crate) overrides: IntGauge,
 }
 
 /// Those of one protocol, looked up once.
@@ -184,6 +187,15 @@ impl Metrics {
             cache_series: gauge(
                 "millrace_ingest_series_cache_series",
                 "Entries of the cache of known series",
+            ),
+            tracked_series: gauge(
+                "millrace_ingest_active_series",
+                "Series with samples in the last hour, of all tenants, in this process",
+            ),
+            tenants: gauge("millrace_ingest_tenants", "Tenants that are kept count of"),
+            overrides: gauge(
+                "millrace_ingest_limit_overrides",
+                "Tenants with limits of their own",
             ),
         }
     }

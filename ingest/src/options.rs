@@ -7,12 +7,10 @@ use millrace_model::TimestampMs;
 /// Settings of [`Ingest`](crate::Ingest). [`Default`] gives what `docs/ingest.md` states.
 #[derive(Clone, Debug)]
 pub struct IngestOptions {
-    /// How old a timestamp may be on arrival. `None` takes any past.
-    pub max_age: Option<Duration>,
-    /// How far ahead of this machine's clock a timestamp may be. `None` takes any future.
-    pub max_ahead: Option<Duration>,
-    /// What a request and a series may bring.
-    pub limits: Limits,
+    /// What each tenant may push, unless there is an override.
+    pub limits: TenantLimits,
+    /// As many active series are kept count of, those of all tenants together.
+    pub tracked_series: u64,
     /// What becomes of string fields of line protocol.
     pub influx_string_fields: StringFields,
     /// Stands between measurement and field in a metric's name.
@@ -35,9 +33,8 @@ pub struct IngestOptions {
 impl Default for IngestOptions {
     fn default() -> Self {
         Self {
-            max_age: Some(Duration::from_secs(30 * 24 * 3600)),
-            max_ahead: Some(Duration::from_secs(10 * 60)),
-            limits: Limits::default(),
+            limits: TenantLimits::default(),
+            tracked_series: 8_000_000,
             influx_string_fields: StringFields::default(),
             influx_separator: "_".to_owned(),
             influx_database_label: None,
@@ -50,8 +47,68 @@ impl Default for IngestOptions {
     }
 }
 
-/// Bounds of one request. Sizes are in bytes; a value equal to its limit passes.
+/// What one tenant may push.
 #[derive(Clone, Debug)]
+pub struct TenantLimits {
+    /// What a request and a series may bring.
+    pub request: Limits,
+    /// How old a timestamp may be on arrival. `None` takes any past.
+    pub max_age: Option<Duration>,
+    /// How far ahead of this machine's clock a timestamp may be. `None` takes any future.
+    pub max_ahead: Option<Duration>,
+    /// Series with samples in the last hour. `None` is no limit.
+    pub active_series: Option<u64>,
+    /// Series that were not active before, in the last hour. `None` is no limit.
+    pub new_series_per_hour: Option<u64>,
+    /// Samples a second. `None` is no limit.
+    pub samples_per_second: Option<u64>,
+    /// Samples that may come at once; [`BURST_SECONDS`](Self::BURST_SECONDS) of the rate by default.
+    pub samples_burst: Option<u64>,
+    /// What a request beyond the rate is answered.
+    pub rate_limited_status: RateLimitedStatus,
+    /// Processes that ingest, among which the counts above are divided: each knows only its own.
+    pub processes: u64,
+}
+
+impl Default for TenantLimits {
+    fn default() -> Self {
+        Self {
+            request: Limits::default(),
+            max_age: Some(Duration::from_secs(30 * 24 * 3600)),
+            max_ahead: Some(Duration::from_secs(10 * 60)),
+            active_series: Some(1_000_000),
+            new_series_per_hour: Some(4_000_000),
+            samples_per_second: None,
+            samples_burst: None,
+            rate_limited_status: RateLimitedStatus::default(),
+            processes: 1,
+        }
+    }
+}
+
+impl TenantLimits {
+    /// A burst is so many seconds of the rate, if nothing else is said.
+    pub const BURST_SECONDS: u64 = 10;
+
+    /// This process's part of a limit: at least 1, unless it is 0.
+    #[must_use]
+    pub fn per_process(&self, limit: Option<u64>) -> Option<u64> {
+        limit.map(|limit| (limit / self.processes.max(1)).max(limit.min(1)))
+    }
+}
+
+/// What a request beyond its tenant's rate is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RateLimitedStatus {
+    /// 429: it is the tenant's own doing. Prometheus drops the samples, unless `retry_on_http_429` is set.
+    #[default]
+    TooManyRequests,
+    /// 503, for senders that try again only then.
+    Unavailable,
+}
+
+/// Bounds of one request. Sizes are in bytes; a value equal to its limit passes.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The body as it comes over the wire.
     pub body_bytes: usize,
@@ -83,6 +140,20 @@ impl Default for Limits {
             label_value_bytes: 4 << 10,
             labels_bytes: 16 << 10,
         }
+    }
+}
+
+impl Limits {
+    /// The bounds of a series as text. What is known of a series, refusals among it, holds only under
+    /// the bounds that it was found out under.
+    pub(crate) fn series_scope(&self) -> String {
+        let own = [
+            self.labels,
+            self.label_name_bytes,
+            self.label_value_bytes,
+            self.labels_bytes,
+        ];
+        format!("{own:?}")
     }
 }
 
@@ -169,12 +240,12 @@ pub(crate) struct TimeWindow {
 }
 
 impl TimeWindow {
-    pub(crate) fn at(now: TimestampMs, options: &IngestOptions) -> Self {
+    pub(crate) fn at(now: TimestampMs, limits: &TenantLimits) -> Self {
         Self {
-            oldest: options
+            oldest: limits
                 .max_age
                 .map_or(i64::MIN, |age| now.saturating_sub(age).0),
-            newest: options
+            newest: limits
                 .max_ahead
                 .map_or(i64::MAX, |ahead| now.saturating_add(ahead).0),
         }

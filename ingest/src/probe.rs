@@ -1,6 +1,7 @@
 //! Decoding alone, without network, threads and queue: for the benchmark in `examples/`, for
 //! property tests and for fuzz targets. Not part of the interface.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_model::batch::EncodedSection;
@@ -13,7 +14,7 @@ use crate::decode::csv::CsvFormat;
 use crate::decode::json::JsonOptions;
 use crate::decode::text::{Dialect, TextOptions};
 use crate::encoding::Encoding;
-use crate::memory::MemoryBudget;
+use crate::memory::{DECODING, MemoryBudget};
 use crate::metrics::Metrics;
 use crate::report::Report;
 use crate::series::Scratch;
@@ -100,7 +101,8 @@ impl Probe {
     #[must_use]
     pub fn new(options: IngestOptions, partitions: u32) -> Self {
         let metrics = Metrics::new(&Registry::new());
-        let memory = MemoryBudget::new(options.decode_memory_bytes, metrics.decode_memory.clone());
+        let bytes = options.decode_memory_bytes;
+        let memory = MemoryBudget::new(bytes, Arc::default(), DECODING, None);
         let queue = QueueIdentity {
             id: QueueId(1),
             partitions,
@@ -160,17 +162,22 @@ impl Probe {
             ProbeEncoding::Zstd => Encoding::Zstd,
             ProbeEncoding::Snappy => Encoding::Snappy,
         };
+        let tenants = self.core.tenants();
+        let tenant = tenants.get(&TenantId::anonymous(), Duration::ZERO)?;
+        let limits = tenant.limits();
         let input = Input {
-            tenant: &TenantId::anonymous(),
+            tenant: &tenant,
+            limits: &limits,
             forced: &[],
-            details: Report::FULL_DETAILS,
+            details: usize::MAX,
+            keep_rejected: false,
             format: &format,
             encoding,
             body,
             arrival: now,
             monotonic: Duration::ZERO,
         };
-        let mut memory = self.memory.reserve_none();
+        let mut memory = self.memory.reserve_none(&tenant.decoding);
         let decoded = self.core.decode(&input, &mut memory, &mut self.scratch)?;
         Ok(ProbeOutcome {
             sections: decoded.collected.sections,

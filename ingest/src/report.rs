@@ -1,8 +1,8 @@
 //! What was refused of a request, whatever protocol it came by.
 //!
 //! Invariants: every refused item is counted under its [`Reason`]; the first
-//! [`Report::DETAILS`] of them are kept with place, series and message, and the message of a
-//! later one is not even put together.
+//! [`Report::DETAILS`] of them are kept with place, series and message, or where all are asked for as many
+//! as [`Report::FULL_BYTES`] hold; the message of a later one is not even put together.
 
 use std::fmt;
 
@@ -97,6 +97,10 @@ reasons! {
     MalformedText = "malformed_text",
     /// A line of CSV that does not fit its column mapping.
     MalformedCsv = "malformed_csv",
+    /// A series that is not active, of a tenant that has as many active ones as it may.
+    TooManyActiveSeries = "too_many_active_series",
+    /// A series that is not active, of a tenant that has had as many new ones in an hour as it may.
+    TooManyNewSeries = "too_many_new_series",
 }
 
 impl Reason {
@@ -190,6 +194,13 @@ impl Rejection {
         }
     }
 
+    /// About what it takes, here or in an answer.
+    fn bytes(&self) -> usize {
+        let texts = [&self.series, &self.field, &self.value, &self.line];
+        let texts = texts.into_iter().flatten().map(String::len);
+        size_of::<Self>() + self.message.len() + texts.sum::<usize>()
+    }
+
     /// Names the series.
     pub(crate) fn of_series(mut self, series: Option<String>) -> Self {
         self.series = series;
@@ -214,6 +225,7 @@ impl fmt::Display for Rejection {
 #[derive(Clone, Debug)]
 pub struct Report {
     keep: usize,
+    bytes: usize,
     items: u64,
     samples: u64,
     by_reason: [u64; Reason::ALL.len()],
@@ -227,14 +239,22 @@ impl Default for Report {
 }
 
 impl Report {
-    /// As many refused items are described where `?receipt=full` asks for all: a bound on memory.
-    pub const FULL_DETAILS: usize = 10_000;
+    /// Bytes that the descriptions of one request may take where `?receipt=full` asks for all of them:
+    /// some 50,000 items.
+    pub const FULL_BYTES: usize = 16 << 20;
+
+    /// A report that describes all refused items, within [`FULL_BYTES`](Self::FULL_BYTES).
+    #[must_use]
+    pub fn full() -> Self {
+        Self::keeping(usize::MAX)
+    }
 
     /// A report that describes the first `keep` refused items.
     #[must_use]
     pub fn keeping(keep: usize) -> Self {
         Self {
             keep,
+            bytes: 0,
             items: 0,
             samples: 0,
             by_reason: [0; Reason::ALL.len()],
@@ -253,8 +273,10 @@ impl Report {
         self.samples += samples as u64;
         // An unreadable item counts as one, so that no refusal leaves its reason at zero.
         self.by_reason[reason.index()] += samples.max(1) as u64;
-        if self.details.len() < self.keep {
-            self.details.push(describe());
+        if self.details.len() < self.keep && self.bytes < Self::FULL_BYTES {
+            let described = describe();
+            self.bytes += described.bytes();
+            self.details.push(described);
         }
     }
 
@@ -278,12 +300,26 @@ impl Report {
             };
             // They are in order, and one line may have several.
             if let Some((_, line)) = lines.clone().find(|(n, _)| *n == number) {
-                rejection.line = Some(excerpt(line.trim_ascii_end()));
+                let line = excerpt(line.trim_ascii_end());
+                self.bytes += line.len();
+                rejection.line = Some(line);
             }
             while lines.clone().next().is_some_and(|(n, _)| n < number) {
                 lines.next();
             }
         }
+    }
+
+    /// About what the descriptions take.
+    pub(crate) fn detail_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Forgets all descriptions but the first [`DETAILS`](Self::DETAILS).
+    pub(crate) fn shorten(&mut self) {
+        self.details.truncate(Self::DETAILS);
+        self.details.shrink_to_fit();
+        self.bytes = self.details.iter().map(Rejection::bytes).sum();
     }
 
     /// Number of refused items: lines, JSON items or their fields, series.
@@ -362,6 +398,26 @@ mod tests {
             [(Reason::TooOld, 50)]
         );
         assert_eq!(report.details()[9].to_string(), "line 10: old (too_old)");
+    }
+
+    #[test]
+    fn a_full_report_has_all_within_its_bytes() {
+        let mut report = Report::full();
+        for line in 1..=100_000 {
+            report.reject(Reason::TooOld, 1, || {
+                Rejection::new(
+                    Place::Line(line),
+                    BadSeries::new(Reason::TooOld, "o".repeat(200)),
+                )
+            });
+        }
+        assert_eq!(report.items(), 100_000);
+        let described = report.details().len();
+        assert!((30_000..100_000).contains(&described), "{described}");
+        assert!(report.detail_bytes() < Report::FULL_BYTES + 1000);
+        report.shorten();
+        assert_eq!(report.details().len(), Report::DETAILS);
+        assert!(report.detail_bytes() < 10_000);
     }
 
     #[test]

@@ -2,14 +2,18 @@
 //!
 //! Invariants:
 //! - An answer that acknowledges samples is made only after their append has resolved well.
+//! - What a request may take is asked of its tenant first: its rate before its body is read, its shares
+//!   of memory and of the queue before they are used.
 //! - From decoding on, a request no longer depends on its client: it runs in a task of its own, so
 //!   a connection that breaks leaves no half-done append and no metadata noted as sent that is not.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use millrace_model::Clock;
+use millrace_model::batch::EncodedSection;
+use millrace_model::{Clock, PartitionId, TenantId};
 use millrace_queue::{Appender, PendingAppend, Position, SubmitError};
 use millrace_relabel::Rules;
 use prometheus::Registry;
@@ -17,12 +21,15 @@ use prometheus::Registry;
 use crate::context::PushContext;
 use crate::core::{Core, Decoded, Format, Input};
 use crate::encoding::Encoding;
-use crate::memory::{MemoryBudget, Reservation};
+use crate::keep::{self, KeepRejected};
+use crate::memory::{DECODING, MemoryBudget, PENDING, Reservation};
 use crate::metadata::MetadataNews;
 use crate::metrics::{Metrics, Protocol};
+use crate::options::TenantLimits;
 use crate::pool::DecodePool;
 use crate::report::Report;
 use crate::series::Scratch;
+use crate::tenants::{LimitsReport, Tenant};
 use crate::{IngestError, IngestOptions};
 
 /// The push endpoint. Cloning gives another handle to it; its decode threads end with the last
@@ -40,6 +47,9 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Metrics,
     memory: MemoryBudget,
+    /// What waits to become durable. The appender has the same bound, and knows no shares.
+    pending: MemoryBudget,
+    keeper: OnceLock<Arc<dyn KeepRejected>>,
     jitter: AtomicU64,
 }
 
@@ -47,6 +57,9 @@ pub(crate) struct Inner {
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) context: PushContext,
+    pub(crate) tenant: Arc<Tenant>,
+    /// The limits that are in force for it.
+    pub(crate) limits: Arc<TenantLimits>,
     /// As many refused items are described.
     pub(crate) details: usize,
     pub(crate) protocol: Protocol,
@@ -65,6 +78,10 @@ pub(crate) struct Answer {
     /// Samples that the relabelling of this server drops.
     pub(crate) dropped: u64,
     pub(crate) report: Report,
+    /// Holds the memory of the report and of what will be made of it.
+    pub(crate) memory: Reservation,
+    /// Refused samples that are kept.
+    pub(crate) kept: u64,
     /// Data points of an OTLP request, refused ones included.
     pub(crate) points: u64,
     /// Whether nothing was stored because the client wants all or nothing.
@@ -78,9 +95,11 @@ struct Submitted {
     accepted: u64,
     dropped: u64,
     report: Report,
+    memory: Reservation,
+    kept: u64,
     points: u64,
     nothing_by_choice: bool,
-    pending: Option<PendingAppend>,
+    pending: Option<(PendingAppend, Reservation)>,
     news: MetadataNews,
 }
 
@@ -99,15 +118,18 @@ impl Ingest {
         registry: &Registry,
     ) -> Self {
         let metrics = Metrics::new(registry);
-        let pool = DecodePool::start(options.decode_threads, options.decode_queue);
+        let (threads, queue) = (options.decode_threads, options.decode_queue);
+        let memory = options.decode_memory_bytes;
+        let identity = appender.identity().clone();
+        let core = Core::new(options, identity, appender.max_section_bytes(), &metrics);
+        let several = core.tenants().several();
+        let pool = DecodePool::start(threads, queue, Arc::clone(&several));
+        let gauge = Some(metrics.decode_memory.clone());
         let inner = Inner {
-            memory: MemoryBudget::new(options.decode_memory_bytes, metrics.decode_memory.clone()),
-            core: Core::new(
-                options,
-                appender.identity().clone(),
-                appender.max_section_bytes(),
-                &metrics,
-            ),
+            memory: MemoryBudget::new(memory, Arc::clone(&several), DECODING, gauge),
+            pending: MemoryBudget::new(appender.max_pending_bytes(), several, PENDING, None),
+            core,
+            keeper: OnceLock::new(),
             jitter: AtomicU64::new(0),
             appender,
             clock,
@@ -141,8 +163,49 @@ impl Ingest {
         &self.inner.metrics
     }
 
-    pub(crate) fn reserve_memory(&self) -> Reservation {
-        self.inner.memory.reserve_none()
+    pub(crate) fn reserve_memory(&self, tenant: &Tenant) -> Reservation {
+        self.inner.memory.reserve_none(&tenant.decoding)
+    }
+
+    /// The tenant of that name, and its limits.
+    ///
+    /// # Errors
+    ///
+    /// [`IngestError::Overloaded`] if there are too many, [`IngestError::RateLimited`].
+    pub(crate) fn tenant(
+        &self,
+        id: &TenantId,
+    ) -> Result<(Arc<Tenant>, Arc<TenantLimits>), IngestError> {
+        let now = self.inner.clock.monotonic();
+        let tenant = self.inner.core.tenants().get(id, now)?;
+        let limits = tenant.limits();
+        tenant.take_samples(&limits, 0, now)?;
+        Ok((tenant, limits))
+    }
+
+    /// From now on, what is refused for a limit goes there. Only the first call counts.
+    pub fn keep_rejected(&self, keeper: Arc<dyn KeepRejected>) {
+        if self.inner.keeper.set(keeper).is_err() {
+            tracing::error!("there is a keeper of refused samples already: a bug");
+        }
+    }
+
+    /// Puts other limits of single tenants in force, in place of all that were before. Requests in
+    /// hand end under those that they began with.
+    pub fn set_overrides(&self, overrides: BTreeMap<TenantId, TenantLimits>) {
+        let metrics = &self.inner.metrics;
+        metrics
+            .overrides
+            .set(i64::try_from(overrides.len()).unwrap_or(i64::MAX));
+        self.inner.core.tenants().set_overrides(overrides);
+    }
+
+    /// What a tenant, or all of them, use of their limits in this process, with the `top` worst
+    /// metrics and labels of each.
+    #[must_use]
+    pub fn limits_report(&self, of: Option<&TenantId>, top: usize) -> LimitsReport {
+        let now = self.inner.clock.monotonic();
+        self.inner.core.tenants().report(of, top, now)
     }
 
     /// What an acknowledgement survives.
@@ -172,21 +235,26 @@ impl Ingest {
     async fn run(&self, request: Request) -> Result<Answer, IngestError> {
         let protocol = request.protocol;
         let inner = Arc::clone(&self.inner);
+        let (tenant, bytes) = (request.context.tenant.clone(), request.body.len());
         let submitted = self
             .pool
-            .run(move |scratch| inner.decode_and_submit(request, scratch))
+            .run(&tenant, bytes, move |scratch| {
+                inner.decode_and_submit(request, scratch)
+            })
             .await??;
         let Submitted {
             accepted,
             dropped,
             report,
+            memory,
+            kept,
             points,
             nothing_by_choice,
             pending,
             news,
         } = submitted;
         let position = match pending {
-            Some(pending) => Some(pending.await?),
+            Some((pending, _held)) => Some(pending.await?),
             None => None,
         };
         // IMPORTANT: only now are they in the queue for certain.
@@ -198,6 +266,8 @@ impl Ingest {
             accepted,
             dropped,
             report,
+            memory,
+            kept,
             points,
             nothing_by_choice,
             position,
@@ -235,15 +305,27 @@ impl Inner {
         let pending = if collected.sections.is_empty() {
             None
         } else {
-            let submitted = self
-                .appender
-                .submit(&request.context.tenant, collected.sections);
-            Some(submitted.map_err(not_submitted)?)
+            let (tenant, now) = (&request.tenant, self.clock.monotonic());
+            tenant.take_samples(&request.limits, collected.accepted, now)?;
+            let bytes = collected.sections.iter().map(|(_, s)| s.bytes_len()).sum();
+            let mut held = self.pending.reserve_none(&tenant.pending);
+            held.grow_or_leave(bytes)?;
+            let submitted = self.appender.submit(tenant.id(), collected.sections);
+            Some((submitted.map_err(not_submitted)?, held))
         };
+        let kept = self.keep(request.tenant.id(), &collected.rejected, &collected.report);
+        // Unlike bodies these wait until the client has read them, which is up to the client.
+        let mut report = collected.report;
+        let mut memory = request.memory.share();
+        if memory.grow(2 * report.detail_bytes()).is_err() {
+            report.shorten();
+        }
         Ok(Submitted {
             accepted: collected.accepted,
             dropped: collected.dropped,
-            report: collected.report,
+            report,
+            memory,
+            kept,
             points: collected.points,
             nothing_by_choice,
             pending,
@@ -251,11 +333,34 @@ impl Inner {
         })
     }
 
+    /// Hands over what was refused for a limit. Samples that are kept.
+    fn keep(
+        &self,
+        tenant: &TenantId,
+        rejected: &[(PartitionId, EncodedSection)],
+        report: &Report,
+    ) -> u64 {
+        let Some(keeper) = self.keeper.get().filter(|_| !rejected.is_empty()) else {
+            return 0;
+        };
+        let reasons = report.by_reason();
+        let reasons = reasons.map(|(reason, count)| format!("{} {count}", reason.id()));
+        let reasons = reasons.collect::<Vec<_>>().join(", ");
+        let batches = keep::batches(tenant, rejected, &reasons);
+        let kept = batches.filter_map(|batch| {
+            let samples = batch.samples;
+            keeper.keep(batch).then_some(samples)
+        });
+        kept.sum()
+    }
+
     fn decode(&self, request: &Request, scratch: &mut Scratch) -> Result<Decoded, IngestError> {
         let input = Input {
-            tenant: &request.context.tenant,
+            tenant: &request.tenant,
+            limits: &request.limits,
             forced: &request.context.forced_labels,
             details: request.details,
+            keep_rejected: self.keeper.get().is_some(),
             format: &request.format,
             encoding: request.encoding,
             body: &request.body,
@@ -265,6 +370,10 @@ impl Inner {
         let mut memory = request.memory.share();
         let decoded = self.core.decode(&input, &mut memory, scratch)?;
         let metrics = &self.metrics;
+        let tenants = self.core.tenants();
+        let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        metrics.tracked_series.set(count(tenants.tracked_series()));
+        metrics.tenants.set(count(tenants.len() as u64));
         let bytes = &metrics.of(request.protocol).decoded_bytes;
         bytes.inc_by(decoded.body_bytes as u64);
         let collected = &decoded.collected;

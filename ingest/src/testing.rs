@@ -7,7 +7,7 @@ use millrace_model::{PartitionId, TenantId, TimestampMs};
 
 use crate::probe::{Probe, ProbeEncoding, ProbeFormat};
 use crate::report::{Reason, Report};
-use crate::{IngestError, IngestOptions, Limits};
+use crate::{IngestError, IngestOptions, Limits, TenantLimits};
 
 /// What the clock shows in tests.
 pub(crate) const NOW: i64 = 1_795_219_200_000;
@@ -23,7 +23,10 @@ pub(crate) fn probe(options: IngestOptions) -> Probe {
 /// Options with other limits.
 pub(crate) fn limited(limits: Limits) -> IngestOptions {
     IngestOptions {
-        limits,
+        limits: TenantLimits {
+            request: limits,
+            ..TenantLimits::default()
+        },
         ..IngestOptions::default()
     }
 }

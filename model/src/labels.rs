@@ -84,10 +84,7 @@ impl Labels {
     /// label sets apart without reading them as text.
     #[must_use]
     pub fn raw(&self) -> RawPairs<'_> {
-        RawPairs {
-            bytes: &self.0,
-            pos: 0,
-        }
+        RawPairs::of_canonical(&self.0)
     }
 
     /// The value of the label `name`, or `None` if it is not there.
@@ -214,6 +211,27 @@ pub struct RawPair<'a> {
     pub pair: &'a [u8],
 }
 
+impl<'a> RawPair<'a> {
+    /// The value's bytes.
+    ///
+    /// # Panics
+    ///
+    /// If the pair is not of canonical bytes.
+    #[must_use]
+    #[inline]
+    pub fn value(&self) -> &'a [u8] {
+        let mut pos = 0;
+        let mut part = || {
+            let len = read_varint(self.pair, &mut pos).expect("canonical bytes were checked");
+            let start = pos;
+            pos += len as usize;
+            &self.pair[start..pos]
+        };
+        part();
+        part()
+    }
+}
+
 /// Iterates over the pairs of canonical bytes.
 #[derive(Clone, Debug)]
 pub struct RawPairs<'a> {
@@ -222,6 +240,13 @@ pub struct RawPairs<'a> {
 }
 
 impl<'a> RawPairs<'a> {
+    /// The pairs of bytes that are known to be [canonical](Labels::canonical), such as those of a
+    /// cache. Iterating panics over others.
+    #[must_use]
+    pub fn of_canonical(bytes: &'a [u8]) -> Self {
+        Self { bytes, pos: 0 }
+    }
+
     #[inline]
     fn part(&mut self) -> &'a [u8] {
         let len = read_varint(self.bytes, &mut self.pos).expect("canonical bytes were checked");

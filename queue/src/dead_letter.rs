@@ -22,6 +22,18 @@ pub struct Origin {
     pub offset: Offset,
 }
 
+impl Origin {
+    /// Offsets from here on are no record's: they number what was refused before it came into the
+    /// queue, and kept as a letter all the same.
+    pub const REJECTED_FROM: Offset = Offset(1 << 63);
+
+    /// Whether it is of something that never was in the queue.
+    #[must_use]
+    pub fn is_rejected(&self) -> bool {
+        self.offset >= Self::REJECTED_FROM
+    }
+}
+
 /// As `<queue>/<partition>/<offset>`, the queue in 32 hexadecimal digits: a letter's name.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,7 +8,8 @@
 //!   segmented log of `millrace-log`, with its directory described in `docs/formats/queue.md`.
 //! - `kafka`, behind the feature of that name, is the other: one topic of Apache Kafka.
 //! - [`Appender`] stands before a producer and joins what concurrent requests submit into few
-//!   large appends (group commit), within a bound in bytes.
+//!   large appends (group commit), within a bound in bytes. Tenants take turns in it
+//!   ([`FairQueue`]).
 //!
 //! **Invariants:**
 //! - An append is acknowledged only after it is durable; a partition whose disk failed takes no
@@ -23,6 +24,7 @@ mod appender;
 mod dead_letter;
 mod embedded;
 mod error;
+mod fair;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 mod look;
@@ -37,6 +39,7 @@ pub use appender::{Appender, AppenderOptions, PendingAppend, SubmitError};
 pub use dead_letter::{DeadLetter, LetterEntry, LetterError, LetterHead, Origin, OriginError};
 pub use embedded::{EmbeddedOptions, EmbeddedQueue, HeldPartition, HeldQueue, MAX_PARTITIONS};
 pub use error::{IdentityDamage, QueueError};
+pub use fair::FairQueue;
 pub use look::RecordSource;
 pub use resume::ResumePoint;
 pub use traits::{

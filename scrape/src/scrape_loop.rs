@@ -152,12 +152,10 @@ impl ScrapeLoop {
             .header(CONTENT_ENCODING)
             .map(|text| text.as_bytes().to_vec());
         let limit = self.job.limits.body_size;
-        let body = self
-            .shared
-            .ingest
-            .scrape_body(format, encoding.as_deref(), limit);
-        let mut body = match body {
+        let (ingest, tenant) = (&self.shared.ingest, &self.shared.tenant);
+        let mut body = match ingest.scrape_body(tenant, format, encoding.as_deref(), limit) {
             Ok(body) => body,
+            Err(error) if error.is_retryable() => return Err(error),
             Err(error) => return failed(error.to_string()),
         };
         loop {

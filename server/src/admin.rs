@@ -62,6 +62,7 @@ pub fn router(admin: Admin) -> Router {
         .route("/api/v1/admin/tsdb/undelete", any(undelete))
         .route("/api/v1/admin/tsdb/deletes", get(deletes))
         .route("/api/v1/admin/retention", get(retention))
+        .route("/api/v1/admin/retention/run", any(run_retention))
         .route("/api/v1/admin/retention/confirm_clock", any(confirm_clock))
         .with_state(Arc::new(admin))
 }
@@ -361,6 +362,15 @@ async fn clean_tombstones(
 async fn confirm_clock(State(admin): State<Shared>, request: Request) -> Result<Response, Refusal> {
     admin.check(request.method())?;
     admin.store.confirm_clock();
+    Ok(done(None, None))
+}
+
+/// Lets go at once what waits for the bound of an hour.
+async fn run_retention(State(admin): State<Shared>, request: Request) -> Result<Response, Refusal> {
+    admin.check(request.method())?;
+    let store = admin.store.clone();
+    let done_all = blocking(move || store.retain()).await?;
+    done_all.map_err(|error| Refusal::internal(&error))?;
     Ok(done(None, None))
 }
 

@@ -98,7 +98,7 @@ pub enum Command {
     Import(ImportArgs),
     /// Ask a running server a PromQL question and print the answer as a table
     Query(QueryArgs),
-    /// Say what retention of a running server would let go now, and change nothing
+    /// Say what retention of a running server would let go now, or let it go
     Retention(RetentionArgs),
     /// Make, list, revoke and rotate tokens (docs/security.md)
     Token(TokenArgs),
@@ -182,8 +182,11 @@ pub struct DemoArgs {
 #[derive(Debug, Args)]
 pub struct RetentionArgs {
     /// Only say what would go; the server itself does it by its settings `store.retention.*`
-    #[arg(long, required = true)]
+    #[arg(long, required_unless_present = "now", conflicts_with = "now")]
     pub dry_run: bool,
+    /// Let it go at once, also what is more than `store.retention.hourly_percent`
+    #[arg(long)]
+    pub now: bool,
     /// The server, whose setting `server.admin_api` must be on
     #[arg(long, default_value = "http://127.0.0.1:9009")]
     pub url: String,

@@ -25,6 +25,7 @@ mod fleet;
 mod http;
 mod lag;
 mod letters;
+mod limits;
 mod lock;
 mod logging;
 mod open;
@@ -42,6 +43,7 @@ mod run;
 mod snapshot;
 mod source;
 mod targets;
+mod wal_replay;
 
 use std::io::Write as _;
 use std::process::ExitCode;

@@ -15,7 +15,7 @@ use millrace_model::{Offset, PartitionId};
 use millrace_query::Engine;
 use millrace_queue::Appender;
 use millrace_scrape::Scraper;
-use millrace_store::Store;
+use millrace_store::{DeadLetterBox, Store};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tracing::{info, warn};
@@ -29,12 +29,13 @@ use crate::config::Config;
 use crate::edge::{self, TokenFile};
 use crate::failure::Failure;
 use crate::lag::LagWatch;
+use crate::letters::rejected::Keeper;
 use crate::letters::{self, Letters, LocalLetters};
 use crate::queue::{self, DurabilityMetrics, Queue};
 use crate::reload::Reloader;
 use crate::snapshot::{self, Snapshots};
 use crate::source::PartSource;
-use crate::{fleet, options, records, replay, retention, routes};
+use crate::{fleet, limits, options, records, replay, retention, routes};
 
 /// Between two tries to reach brokers that went away during the start.
 const RETRY: Duration = Duration::from_secs(1);
@@ -47,6 +48,9 @@ pub struct Opened {
     pub store: Option<Arc<Store>>,
     appender: Option<Appender>,
     producer: Option<Arc<LazyProducer>>,
+    /// Limits of single tenants, to be looked at again and again.
+    pub limits: Mutex<Option<limits::Watch>>,
+    rejected: Option<DeadLetterBox>,
     #[cfg(feature = "kafka")]
     announced: Option<Announced>,
     scraper: Option<Scraper>,
@@ -81,6 +85,8 @@ pub fn open(
         store: None,
         appender: None,
         producer: None,
+        limits: Mutex::new(None),
+        rejected: None,
         #[cfg(feature = "kafka")]
         announced: None,
         scraper: None,
@@ -181,6 +187,29 @@ fn open_parts(
         let started = Reloader::start(app, fs, config, &ingest)?;
         opened.scraper = started.scraper().cloned();
         *reloader = Some(started);
+        if let Some(bytes) = config.ingest.keep_rejected {
+            let letters =
+                letters::rejected::open(fs, &config.top.data_dir).map_err(Failure::Data)?;
+            let keeper = Keeper::start(
+                letters.clone(),
+                queue.identity().id,
+                app.clock.clone(),
+                bytes.0,
+                &app.registry,
+            );
+            ingest.keep_rejected(Arc::new(keeper.map_err(Failure::Data)?));
+            opened.rejected = Some(letters);
+        }
+        router = router.merge(limits::router(limits::Status {
+            admin: config.server.admin_api,
+            ingest: ingest.clone(),
+        }));
+        if let Some(path) = &config.tenants.overrides_file {
+            let defaults = options::ingest(config).limits;
+            let file = limits::OverridesFile::new(fs.clone(), path.clone(), defaults);
+            let watch = limits::Watch::start(file, ingest, &app.registry);
+            *opened.limits.lock() = Some(watch.map_err(Failure::Refused)?);
+        }
         opened.appender = Some(appender);
     }
     if let Some(store) = opened.store.as_ref().filter(|_| queue.is_remote()) {
@@ -209,26 +238,32 @@ fn open_parts(
             data_dir: config.top.data_dir.clone(),
         }));
     }
+    let letters = local_letters(opened);
     let store = opened.store.as_ref();
-    Ok(router.merge(tending(app, config, store, queue, &producer)))
+    Ok(router.merge(tending(app, config, (store, letters), queue, &producer)))
+}
+
+/// The letters in this process's own directories, if it has such.
+fn local_letters(opened: &Opened) -> Option<Arc<dyn Letters>> {
+    let boxes = opened.store.iter().flat_map(|store| store.dead_letters());
+    let boxes = boxes
+        .map(|(_, letters)| letters)
+        .chain(opened.rejected.clone());
+    let boxes: Vec<DeadLetterBox> = boxes.collect();
+    (!boxes.is_empty()).then(|| Arc::new(LocalLetters(boxes)) as Arc<dyn Letters>)
 }
 
 /// What looks after the queue's records by hand: dead letters, and replays into the store.
 fn tending(
     app: &App,
     config: &Config,
-    store: Option<&Arc<Store>>,
+    (store, local): (Option<&Arc<Store>>, Option<Arc<dyn Letters>>),
     queue: &Arc<dyn Queue>,
     producer: &Arc<LazyProducer>,
 ) -> Router {
     let enabled = config.server.admin_api;
     let mut router = Router::new();
-    let local = || {
-        let boxes = store?.dead_letters().into_iter();
-        let letters = LocalLetters(boxes.map(|(_, letters)| letters).collect());
-        Some(Arc::new(letters) as Arc<dyn Letters>)
-    };
-    if let Some(letters) = queue.letters().or_else(local) {
+    if let Some(letters) = queue.letters().or(local) {
         router = router.merge(letters::http::router(letters::http::Endpoints {
             enabled,
             letters,

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use millrace_ingest::{
-    DeltaTemporality, IngestOptions, Limits, OtlpOptions, StringFields, TranslationStrategy,
+    DeltaTemporality, IngestOptions, Limits, OtlpOptions, RateLimitedStatus, StringFields,
+    TenantLimits, TranslationStrategy,
 };
 use millrace_model::{PartitionId, ShardKey};
 use millrace_query::EngineOptions;
@@ -13,7 +14,8 @@ use millrace_store::{CompactionOptions, RetentionOptions, StoreOptions, WalSync}
 
 use crate::config::Config;
 use crate::config::kind::{
-    DeltaSetting, StringFieldsSetting, TranslationStrategySetting, WalSyncSetting,
+    DeltaSetting, RateLimitedSetting, StringFieldsSetting, TranslationStrategySetting,
+    WalSyncSetting,
 };
 use crate::config::settings::{Otlp, SETTINGS};
 use crate::http::HttpLimits;
@@ -117,21 +119,11 @@ pub fn store(config: &Config) -> StoreOptions {
 /// The push endpoints.
 #[must_use]
 pub fn ingest(config: &Config) -> IngestOptions {
-    let (ingest, limits) = (&config.ingest, &config.limits);
+    let ingest = &config.ingest;
     let defaults = IngestOptions::default();
     IngestOptions {
-        max_age: ingest.max_age,
-        max_ahead: ingest.max_ahead,
-        limits: Limits {
-            body_bytes: limits.body_bytes.as_usize(),
-            decoded_bytes: limits.decoded_bytes.as_usize(),
-            samples: limits.samples,
-            series: limits.series,
-            labels: limits.labels,
-            label_name_bytes: limits.label_name_bytes.as_usize(),
-            label_value_bytes: limits.label_value_bytes.as_usize(),
-            labels_bytes: limits.labels_bytes.as_usize(),
-        },
+        limits: tenant_limits(config),
+        tracked_series: config.tenants.tracked_series,
         influx_string_fields: match ingest.influx_string_fields {
             StringFieldsSetting::Skip => StringFields::Skip,
             StringFieldsSetting::Reject => StringFields::Reject,
@@ -143,6 +135,40 @@ pub fn ingest(config: &Config) -> IngestOptions {
         decode_queue: ingest.decode_queue,
         decode_memory_bytes: ingest.decode_memory_bytes.as_usize(),
         series_cache_bytes: ingest.series_cache_bytes.as_usize(),
+    }
+}
+
+/// What a tenant may push that has no limits of its own.
+fn tenant_limits(config: &Config) -> TenantLimits {
+    let (limits, tenants) = (&config.limits, &config.tenants);
+    TenantLimits {
+        request: Limits {
+            body_bytes: limits.body_bytes.as_usize(),
+            decoded_bytes: limits.decoded_bytes.as_usize(),
+            samples: limits.samples,
+            series: limits.series,
+            labels: limits.labels,
+            label_name_bytes: limits.label_name_bytes.as_usize(),
+            label_value_bytes: limits.label_value_bytes.as_usize(),
+            labels_bytes: limits.labels_bytes.as_usize(),
+        },
+        max_age: config.ingest.max_age,
+        max_ahead: config.ingest.max_ahead,
+        active_series: tenants.active_series,
+        new_series_per_hour: tenants.new_series_per_hour,
+        samples_per_second: tenants.samples_per_second,
+        samples_burst: tenants.samples_burst,
+        rate_limited_status: rate_limited_status(tenants.rate_limited_status),
+        processes: tenants.processes,
+    }
+}
+
+/// The status of a request beyond its tenant's rate.
+#[must_use]
+pub fn rate_limited_status(setting: RateLimitedSetting) -> RateLimitedStatus {
+    match setting {
+        RateLimitedSetting::TooManyRequests => RateLimitedStatus::TooManyRequests,
+        RateLimitedSetting::Unavailable => RateLimitedStatus::Unavailable,
     }
 }
 

@@ -23,9 +23,13 @@ use crate::edge::{self, Gate};
 use crate::pipeline;
 use crate::queue::durability;
 use crate::reload;
+use crate::wal_replay::Progress;
 
 /// Seconds after which a client should ask again while the server starts or stops.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("2");
+
+/// Answers while the server starts too: that is what it is for.
+const WAL_REPLAY: &str = "/api/v1/status/walreplay";
 
 /// The router of the whole process.
 pub fn router(app: &Arc<App>, gate: Gate, lifecycle: bool) -> Router {
@@ -77,6 +81,7 @@ async fn to_parts(State(app): State<Arc<App>>, request: Request) -> Response {
             Ok(response) => response,
             Err(infallible) => match infallible {},
         },
+        None if request.uri().path() == WAL_REPLAY => Progress::of(&app.registry).answer(),
         None => not_open_yet(&app),
     }
 }
@@ -185,7 +190,11 @@ fn with_detail(stage: Stage, detail: &str) -> String {
 }
 
 async fn ready(State(app): State<Arc<App>>) -> Response {
-    let (stage, detail) = app.stage();
+    let (stage, mut detail) = app.stage();
+    if stage == Stage::RecoveringStore {
+        let Progress { all, done } = Progress::of(&app.registry);
+        detail = format!("{done} of {all} records of the write-ahead log read");
+    }
     let text = format!("millrace is {}", with_detail(stage, &detail));
     match stage {
         Stage::Ready => format!("{text}.\n").into_response(),
@@ -249,6 +258,7 @@ Status
   GET /-/ready                 it takes and answers requests; before, how far it is
   GET /metrics                 figures for Prometheus
   GET /api/v1/status/pipeline  queue and store by partition: written, applied, lag
+  GET /api/v1/status/limits    what a tenant uses of its limits, and its worst metrics and labels
   GET /api/v1/status/durability  what an acknowledged push survives, and what that is made of
 
 Admin (with server.admin_api=true)
@@ -314,8 +324,13 @@ mod tests {
                 ""
             };
             app.enter(stage, detail);
-            for path in ["/-/ready", "/api/v1/query", "/api/v1/push", "/write"] {
-                let (status, retry, body) = ask(in_the_open(&app), "GET", path).await;
+            for (method, path) in [
+                ("GET", "/-/ready"),
+                ("GET", "/api/v1/query"),
+                ("POST", "/api/v1/push"),
+                ("POST", "/write"),
+            ] {
+                let (status, retry, body) = ask(in_the_open(&app), method, path).await;
                 assert_eq!(
                     (status, retry),
                     (StatusCode::SERVICE_UNAVAILABLE, true),
@@ -323,6 +338,9 @@ mod tests {
                 );
                 assert!(body.contains(text), "{path}: {body}");
             }
+            let (status, _, body) = ask(in_the_open(&app), "GET", WAL_REPLAY).await;
+            assert_eq!(status, StatusCode::OK);
+            assert!(body.contains("\"current\":0"), "{body}");
             let (status, _, body) = ask(in_the_open(&app), "GET", "/api/v1/status/pipeline").await;
             assert_eq!(status, StatusCode::OK);
             assert!(body.contains("\"partitions\":[]"), "{body}");

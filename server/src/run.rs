@@ -27,7 +27,7 @@ use crate::http::{Drained, HttpMetrics, Listener, Serving, serve};
 use crate::lock::DirLock;
 use crate::open::{close, open};
 use crate::queue::Queue;
-use crate::{banner, logging, options, pipeline, process, reload, routes};
+use crate::{banner, limits, logging, options, pipeline, process, reload, routes};
 
 /// How often the lag is looked at while it is caught up.
 const CATCH_UP_INTERVAL: Duration = Duration::from_millis(5);
@@ -231,6 +231,7 @@ async fn life(
     let watching = tokio::spawn({
         let (app, store, recovered) = (app.clone(), opened.store.clone(), opened.recovered.clone());
         let queue = opened.queue.clone();
+        let limits = opened.limits.lock().take();
         async move {
             // A failure ends the catching up. The rest goes on: how far a stopped shard falls
             // behind is what somebody wants to see then.
@@ -248,6 +249,7 @@ async fn life(
                 () = health => {}
                 () = watch_queue(&app, queue) => {}
                 () = watch_lag(&app) => {}
+                () = watch_limits(limits) => {}
             }
         }
     });
@@ -382,6 +384,14 @@ async fn watch_lag(app: &Arc<App>) {
             error!(%error, "measuring the lag panicked");
         }
     }
+}
+
+/// Looks at the limits of single tenants, where there is a file of them. Ends only with its task.
+async fn watch_limits(limits: Option<limits::Watch>) {
+    if let Some(limits) = limits {
+        limits.run().await;
+    }
+    std::future::pending().await
 }
 
 /// What has to be done for the queue now and then. Ends only with its task.

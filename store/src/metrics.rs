@@ -39,6 +39,7 @@ pub struct StoreMetrics {
     blocks: IntGaugeVec,
     block_bytes: IntGaugeVec,
     recovery_seconds: GaugeVec,
+    replay_records: IntGaugeVec,
     replay_left: IntGaugeVec,
     stopped: IntGaugeVec,
 }
@@ -165,6 +166,10 @@ impl StoreMetrics {
             blocks: gauge("millrace_store_blocks", "Live blocks")?,
             block_bytes: gauge("millrace_store_block_bytes", "Size of the live blocks")?,
             recovery_seconds: recovery,
+            replay_records: gauge(
+                "millrace_store_replay_records",
+                "Records of the WAL that the start had to read",
+            )?,
             replay_left: gauge(
                 "millrace_store_replay_records_left",
                 "WAL records that the open has still to replay",
@@ -210,6 +215,7 @@ impl StoreMetrics {
             blocks: self.blocks.with_label_values(&labels),
             block_bytes: self.block_bytes.with_label_values(&labels),
             recovery_seconds: self.recovery_seconds.with_label_values(&labels),
+            replay_records: self.replay_records.with_label_values(&labels),
             replay_left: self.replay_left.with_label_values(&labels),
             stopped: self.stopped.with_label_values(&labels),
         }
@@ -248,6 +254,7 @@ pub(crate) struct ShardMetrics {
     pub(crate) blocks: IntGauge,
     pub(crate) block_bytes: IntGauge,
     pub(crate) recovery_seconds: Gauge,
+    pub(crate) replay_records: IntGauge,
     pub(crate) replay_left: IntGauge,
     pub(crate) stopped: IntGauge,
 }

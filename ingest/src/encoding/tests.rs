@@ -1,7 +1,8 @@
 use std::io::Write;
+use std::sync::Arc;
 
 use super::*;
-use crate::memory::MemoryBudget;
+use crate::memory::{DECODING, MemoryBudget};
 
 const ALL: [Encoding; 5] = [
     Encoding::Identity,
@@ -30,14 +31,18 @@ fn encode(encoding: Encoding, plain: &[u8]) -> Vec<u8> {
     }
 }
 
+fn memory(budget: usize) -> Reservation {
+    let budget = MemoryBudget::new(budget, Arc::default(), DECODING, None);
+    budget.reserve_none(&Arc::default())
+}
+
 fn decode_within(
     encoding: Encoding,
     body: &[u8],
     limit: usize,
     budget: usize,
 ) -> Result<Vec<u8>, &'static str> {
-    let gauge = prometheus::IntGauge::new("g", "g").unwrap();
-    let mut memory = MemoryBudget::new(budget, gauge).reserve_none();
+    let mut memory = memory(budget);
     let mut buffer = Vec::new();
     let result = encoding.decode(body, limit, &mut buffer, &mut memory);
     let result = result.map(<[u8]>::to_vec).map_err(|error| error.reason());
@@ -143,8 +148,7 @@ fn a_snappy_header_is_not_believed() {
     let mut body = Vec::new();
     millrace_model::write_varint(&mut body, 22 * 100 + 65);
     assert_eq!(body.len(), 2);
-    let gauge = prometheus::IntGauge::new("g", "g").unwrap();
-    let mut memory = MemoryBudget::new(0, gauge).reserve_none();
+    let mut memory = memory(0);
     body.resize(100, 0);
     // Refused before any memory is asked for; one byte less asks for it.
     let mut buffer = Vec::new();

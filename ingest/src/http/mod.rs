@@ -126,16 +126,19 @@ async fn accept(
         | Protocol::Otlp
         | Protocol::Pushgateway => {}
     }
-    let limit = ingest.options().limits.body_bytes;
-    let mut memory = ingest.reserve_memory();
+    let (tenant, limits) = ingest.tenant(&context.tenant)?;
+    let limit = limits.request.body_bytes;
+    let mut memory = ingest.reserve_memory(&tenant);
     let body = body::read(body, &parts.headers, limit, &mut memory).await?;
     let metrics = ingest.metrics().of(protocol);
     metrics.body_bytes.inc_by(body.len() as u64);
     ingest
         .ingest(IngestRequest {
             context,
+            tenant,
+            limits,
             details: if shape.full_receipt {
-                Report::FULL_DETAILS
+                usize::MAX
             } else {
                 Report::DETAILS
             },

@@ -42,6 +42,7 @@ pub(super) fn exported(json: bool, rejected: u64, message: &str) -> Response {
 /// `google.rpc.Status`.
 pub(super) fn status(json: bool, status: StatusCode, message: &str) -> Response {
     let code: u8 = match status {
+        StatusCode::TOO_MANY_REQUESTS => 8,
         StatusCode::SERVICE_UNAVAILABLE => 14,
         StatusCode::INTERNAL_SERVER_ERROR => 13,
         StatusCode::UNAUTHORIZED => 16,

@@ -1,13 +1,18 @@
 //! Answers, in the shape that the clients of each protocol read.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::params::Params;
 use super::{influx, media, otlp};
+use crate::memory::Reservation;
 use crate::metrics::Protocol;
 use crate::report::{Place, Rejection, Report};
 use crate::service::Answer;
@@ -59,7 +64,7 @@ pub(super) fn respond(
 ) -> Response {
     let written = outcome.as_ref().map_or(0, |answer| answer.accepted);
     let mut response = match outcome {
-        Ok(answer) => answered(ingest, shape, &answer),
+        Ok(answer) => answered(ingest, shape, answer),
         Err(error) => refused(ingest, shape, &error),
     };
     match shape.protocol {
@@ -98,16 +103,16 @@ pub(super) fn method_not_allowed(allow: &'static str) -> Response {
         .into_response()
 }
 
-fn answered(ingest: &Ingest, shape: &Shape, answer: &Answer) -> Response {
-    let mut response = if answer.report.is_empty() {
-        all_good(shape, answer)
+fn answered(ingest: &Ingest, shape: &Shape, answer: Answer) -> Response {
+    let position = answer.position.clone();
+    let mut response = if shape.full_receipt {
+        full_receipt(status(shape, &answer), answer)
+    } else if answer.report.is_empty() {
+        all_good(shape, &answer)
     } else {
-        partly_good(shape, answer)
+        partly_good(shape, &answer)
     };
-    if shape.full_receipt {
-        response = (response.status(), Json(receipt(answer))).into_response();
-    }
-    if let Some(position) = &answer.position {
+    if let Some(position) = &position {
         let position = HeaderValue::try_from(position.to_string());
         let headers = response.headers_mut();
         headers.insert(POSITION, position.expect("digits and separators"));
@@ -117,22 +122,52 @@ fn answered(ingest: &Ingest, shape: &Shape, answer: &Answer) -> Response {
 }
 
 /// Everything that was refused, in one form for all protocols.
-fn receipt(answer: &Answer) -> Value {
-    let Answer {
-        accepted, report, ..
-    } = answer;
-    let reasons = report
-        .by_reason()
-        .map(|(reason, n)| (reason.id().to_owned(), n.into()));
-    let receipt = json!({
-        "accepted": accepted,
-        "rejected": report.items(),
-        "rejected_samples": report.samples(),
-        "reasons": Value::Object(reasons.collect()),
-        "rejections": report.details(),
-        "truncated": report.items() > report.details().len() as u64,
+#[derive(Serialize)]
+struct Receipt<'a> {
+    accepted: u64,
+    /// Samples that relabelling drops, where there are such.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dropped: Option<u64>,
+    rejected: u64,
+    rejected_samples: u64,
+    kept_samples: u64,
+    reasons: BTreeMap<&'static str, u64>,
+    rejections: &'a [Rejection],
+    truncated: bool,
+}
+
+/// A body that holds its memory until it is sent.
+struct Held {
+    body: Vec<u8>,
+    _memory: Reservation,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
+}
+
+fn full_receipt(status: StatusCode, answer: Answer) -> Response {
+    let report = &answer.report;
+    let reasons = report.by_reason().map(|(reason, n)| (reason.id(), n));
+    let receipt = Receipt {
+        accepted: answer.accepted,
+        dropped: Some(answer.dropped).filter(|dropped| *dropped > 0),
+        rejected: report.items(),
+        rejected_samples: report.samples(),
+        kept_samples: answer.kept,
+        reasons: reasons.collect(),
+        rejections: report.details(),
+        truncated: report.items() > report.details().len() as u64,
+    };
+    let body = serde_json::to_vec(&receipt).expect("text and numbers are JSON");
+    let held = Bytes::from_owner(Held {
+        body,
+        _memory: answer.memory,
     });
-    with_dropped(receipt, answer)
+    let json = HeaderValue::from_static("application/json");
+    (status, [(header::CONTENT_TYPE, json)], held).into_response()
 }
 
 /// Tells of samples that relabelling drops, where there are such.
@@ -143,14 +178,14 @@ fn with_dropped(mut body: Value, answer: &Answer) -> Value {
     body
 }
 
-fn all_good(shape: &Shape, answer: &Answer) -> Response {
+/// The status of a request that was not refused as a whole.
+fn status(shape: &Shape, answer: &Answer) -> StatusCode {
+    let report = &answer.report;
     match shape.protocol {
-        Protocol::Push => {
-            let body = json!({ "accepted": answer.accepted, "rejected": 0 });
-            Json(with_dropped(body, answer)).into_response()
-        }
-        Protocol::Otlp => otlp::exported(shape.json, 0, ""),
-        Protocol::Pushgateway => StatusCode::OK.into_response(),
+        // What is partly good is a success there.
+        Protocol::Otlp if report.is_empty() || report.items() < answer.points => StatusCode::OK,
+        _ if !report.is_empty() => StatusCode::BAD_REQUEST,
+        Protocol::Push | Protocol::Otlp | Protocol::Pushgateway => StatusCode::OK,
         Protocol::InfluxV1
         | Protocol::InfluxV2
         | Protocol::InfluxV3
@@ -158,7 +193,26 @@ fn all_good(shape: &Shape, answer: &Answer) -> Response {
         | Protocol::RemoteWrite2
         | Protocol::Text
         | Protocol::VmJson
-        | Protocol::Csv => StatusCode::NO_CONTENT.into_response(),
+        | Protocol::Csv => StatusCode::NO_CONTENT,
+    }
+}
+
+fn all_good(shape: &Shape, answer: &Answer) -> Response {
+    match shape.protocol {
+        Protocol::Push => {
+            let body = json!({ "accepted": answer.accepted, "rejected": 0 });
+            Json(with_dropped(body, answer)).into_response()
+        }
+        Protocol::Otlp => otlp::exported(shape.json, 0, ""),
+        Protocol::InfluxV1
+        | Protocol::InfluxV2
+        | Protocol::InfluxV3
+        | Protocol::RemoteWrite
+        | Protocol::RemoteWrite2
+        | Protocol::Text
+        | Protocol::Pushgateway
+        | Protocol::VmJson
+        | Protocol::Csv => status(shape, answer).into_response(),
     }
 }
 
@@ -166,7 +220,7 @@ fn partly_good(shape: &Shape, answer: &Answer) -> Response {
     let Answer {
         accepted, report, ..
     } = answer;
-    let status = StatusCode::BAD_REQUEST;
+    let status = status(shape, answer);
     match shape.protocol {
         Protocol::Push | Protocol::Text | Protocol::VmJson | Protocol::Csv => {
             let body = json!({
@@ -194,10 +248,10 @@ fn partly_good(shape: &Shape, answer: &Answer) -> Response {
         Protocol::InfluxV3 => (status, Json(influx_v3(answer))).into_response(),
         Protocol::Otlp => {
             let text = format!("{}: {}", summary(*accepted, report), lines(report));
-            if report.items() >= answer.points {
-                otlp::status(shape.json, status, &text)
-            } else {
+            if status.is_success() {
                 otlp::exported(shape.json, report.items(), &text)
+            } else {
+                otlp::status(shape.json, status, &text)
             }
         }
         Protocol::RemoteWrite | Protocol::RemoteWrite2 | Protocol::Pushgateway => {
@@ -277,8 +331,13 @@ fn refused(ingest: &Ingest, shape: &Shape, error: &IngestError) -> Response {
             (status, format!("{text}\n")).into_response()
         }
     };
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        let seconds = HeaderValue::from(ingest.retry_after_seconds());
+    let later = [
+        StatusCode::SERVICE_UNAVAILABLE,
+        StatusCode::TOO_MANY_REQUESTS,
+    ];
+    if later.contains(&status) {
+        let wait = error.wait().map_or(0, |wait| wait.as_secs());
+        let seconds = HeaderValue::from(wait + ingest.retry_after_seconds());
         response.headers_mut().insert(header::RETRY_AFTER, seconds);
     }
     response
@@ -300,6 +359,7 @@ pub(super) fn influx_v1(status: StatusCode, text: &str) -> Response {
 fn influx_v2(error: &IngestError, text: &str) -> Value {
     let code = match error.status() {
         StatusCode::PAYLOAD_TOO_LARGE => "request too large",
+        StatusCode::TOO_MANY_REQUESTS => "too many requests",
         StatusCode::SERVICE_UNAVAILABLE => "unavailable",
         StatusCode::INTERNAL_SERVER_ERROR => "internal error",
         _ => "invalid",

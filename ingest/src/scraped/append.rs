@@ -90,7 +90,7 @@ impl TargetSeries {
                 .metadata()
                 .filter(core.series(), &tenant, clock.monotonic()),
             time: scrape.time,
-            window: TimeWindow::at(clock.now(), core.options()),
+            window: TimeWindow::at(clock.now(), &core.options().limits),
             hasher: core.series().hasher(&tenant, &["scrape"]),
             over_limit: false,
         };
@@ -265,7 +265,8 @@ impl TargetSeries {
             return Err(at_line("missing metric name (__name__ label)"));
         } else {
             self.check_limits(&labels)?;
-            let mut builder = SeriesBuilder::new(&mut self.builder, &core.options().limits, &[]);
+            let mut builder =
+                SeriesBuilder::new(&mut self.builder, &core.options().limits.request, &[]);
             let pairs = labels.iter().try_for_each(|(n, v)| builder.label(n, v));
             match pairs.and_then(|()| builder.finish()) {
                 Ok(labels) => Meaning::Series(self.slot_of(labels, core.queue())),
@@ -368,7 +369,8 @@ impl TargetSeries {
             help: &help,
             ..family
         };
-        let Ok([metric, help, unit]) = family::check(&family, &core.options().limits) else {
+        let Ok([metric, help, unit]) = family::check(&family, &core.options().limits.request)
+        else {
             let place = Place::Line(0);
             let bad = BadSeries::new(Reason::BadMetadata, "metadata over a limit");
             let rejected = &mut run.written.rejected;

@@ -21,7 +21,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_model::{SeriesId, TimestampMs};
+use millrace_model::{SeriesId, TenantId, TimestampMs};
 use parking_lot::Mutex;
 
 use crate::encoding::Encoding;
@@ -118,18 +118,22 @@ impl Ingest {
     ///
     /// # Errors
     ///
-    /// [`IngestError::UnsupportedEncoding`] if the content encoding is not known.
+    /// [`IngestError::UnsupportedEncoding`] if the content encoding is not known,
+    /// [`IngestError::Overloaded`] if there are too many tenants.
     pub fn scrape_body(
         &self,
+        tenant: &TenantId,
         format: ScrapeFormat,
         content_encoding: Option<&[u8]>,
         limit: usize,
     ) -> Result<ScrapeBody, IngestError> {
         let encoding = Encoding::parse(content_encoding)?.unwrap_or(Encoding::Identity);
         let most = self.options().decode_memory_bytes;
+        let inner = self.inner();
+        let tenant = inner.core.tenants().get(tenant, inner.clock.monotonic())?;
         Ok(ScrapeBody {
             bytes: Vec::new(),
-            memory: self.reserve_memory(),
+            memory: self.reserve_memory(&tenant),
             limit: match limit {
                 0 => most,
                 limit => limit.min(most),
@@ -188,9 +192,14 @@ impl Ingest {
         job: Job,
     ) -> Result<ScrapeOutcome, IngestError> {
         let (inner, series) = (self.inner(), Arc::clone(&target));
+        let tenant = target.lock().tenant().clone();
+        let bytes = match &job {
+            Job::Scrape(scrape) => scrape.body.as_ref().map_or(0, ScrapeBody::len),
+            Job::End { .. } => 0,
+        };
         let written = self
             .pool()
-            .run(move |scratch: &mut Scratch| {
+            .run(&tenant, bytes, move |scratch: &mut Scratch| {
                 let start = inner.clock.monotonic();
                 let mut series = series.lock();
                 let written = match job {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::IngestOptions;
 use crate::core::Core;
-use crate::memory::MemoryBudget;
+use crate::memory::{DECODING, MemoryBudget};
 use crate::metrics::Metrics;
 use crate::testing::{NOW, stored};
 use millrace_model::{Clock as _, ManualClock, QueueId, ShardKey, TenantId, is_stale};
@@ -47,7 +47,7 @@ impl Rig {
         };
         Self {
             core: Core::new(IngestOptions::default(), queue, 8 << 20, &metrics),
-            memory: MemoryBudget::new(1 << 20, metrics.decode_memory.clone()),
+            memory: MemoryBudget::new(1 << 20, Arc::default(), DECODING, None),
             clock: ManualClock::new(TimestampMs(NOW)),
             scratch: Scratch::default(),
             target: TargetSeries::new(options),
@@ -69,7 +69,7 @@ impl Rig {
         self.clock.advance(Duration::from_secs(1));
         let body = body.map(|text| ScrapeBody {
             bytes: text.as_bytes().to_vec(),
-            memory: self.memory.reserve_none(),
+            memory: self.memory.reserve_none(&Arc::default()),
             limit: 1 << 20,
             encoding: Encoding::Identity,
             format,

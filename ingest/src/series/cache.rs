@@ -1,13 +1,15 @@
 //! What this process knows of the series that it has seen.
 //!
 //! Invariants:
-//! - An entry is derived from its key's raw bytes alone (with the process' own limits and the
-//!   queue's identity), so losing or repeating one changes nothing but time.
+//! - An entry is derived from its key alone (raw bytes, the bounds of a series, the queue's identity),
+//!   so losing or repeating one changes nothing but time. The epoch in which a series was last told to
+//!   its tenant's count of active ones stands beside it; lost, it is told once more.
 //! - Bytes are bounded by two generations: when the current one holds half the bound, it becomes
 //!   the previous one, whose entries move over as they are used and are otherwise forgotten.
 //! - Writers hold the lock for insertions only; nothing is parsed under it.
 
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use hashbrown::HashMap;
 use millrace_model::{Labels, PartitionId, SeriesId, TenantId};
@@ -17,6 +19,7 @@ use prometheus::IntGauge;
 use super::builder::BadSeries;
 use super::hasher::{Key, KeyHasher, random_seed};
 use crate::report::Reason;
+use crate::tenants::Full;
 
 /// What is known of a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +50,8 @@ pub(crate) enum Fresh {
         id: SeriesId,
         partition: PartitionId,
         labels: Labels,
+        /// The limit that it is beyond, so that it is not kept.
+        full: Option<Full>,
     },
     Dropped,
     Refused {
@@ -67,12 +72,18 @@ impl Fresh {
         }
     }
 
+    /// Whether it is beyond a limit of its tenant.
+    fn is_full(&self) -> bool {
+        matches!(self, Self::Good { full: Some(_), .. })
+    }
+
     pub(crate) fn known(&self) -> Known<'_> {
         match self {
             Self::Good {
                 id,
                 partition,
                 labels,
+                full: _,
             } => Known::Good {
                 id: *id,
                 partition: *partition,
@@ -154,9 +165,9 @@ impl SeriesCache {
         }
     }
 
-    /// Adds what a request found out, and keeps what it used of the previous generation. Both
-    /// are empty afterwards.
-    pub(crate) fn update(&self, fresh: &mut KeyMap<Fresh>, used: &mut Vec<Key>) {
+    /// Adds what a request found out, as told in the epoch `told` (0 for never), and keeps what it used
+    /// of the previous generation. Both are empty afterwards.
+    pub(crate) fn update(&self, fresh: &mut KeyMap<Fresh>, used: &mut Vec<Key>, told: u16) {
         if fresh.is_empty() && used.is_empty() {
             return;
         }
@@ -165,8 +176,11 @@ impl SeriesCache {
             if i % Self::INSERTS_PER_LOCK == Self::INSERTS_PER_LOCK - 1 {
                 RwLockWriteGuard::bump(&mut generations);
             }
+            if entry.is_full() {
+                continue;
+            }
             generations.make_room(self.max_bytes / 2);
-            generations.current.insert(key, entry.known());
+            generations.current.insert(key, entry.known(), told);
         }
         for (i, key) in used.drain(..).enumerate() {
             if i % Self::INSERTS_PER_LOCK == Self::INSERTS_PER_LOCK - 1 {
@@ -175,8 +189,8 @@ impl SeriesCache {
             generations.make_room(self.max_bytes / 2);
             let Generations { current, previous } = &mut *generations;
             // It may be gone, if making room has turned the generations over meanwhile.
-            if let Some(known) = previous.get(key) {
-                current.insert(key, known);
+            if let Some((known, told)) = previous.get(key) {
+                current.insert(key, known, told);
             }
         }
         let bytes = generations.current.bytes() + generations.previous.bytes();
@@ -186,6 +200,19 @@ impl SeriesCache {
             .set(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.series_gauge
             .set(i64::try_from(series).unwrap_or(i64::MAX));
+    }
+
+    /// Notes that these series were told in the epoch `told`.
+    pub(crate) fn note_told(&self, keys: &[Key], told: u16) {
+        // Few at a time, so that whoever wants to write gets its turn.
+        for some in keys.chunks(Self::INSERTS_PER_LOCK) {
+            let generations = self.generations.read();
+            for key in some {
+                if let Some(slot) = generations.current.slots.get(key) {
+                    slot.told.store(told, Ordering::Relaxed);
+                }
+            }
+        }
     }
 }
 
@@ -207,11 +234,31 @@ pub(crate) struct CacheReader<'a> {
 /// An entry that was found. Good for the reader that found it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found {
-    slot: Slot,
+    id: SeriesId,
+    at: ArenaAt,
+    partition: u16,
+    told: u16,
     only_previous: bool,
 }
 
 impl Found {
+    #[inline]
+    fn new(slot: &Slot, only_previous: bool) -> Self {
+        Self {
+            id: slot.id,
+            at: slot.at,
+            partition: slot.partition,
+            told: slot.told.load(Ordering::Relaxed),
+            only_previous,
+        }
+    }
+
+    /// The epoch in which it was last told; 0 for never.
+    #[inline]
+    pub(crate) fn told(self) -> u16 {
+        self.told
+    }
+
     /// Whether it has to be moved to the current generation to stay.
     #[inline]
     pub(crate) fn only_previous(self) -> bool {
@@ -223,17 +270,11 @@ impl CacheReader<'_> {
     #[inline]
     pub(crate) fn find(&self, key: Key) -> Option<Found> {
         let Generations { current, previous } = &*self.guard;
-        if let Some(&slot) = current.slots.get(&key) {
-            return Some(Found {
-                slot,
-                only_previous: false,
-            });
+        if let Some(slot) = current.slots.get(&key) {
+            return Some(Found::new(slot, false));
         }
-        let slot = *previous.slots.get(&key)?;
-        Some(Found {
-            slot,
-            only_previous: true,
-        })
+        let slot = previous.slots.get(&key)?;
+        Some(Found::new(slot, true))
     }
 
     /// Has the processor fetch the bytes of all that was found.
@@ -253,7 +294,7 @@ impl CacheReader<'_> {
     /// What was found.
     #[inline]
     pub(crate) fn known(&self, found: Found) -> Known<'_> {
-        found.slot.known(self.bytes(found))
+        known(found.id, found.partition, self.bytes(found))
     }
 
     #[inline]
@@ -263,7 +304,7 @@ impl CacheReader<'_> {
         } else {
             &self.guard.current
         };
-        generation.arena.get(found.slot.at)
+        generation.arena.get(found.at)
     }
 }
 
@@ -274,59 +315,67 @@ struct Generation {
 }
 
 /// 48 bytes with its key, next to the bytes in the arena.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Slot {
     id: SeriesId,
     at: ArenaAt,
     /// [`Slot::REFUSED`], [`Slot::DROPPED`], or the partition.
-    partition: u32,
+    partition: u16,
+    told: AtomicU16,
 }
 
 impl Slot {
-    /// More partitions than a queue could have.
-    const REFUSED: u32 = u32::MAX;
-    const DROPPED: u32 = u32::MAX - 1;
+    /// In place of a partition. One of that number, or above, is not kept in the cache.
+    const REFUSED: u16 = u16::MAX;
+    const DROPPED: u16 = u16::MAX - 1;
+}
 
-    #[inline]
-    fn known(self, bytes: &[u8]) -> Known<'_> {
-        if self.partition == Self::REFUSED {
-            return read_refusal(bytes);
-        }
-        if self.partition == Self::DROPPED {
-            return Known::Dropped;
-        }
-        Known::Good {
-            id: self.id,
-            partition: PartitionId(self.partition),
-            labels: bytes,
-        }
+#[inline]
+fn known(id: SeriesId, partition: u16, bytes: &[u8]) -> Known<'_> {
+    if partition == Slot::REFUSED {
+        return read_refusal(bytes);
+    }
+    if partition == Slot::DROPPED {
+        return Known::Dropped;
+    }
+    Known::Good {
+        id,
+        partition: PartitionId(u32::from(partition)),
+        labels: bytes,
     }
 }
 
 impl Generation {
-    fn get(&self, key: Key) -> Option<Known<'_>> {
+    /// What is known, and the epoch in which it was told.
+    fn get(&self, key: Key) -> Option<(Known<'_>, u16)> {
         let slot = self.slots.get(&key)?;
-        Some(slot.known(self.arena.get(slot.at)))
+        let known = known(slot.id, slot.partition, self.arena.get(slot.at));
+        Some((known, slot.told.load(Ordering::Relaxed)))
     }
 
-    fn insert(&mut self, key: Key, known: Known<'_>) {
+    fn insert(&mut self, key: Key, known: Known<'_>, told: u16) {
         let slot = match known {
             Known::Good {
                 id,
                 partition,
                 labels,
             } => {
-                assert!(partition.0 < Slot::DROPPED, "2^32 partitions");
+                let partition = u16::try_from(partition.0).unwrap_or(Slot::REFUSED);
+                if partition >= Slot::DROPPED {
+                    return;
+                }
                 Slot {
                     id,
                     at: self.arena.push(&[labels]),
-                    partition: partition.0,
+                    partition,
+                    told: AtomicU16::new(told),
                 }
             }
             Known::Dropped => Slot {
                 id: SeriesId(0),
                 at: self.arena.push(&[]),
                 partition: Slot::DROPPED,
+                told: AtomicU16::new(told),
             },
             Known::Refused {
                 reason,
@@ -353,6 +402,7 @@ impl Generation {
                         message.as_bytes(),
                     ]),
                     partition: Slot::REFUSED,
+                    told: AtomicU16::new(told),
                 }
             }
         };
@@ -454,6 +504,7 @@ mod tests {
             id: SeriesId(u128::from(n)),
             partition: PartitionId(n % 7),
             labels: Labels::from_pairs([("__name__", "m"), ("n", &n.to_string())]).unwrap(),
+            full: None,
         }
     }
 
@@ -462,7 +513,7 @@ mod tests {
     }
 
     fn insert(cache: &SeriesCache, entries: impl IntoIterator<Item = (Key, Fresh)>) {
-        cache.update(&mut entries.into_iter().collect(), &mut Vec::new());
+        cache.update(&mut entries.into_iter().collect(), &mut Vec::new(), 7);
     }
 
     #[test]
@@ -486,6 +537,31 @@ mod tests {
     }
 
     #[test]
+    fn a_series_beyond_a_limit_is_not_kept_and_others_know_when_they_were_told() {
+        let cache = cache(64 << 20);
+        let full = match good(1) {
+            Fresh::Good {
+                id,
+                partition,
+                labels,
+                ..
+            } => Fresh::Good {
+                id,
+                partition,
+                labels,
+                full: Some(Full::Active),
+            },
+            Fresh::Dropped | Fresh::Refused { .. } => unreachable!(),
+        };
+        insert(&cache, [(key(0), good(0)), (key(1), full)]);
+        assert!(cache.read().find(key(1)).is_none());
+        let told = || cache.read().find(key(0)).map(Found::told);
+        assert_eq!(told(), Some(7));
+        cache.note_told(&[key(0), key(1)], 8);
+        assert_eq!(told(), Some(8));
+    }
+
+    #[test]
     fn bytes_stay_bounded_and_what_is_used_stays() {
         let max_bytes = 4 << 20;
         let cache = cache(max_bytes);
@@ -499,7 +575,9 @@ mod tests {
             } else {
                 vec![]
             };
-            cache.update(&mut KeyMap::default(), &mut promote);
+            cache.update(&mut KeyMap::default(), &mut promote, 9);
+            let told = cache.read().find(key(0)).map(Found::told);
+            assert_eq!(told, Some(7), "moving it tells nobody");
             let bytes = usize::try_from(cache.bytes_gauge.get()).unwrap();
             // Half a generation's growth and one arena chunk on top at most.
             assert!(bytes <= max_bytes + (512 << 10), "round {round}: {bytes}");

@@ -6,23 +6,25 @@
 //! - Nothing leaves before [`Collector::finish`], so a request that turns out to be over a limit
 //!   leaves no trace.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
-use millrace_model::batch::{EncodedSection, FloatSectionWriter, encode_metadata_section};
+use millrace_model::batch::{EncodedSection, FloatSectionWriter};
 use millrace_model::{
-    Labels, LabelsBuilder, MetricMetadata, PartitionId, Sample, SeriesHasher, SeriesId, ShardKey,
-    TenantId, TimestampMs,
+    Labels, LabelsBuilder, MetricMetadata, PartitionId, Sample, SeriesHasher, TenantId, TimestampMs,
 };
 use millrace_queue::QueueIdentity;
 use millrace_relabel::{LabelSet, Rules};
 
 use super::builder::{BadSeries, SeriesBuilder};
-use super::cache::{Found, Fresh, KeyMap, Known, SeriesCache};
+use super::cache::{CacheReader, Found, Fresh, KeyMap, Known, SeriesCache};
 use super::hasher::Key;
+use super::output::{Output, out_of_window};
 use crate::IngestError;
 use crate::options::{Limits, TimeWindow};
-use crate::report::{Place, Reason, Rejection, Report};
+use crate::report::{Place, Report};
+use crate::tenants::Gate;
 
 /// What collecting needs to know of a request's surroundings.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +43,10 @@ pub(crate) struct Context<'a> {
     pub(crate) details: usize,
     /// What becomes of each series.
     pub(crate) relabel: &'a Rules,
+    /// Whether one refused item refuses all.
+    pub(crate) all_or_nothing: bool,
+    /// Whether samples beyond a limit that may be raised are written apart.
+    pub(crate) keep_rejected: bool,
 }
 
 /// The buffers of a collector.
@@ -49,10 +55,12 @@ pub(crate) struct CollectScratch {
     writers: Vec<FloatSectionWriter>,
     fresh: KeyMap<Fresh>,
     used: Vec<Key>,
+    told: Vec<Key>,
     found: Vec<Option<Found>>,
     runs: Vec<u64>,
     labels: LabelsBuilder,
     in_window: Vec<Sample>,
+    rejected: BTreeMap<PartitionId, FloatSectionWriter>,
 }
 
 impl CollectScratch {
@@ -82,6 +90,9 @@ pub(crate) struct Collector<'a> {
     context: Context<'a>,
     fresh: &'a mut KeyMap<Fresh>,
     used: &'a mut Vec<Key>,
+    /// Series whose tenant's count was told of them.
+    told: &'a mut Vec<Key>,
+    gate: Gate<'a>,
     found: &'a mut Vec<Option<Found>>,
     labels: &'a mut LabelsBuilder,
     out: Output<'a>,
@@ -99,6 +110,8 @@ pub(crate) struct Collected {
     pub(crate) sections: Vec<(PartitionId, EncodedSection)>,
     /// Samples in them.
     pub(crate) accepted: u64,
+    /// What was refused and is to be kept.
+    pub(crate) rejected: Vec<(PartitionId, EncodedSection)>,
     pub(crate) report: Report,
     /// Samples that the rules drop.
     pub(crate) dropped: u64,
@@ -111,16 +124,23 @@ pub(crate) struct Collected {
 }
 
 impl<'a> Collector<'a> {
-    pub(crate) fn new(context: Context<'a>, scratch: &'a mut CollectScratch) -> Self {
+    pub(crate) fn new(
+        context: Context<'a>,
+        gate: Gate<'a>,
+        scratch: &'a mut CollectScratch,
+    ) -> Self {
         let CollectScratch {
             writers,
             fresh,
             used,
+            told,
             found,
             runs,
             labels,
             in_window,
+            rejected,
         } = scratch;
+        rejected.clear();
         // A request that was refused half-way has left its own behind.
         writers.truncate(context.queue.partitions as usize);
         for writer in writers.iter_mut() {
@@ -129,17 +149,22 @@ impl<'a> Collector<'a> {
         writers.resize_with(context.queue.partitions as usize, FloatSectionWriter::new);
         fresh.clear();
         used.clear();
+        told.clear();
         runs.clear();
         Self {
             context,
+            gate,
             fresh,
             used,
+            told,
             found,
             labels,
             out: Output {
                 writers,
                 runs,
                 in_window,
+                rejected: context.keep_rejected.then_some(rejected),
+                rejected_sections: Vec::new(),
                 window: context.window,
                 section_bytes: Output::SECTION_BYTES.min(context.max_section_bytes / 2),
                 sections: Vec::new(),
@@ -185,6 +210,7 @@ impl<'a> Collector<'a> {
         let find = |entry: &Entry| reader.find(entry.key);
         self.found.extend(entries.iter().map(find));
         reader.touch(self.found);
+        let mark = self.gate.mark();
         for (i, entry) in entries.iter().enumerate() {
             let samples = &samples[entry.samples.start as usize..entry.samples.end as usize];
             match self.found[i] {
@@ -193,6 +219,9 @@ impl<'a> Collector<'a> {
                     if found.only_previous() {
                         self.used.push(entry.key);
                     }
+                    if found.told() != mark && !self.tell(&reader, found, entry, samples) {
+                        continue;
+                    }
                     let known = reader.known(found);
                     self.out.put(entry.key, known, samples, entry.place);
                 }
@@ -200,6 +229,38 @@ impl<'a> Collector<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Tells the tenant's count of active series of one that was not told of in this epoch. Whether its
+    /// samples may be taken; if not, they are refused.
+    #[cold]
+    fn tell(
+        &mut self,
+        reader: &CacheReader<'_>,
+        found: Found,
+        entry: &Entry,
+        samples: &[Sample],
+    ) -> bool {
+        let Known::Good {
+            id,
+            partition,
+            labels,
+        } = reader.known(found)
+        else {
+            return true;
+        };
+        match self.gate.ask(id, labels) {
+            Ok(()) => {
+                self.told.push(entry.key);
+                true
+            }
+            Err(full) => {
+                let bad = self.gate.refusal(full);
+                self.out.put_full((id, labels), bad, samples, entry.place);
+                self.out.put_rejected(id, partition, labels, samples);
+                false
+            }
+        }
     }
 
     fn add_unknown(
@@ -212,12 +273,31 @@ impl<'a> Collector<'a> {
         let fresh = match self.fresh.entry(entry.key) {
             hashbrown::hash_map::Entry::Occupied(known) => known.into_mut(),
             hashbrown::hash_map::Entry::Vacant(place) => {
-                let fresh = make_series(&self.context, self.labels, build);
+                let mut fresh = make_series(&self.context, self.labels, build);
                 self.new_label_bytes += fresh.bytes();
                 check_new_labels(self.new_label_bytes, self.context.limits)?;
+                if let Fresh::Good {
+                    id, labels, full, ..
+                } = &mut fresh
+                {
+                    *full = self.gate.ask(*id, labels.canonical()).err();
+                }
                 place.insert(fresh)
             }
         };
+        if let Fresh::Good {
+            id,
+            partition,
+            labels,
+            full: Some(full),
+        } = fresh
+        {
+            let bad = self.gate.refusal(*full);
+            let labels = labels.canonical();
+            self.out.put_full((*id, labels), bad, samples, entry.place);
+            self.out.put_rejected(*id, *partition, labels, samples);
+            return Ok(());
+        }
         self.out.put(entry.key, fresh.known(), samples, entry.place);
         Ok(())
     }
@@ -314,13 +394,29 @@ impl<'a> Collector<'a> {
         }
         self.out.finish_sections();
         self.out.finish_metadata(&self.context);
-        self.context.cache.update(self.fresh, self.used);
+        let told = if self.context.all_or_nothing && !self.out.report.is_empty() {
+            self.out.sections.clear();
+            self.out.accepted = 0;
+            // All of it comes again.
+            self.out.rejected_sections.clear();
+            drop(self.gate);
+            0
+        } else {
+            let mark = self.gate.mark();
+            self.gate.commit();
+            mark
+        };
+        self.context.cache.update(self.fresh, self.used, told);
+        if told != 0 {
+            self.context.cache.note_told(self.told, told);
+        }
         // Decoders that look series up together refuse some a little earlier than others.
         self.out.report.sort();
         Ok(Collected {
             sections: self.out.sections,
             accepted: self.out.accepted,
             dropped: self.out.dropped,
+            rejected: self.out.rejected_sections,
             report: self.out.report,
             points: self.points,
             ignored_exemplars: self.out.ignored_exemplars,
@@ -388,6 +484,7 @@ fn make_series(
                 context.queue.partitions,
             ),
             labels,
+            full: None,
         },
         Err(bad) => Fresh::Refused {
             metric: builder.metric().unwrap_or_default().to_owned(),
@@ -411,216 +508,6 @@ fn relabelled(
         builder.label(name, value)?;
     }
     builder.finish().map(Some)
-}
-
-#[cold]
-fn out_of_window(timestamp: TimestampMs, window: TimeWindow) -> BadSeries {
-    let mut bad = if timestamp.0 < window.oldest {
-        BadSeries::new(
-            Reason::TooOld,
-            format!(
-                "timestamp {timestamp} ms is too old, the oldest taken now is {} ms (ingest.max_age)",
-                window.oldest
-            ),
-        )
-    } else {
-        BadSeries::new(
-            Reason::TooFarAhead,
-            format!(
-                "timestamp {timestamp} ms is too far ahead, the newest taken now is {} ms \
-                 (ingest.max_ahead)",
-                window.newest
-            ),
-        )
-    };
-    bad.limit = Some(if bad.reason == Reason::TooOld {
-        window.oldest
-    } else {
-        window.newest
-    });
-    bad.value(timestamp.to_string().as_bytes())
-}
-
-/// The part of a collector that known series are written to.
-#[derive(Debug)]
-struct Output<'a> {
-    writers: &'a mut Vec<FloatSectionWriter>,
-    /// Of each run of samples of one series 64 bits that tell the series.
-    runs: &'a mut Vec<u64>,
-    in_window: &'a mut Vec<Sample>,
-    window: TimeWindow,
-    /// A section is closed when it has grown so long.
-    section_bytes: usize,
-    sections: Vec<(PartitionId, EncodedSection)>,
-    metadata: Vec<MetricMetadata>,
-    accepted: u64,
-    dropped: u64,
-    report: Report,
-    refused_last: Option<(Place, Reason)>,
-    ignored_exemplars: u64,
-    ignored_string_fields: u64,
-}
-
-impl Output<'_> {
-    /// A section is closed at about this size at most, so that the queue can spread sections over
-    /// batches of its own bound.
-    const SECTION_BYTES: usize = 256 << 10;
-    /// Most samples that are written in one go.
-    const RUN_SAMPLES: usize = 4096;
-    /// What a sample takes at most: one run cannot outgrow a section by far, however short the
-    /// queue's records are.
-    const SAMPLE_BYTES: usize = 19;
-
-    #[inline]
-    fn put(&mut self, key: Key, known: Known<'_>, samples: &[Sample], place: Place) {
-        match known {
-            Known::Good {
-                id,
-                partition,
-                labels,
-            } => {
-                self.runs.push(id.0 as u64);
-                if samples.iter().all(|s| self.window.contains(s.timestamp)) {
-                    self.write(id, partition, labels, samples);
-                } else {
-                    self.write_in_window(id, partition, labels, samples, place);
-                }
-            }
-            Known::Dropped => {
-                self.runs.push(key as u64);
-                self.dropped += samples.len() as u64;
-            }
-            Known::Refused {
-                reason,
-                metric,
-                message,
-                value,
-                limit,
-            } => {
-                self.runs.push(key as u64);
-                // Bad tags refuse every field of their line; that is one thing to tell, not ten.
-                // A data point counts once, whatever is wrong with the series that it makes.
-                let told = self.refused_last.is_some_and(|(last, why)| {
-                    last == place && (why == reason || matches!(place, Place::Point(_)))
-                });
-                if told {
-                    return self.report.add_samples(reason, samples.len());
-                }
-                self.refused_last = Some((place, reason));
-                self.report.reject(reason, samples.len(), || Rejection {
-                    place,
-                    series: (!metric.is_empty()).then(|| metric.to_owned()),
-                    field: None,
-                    reason,
-                    value: value.map(str::to_owned),
-                    limit,
-                    message: message.to_owned(),
-                    line: None,
-                });
-            }
-        }
-    }
-
-    #[inline]
-    fn write(&mut self, id: SeriesId, partition: PartitionId, labels: &[u8], samples: &[Sample]) {
-        self.accepted += samples.len() as u64;
-        let most = self.section_bytes / Self::SAMPLE_BYTES;
-        for run in samples.chunks(most.clamp(1, Self::RUN_SAMPLES)) {
-            let writer = &mut self.writers[partition.index()];
-            writer.push(id, labels, run);
-            if writer.bytes_len() >= self.section_bytes {
-                self.sections
-                    .extend(writer.finish().map(|section| (partition, section)));
-            }
-        }
-    }
-
-    #[cold]
-    fn write_in_window(
-        &mut self,
-        id: SeriesId,
-        partition: PartitionId,
-        labels: &[u8],
-        samples: &[Sample],
-        place: Place,
-    ) {
-        let mut good = std::mem::take(self.in_window);
-        good.clear();
-        for reason in [Reason::TooOld, Reason::TooFarAhead] {
-            let outside = |s: &&Sample| match reason {
-                Reason::TooOld => s.timestamp.0 < self.window.oldest,
-                _ => s.timestamp.0 > self.window.newest,
-            };
-            let count = samples.iter().filter(outside).count();
-            if let Some(first) = samples.iter().find(outside) {
-                let window = self.window;
-                self.report.reject(reason, count, || {
-                    Rejection::new(place, out_of_window(first.timestamp, window))
-                        .of_series(Some(describe(labels)))
-                });
-            }
-        }
-        good.extend(samples.iter().filter(|s| self.window.contains(s.timestamp)));
-        self.write(id, partition, labels, &good);
-        *self.in_window = good;
-    }
-
-    fn distinct_series(&mut self, limit: usize) -> usize {
-        if self.runs.len() > limit {
-            self.runs.sort_unstable();
-            self.runs.dedup();
-        }
-        self.runs.len()
-    }
-
-    fn finish_sections(&mut self) {
-        for (i, writer) in self.writers.iter_mut().enumerate() {
-            let partition = PartitionId(i as u32);
-            self.sections
-                .extend(writer.finish().map(|section| (partition, section)));
-        }
-    }
-
-    fn finish_metadata(&mut self, context: &Context<'_>) {
-        let entries = std::mem::take(&mut self.metadata);
-        let sections = metadata_sections(context.tenant, context.queue, entries);
-        self.sections.extend(sections);
-    }
-}
-
-/// Sections of metadata. Metadata lives in the partition of its metric's name alone.
-pub(crate) fn metadata_sections(
-    tenant: &TenantId,
-    queue: &QueueIdentity,
-    entries: Vec<MetricMetadata>,
-) -> Vec<(PartitionId, EncodedSection)> {
-    let by_name = ShardKey::new([]);
-    let mut by_partition = std::collections::BTreeMap::<PartitionId, Vec<_>>::new();
-    for entry in entries {
-        let name = Labels::from_pairs([(millrace_model::METRIC_NAME, entry.metric.as_str())])
-            .expect("one label with a name");
-        let partition = by_name.partition(tenant, &name, queue.partitions);
-        by_partition.entry(partition).or_default().push(entry);
-    }
-    let mut sections = Vec::new();
-    for (partition, entries) in by_partition {
-        // Each entry is bounded by the label limits; so many of them stay well below a batch.
-        for some in entries.chunks(32) {
-            sections.extend(encode_metadata_section(some).map(|section| (partition, section)));
-        }
-    }
-    sections
-}
-
-/// A series for people, cut to a readable length.
-fn describe(labels: &[u8]) -> String {
-    const MAX_CHARS: usize = 200;
-    let labels = Labels::from_canonical(labels).expect("label bytes of the cache are canonical");
-    let text = labels.to_string();
-    match text.char_indices().nth(MAX_CHARS) {
-        Some((cut, _)) => format!("{}…", &text[..cut]),
-        None => text,
-    }
 }
 
 impl fmt::Display for BadSeries {

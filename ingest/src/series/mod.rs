@@ -11,13 +11,17 @@ mod builder;
 mod cache;
 mod collector;
 mod hasher;
+mod output;
 
 pub(crate) use builder::{BadSeries, SeriesBuilder, text};
 pub(crate) use cache::{KeyMap, SeriesCache};
-pub(crate) use collector::{Collected, Collector, Context, Entry, metadata_sections};
+pub(crate) use collector::{Collected, Collector, Context, Entry};
 pub(crate) use hasher::{Key, KeyHasher, combine};
 
+pub(crate) use output::metadata_sections;
+
 use collector::CollectScratch;
+use millrace_model::SeriesId;
 
 use crate::decode::DecodeScratch;
 use crate::scraped::ScrapeWriter;
@@ -30,16 +34,23 @@ pub(crate) struct Scratch {
     pub(crate) collect: CollectScratch,
     pub(crate) decode: DecodeScratch,
     pub(crate) scraped: ScrapeWriter,
+    /// What a request brings that its tenant had not.
+    pub(crate) new_series: Vec<SeriesId>,
 }
 
 impl Scratch {
     /// A buffer that one large body made this large is given back after it.
     const KEEP_BYTES: usize = 8 << 20;
+    /// The same for new series.
+    const KEEP_SERIES: usize = 16 << 10;
 
     /// Gives back memory that ordinary requests do not need.
     pub(crate) fn trim(&mut self) {
         if self.decoded.len() > Self::KEEP_BYTES {
             self.decoded = Vec::new();
+        }
+        if self.new_series.capacity() > Self::KEEP_SERIES {
+            self.new_series = Vec::new();
         }
         self.collect.trim();
     }

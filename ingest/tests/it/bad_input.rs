@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
-use millrace_ingest::{IngestOptions, Limits};
+use millrace_ingest::{IngestOptions, Limits, TenantLimits};
 use millrace_queue::AppenderOptions;
 
 use crate::rig::prompb::{self, WriteRequest};
@@ -40,12 +40,15 @@ fn refused(
 
 fn small() -> IngestOptions {
     IngestOptions {
-        limits: Limits {
-            body_bytes: 1000,
-            decoded_bytes: 2000,
-            samples: 20,
-            series: 10,
-            ..Limits::default()
+        limits: TenantLimits {
+            request: Limits {
+                body_bytes: 1000,
+                decoded_bytes: 2000,
+                samples: 20,
+                series: 10,
+                ..Limits::default()
+            },
+            ..TenantLimits::default()
         },
         ..IngestOptions::default()
     }

@@ -9,6 +9,7 @@ mod bad_input;
 mod bombs;
 mod docs;
 mod good_input;
+mod limits;
 mod overload;
 mod protocols;
 mod receipts;

@@ -1,9 +1,10 @@
 //! Every protocol with good, partly bad, wholly bad, too large, wrongly encoded and mistyped
-//! requests, and when the server is overloaded: the table of `docs/protocols.md`.
+//! requests, from a tenant that has its series or is over its rate, and when the server is overloaded: the
+//! table of `docs/protocols.md`.
 
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
-use millrace_ingest::{IngestOptions, Limits, PushContext};
+use millrace_ingest::{IngestOptions, Limits, PushContext, TenantLimits};
 use millrace_queue::AppenderOptions;
 
 use crate::rig::{Answer, NOW, Rig, prompb, prompb2};
@@ -75,6 +76,13 @@ fn otlp_json(points: &str) -> Vec<u8> {
          \"gauge\":{{\"dataPoints\":[{points}]}}}}]}}]}}]}}"
     )
     .into_bytes()
+}
+
+fn limited(limits: TenantLimits) -> IngestOptions {
+    IngestOptions {
+        limits,
+        ..IngestOptions::default()
+    }
 }
 
 fn text(
@@ -202,7 +210,7 @@ impl Protocol {
     }
 
     /// Status and a part of the body that clients go by.
-    async fn row(&self) -> [(StatusCode, String); 7] {
+    async fn row(&self) -> [(StatusCode, String); 9] {
         let rig = Rig::new();
         let good = self
             .send(&rig, self.content_type, self.encoding, self.good.clone())
@@ -222,15 +230,14 @@ impl Protocol {
         let bad = self
             .send(&rig, self.content_type, self.encoding, self.bad.clone())
             .await;
-        let limits = Limits {
-            body_bytes: 4,
-            ..Limits::default()
+        let limits = TenantLimits {
+            request: Limits {
+                body_bytes: 4,
+                ..Limits::default()
+            },
+            ..TenantLimits::default()
         };
-        let options = IngestOptions {
-            limits,
-            ..IngestOptions::default()
-        };
-        let small = Rig::with(options, AppenderOptions::default());
+        let small = Rig::with(limited(limits), AppenderOptions::default());
         let large = self
             .send(&small, self.content_type, self.encoding, vec![b'x'; 5])
             .await;
@@ -250,6 +257,39 @@ impl Protocol {
             .send(&full, self.content_type, self.encoding, self.good.clone())
             .await;
         assert!(!late.header("retry-after").is_empty(), "{}", self.name);
+        let limits = TenantLimits {
+            active_series: Some(0),
+            ..TenantLimits::default()
+        };
+        let no_series = Rig::with(limited(limits), AppenderOptions::default());
+        let beyond = self
+            .send(
+                &no_series,
+                self.content_type,
+                self.encoding,
+                self.good.clone(),
+            )
+            .await;
+        let text = String::from_utf8_lossy(&beyond.body).into_owned();
+        assert!(text.contains("ingest.tenants.active_series"), "{text}");
+        assert!(no_series.values().is_empty(), "{}", self.name);
+        let limits = TenantLimits {
+            samples_per_second: Some(1),
+            samples_burst: Some(1),
+            ..TenantLimits::default()
+        };
+        let slow = Rig::with(limited(limits), AppenderOptions::default());
+        let first = self
+            .send(&slow, self.content_type, self.encoding, self.good.clone())
+            .await;
+        assert!(first.status.is_success(), "{}", self.name);
+        let fast = self
+            .send(&slow, self.content_type, self.encoding, self.good.clone())
+            .await;
+        let text = String::from_utf8_lossy(&fast.body).into_owned();
+        assert!(text.contains("ingest.tenants.samples_per_second"), "{text}");
+        assert!(!fast.header("retry-after").is_empty(), "{}", self.name);
+        assert_eq!(slow.values().values().flatten().count(), 1, "{}", self.name);
         if self.name == "remote write 2.0" {
             for (answer, count) in [
                 (&good, "1"),
@@ -258,6 +298,8 @@ impl Protocol {
                 (&large, "0"),
                 (&wrong, "0"),
                 (&late, "0"),
+                (&beyond, "0"),
+                (&fast, "0"),
             ] {
                 assert_eq!(
                     answer.header("x-prometheus-remote-write-samples-written"),
@@ -273,7 +315,10 @@ impl Protocol {
                 );
             }
         }
-        [good, partly, bad, large, wrong, mistyped, late].map(|answer| {
+        let row = [
+            good, partly, bad, large, wrong, mistyped, beyond, fast, late,
+        ];
+        row.map(|answer| {
             (
                 answer.status,
                 String::from_utf8_lossy(&answer.body).into_owned(),

@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use prost::Message as _;
 use serde_json::{Value, json};
 
-use crate::rig::{NOW, Rig, prompb, prompb2};
+use crate::rig::{NOW, Rig, otlp, prompb, prompb2};
 
 const ITEMS: usize = 10_000;
 /// Where the bad ones stand, from 0: the first, the last, neighbours, and either side of a batch.
@@ -196,6 +196,97 @@ async fn text_format_and_pushgateway() {
 }
 
 #[tokio::test]
+async fn openmetrics() {
+    let long = format!("m{{a=\"{}\"}} 1", long());
+    let mut body = lines(
+        |i| format!("m{{n=\"{i}\"}} {i}"),
+        [
+            b"lonely",
+            b"m 1 1",
+            b"m 1 noon",
+            b"{a=\"b\"} 1",
+            b"m{a=\"1\",a=\"2\"} 1",
+            long.as_bytes(),
+            b"m{a=\"\xff\"} 1",
+        ],
+    );
+    body.extend_from_slice(b"# EOF\n");
+    check(Case {
+        path: "/api/v1/import/prometheus",
+        content_type: "application/openmetrics-text; version=1.0.0",
+        body,
+        place: "line",
+        first: 1,
+        reasons: [
+            "malformed_text",
+            "too_old",
+            "bad_timestamp",
+            "missing_metric_name",
+            "duplicate_label",
+            "label_value_too_long",
+            "invalid_utf8",
+        ],
+        status: StatusCode::BAD_REQUEST,
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_array_of_json() {
+    let long = json!({ "device": long(), "fields": { "v": 1 } });
+    let bad = [
+        json!(1),
+        json!({ "device": "d", "timestamp": 1, "fields": { "v": 1 } }),
+        json!({ "device": "d", "timestamp": "noon", "fields": { "v": 1 } }),
+        json!({ "device": "d", "colour": 1, "fields": { "v": 1 } }),
+        json!({ "fields": { "v": 1 } }),
+        long,
+        json!({ "device": "d", "fields": {} }),
+    ];
+    let items: Vec<Value> = (0..ITEMS)
+        .map(|i| match BAD.iter().position(|at| *at == i) {
+            Some(kind) => bad[kind].clone(),
+            None => json!({ "device": format!("d{i}"), "fields": { "v": i } }),
+        })
+        .collect();
+    check(Case {
+        path: "/api/v1/push",
+        content_type: "application/json",
+        body: Value::Array(items).to_string().into_bytes(),
+        place: "index",
+        first: 0,
+        reasons: [
+            "unsupported_type",
+            "too_old",
+            "bad_timestamp",
+            "unknown_key",
+            "missing_device",
+            "label_value_too_long",
+            "missing_fields",
+        ],
+        status: StatusCode::BAD_REQUEST,
+    })
+    .await;
+}
+
+/// More than answers ever told: all of them, by number.
+#[tokio::test]
+async fn a_full_receipt_has_all_of_many_thousands() {
+    let rig = Rig::new();
+    let body = "lonely\n".repeat(30_000);
+    let answer = rig.post("/write?receipt=full", &[], body).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    let receipt = answer.json();
+    assert_eq!(receipt["rejected"], 30_000);
+    assert_eq!(receipt["truncated"], false);
+    let rejections = receipt["rejections"].as_array().unwrap();
+    assert_eq!(rejections.len(), 30_000);
+    assert!((1u64..).zip(rejections).all(|(line, r)| r["line"] == line));
+    drop(answer);
+    assert_eq!(rig.metric("millrace_ingest_decode_memory_bytes", &[]), 0.0);
+}
+
+#[tokio::test]
 async fn csv() {
     let long = format!("{},1,{NOW}", long());
     check(Case {
@@ -367,8 +458,49 @@ async fn remote_write_2() {
     .await;
 }
 
+/// What is wrong with the points of both encodings of OTLP.
+const OTLP_REASONS: [&str; 7] = [
+    "missing_value",
+    "too_old",
+    "bad_timestamp",
+    "bad_name",
+    "duplicate_label",
+    "label_value_too_long",
+    "too_far_ahead",
+];
+
 #[tokio::test]
-async fn otlp() {
+async fn otlp_in_protobuf() {
+    let long = long();
+    let bad = [
+        otlp::point(NOW, None, &[]),
+        otlp::point(1, Some(1.0), &[]),
+        otlp::point(0, Some(1.0), &[]),
+        otlp::point(NOW, Some(1.0), &[("__", "x")]),
+        otlp::point(NOW, Some(1.0), &[("a", "1"), ("a", "2")]),
+        otlp::point(NOW, Some(1.0), &[("a", &long)]),
+        otlp::point(NOW + 3_600_000, Some(1.0), &[]),
+    ];
+    let points = (0..ITEMS)
+        .map(|i| match BAD.iter().position(|at| *at == i) {
+            Some(kind) => bad[kind].clone(),
+            None => otlp::point(NOW, Some(i as f64), &[("n", &i.to_string())]),
+        })
+        .collect();
+    check(Case {
+        path: "/v1/metrics",
+        content_type: "application/x-protobuf",
+        body: otlp::gauge("m", points),
+        place: "point",
+        first: 0,
+        reasons: OTLP_REASONS,
+        status: StatusCode::OK,
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn otlp_in_json() {
     let time = format!("{NOW}000000");
     let good = |i: usize| {
         json!({ "timeUnixNano": time, "asDouble": i,
@@ -403,15 +535,7 @@ async fn otlp() {
         body: body.to_string().into_bytes(),
         place: "point",
         first: 0,
-        reasons: [
-            "missing_value",
-            "too_old",
-            "bad_timestamp",
-            "bad_name",
-            "duplicate_label",
-            "label_value_too_long",
-            "too_far_ahead",
-        ],
+        reasons: OTLP_REASONS,
         status: StatusCode::OK,
     })
     .await;

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, Method, Request, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use millrace_ingest::{Ingest, IngestOptions};
+use millrace_ingest::{Ingest, IngestOptions, PushContext};
 use millrace_log::fs::sim::SimFs;
 use millrace_model::batch::{Batch, SectionContent};
 use millrace_model::{Clock, ManualClock, MetricMetadata, Offset, PartitionId, TimestampMs};
@@ -22,6 +22,7 @@ use tower::ServiceExt;
 pub const NOW: i64 = 1_795_219_200_000;
 
 pub struct Rig {
+    pub ingest: Ingest,
     pub router: axum::Router,
     pub queue: EmbeddedQueue,
     pub clock: Arc<ManualClock>,
@@ -76,6 +77,7 @@ impl Rig {
         );
         Self {
             router: ingest.router(),
+            ingest,
             queue,
             clock,
             registry,
@@ -105,6 +107,17 @@ impl Rig {
         }
         self.send(request.body(Body::from(body.into())).unwrap())
             .await
+    }
+
+    /// Posts lines of line protocol as `tenant`.
+    pub async fn post_as(&self, tenant: &str, lines: impl Into<Bytes>) -> Answer {
+        let lines: Bytes = lines.into();
+        let mut request = Request::post("/write").body(Body::from(lines)).unwrap();
+        request.extensions_mut().insert(PushContext {
+            tenant: tenant.parse().unwrap(),
+            ..PushContext::default()
+        });
+        self.send(request).await
     }
 
     /// All samples in the queue, by series as PromQL writes it, in queue order: (ms, bits).
@@ -166,7 +179,6 @@ impl Rig {
                 for record in &records {
                     next = record.offset.checked_next().unwrap();
                     let batch = Batch::decode(&record.payload).unwrap();
-                    assert_eq!(batch.tenant().as_str(), "anonymous");
                     for section in batch.sections() {
                         each(section.unwrap().content().unwrap());
                     }
@@ -296,6 +308,94 @@ pub const SNAPPY_PROTOBUF: &[(&str, &str)] = &[
     ("content-encoding", "snappy"),
     ("x-prometheus-remote-write-version", "0.1.0"),
 ];
+
+/// Messages of OTLP as far as gauges need them, by the specification.
+pub mod otlp {
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Request {
+        #[prost(message, repeated, tag = "1")]
+        pub resource_metrics: Vec<ResourceMetrics>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct ResourceMetrics {
+        #[prost(message, repeated, tag = "2")]
+        pub scope_metrics: Vec<ScopeMetrics>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct ScopeMetrics {
+        #[prost(message, repeated, tag = "2")]
+        pub metrics: Vec<Metric>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Metric {
+        #[prost(string, tag = "1")]
+        pub name: String,
+        #[prost(message, optional, tag = "5")]
+        pub gauge: Option<Gauge>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Gauge {
+        #[prost(message, repeated, tag = "1")]
+        pub data_points: Vec<Point>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Point {
+        #[prost(fixed64, tag = "3")]
+        pub time_unix_nano: u64,
+        #[prost(double, optional, tag = "4")]
+        pub as_double: Option<f64>,
+        #[prost(message, repeated, tag = "7")]
+        pub attributes: Vec<KeyValue>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct KeyValue {
+        #[prost(string, tag = "1")]
+        pub key: String,
+        #[prost(message, optional, tag = "2")]
+        pub value: Option<AnyValue>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct AnyValue {
+        #[prost(string, optional, tag = "1")]
+        pub string_value: Option<String>,
+    }
+
+    /// A point at that millisecond.
+    pub fn point(ms: i64, value: Option<f64>, attributes: &[(&str, &str)]) -> Point {
+        let attribute = |(key, value): &(&str, &str)| KeyValue {
+            key: (*key).to_owned(),
+            value: Some(AnyValue {
+                string_value: Some((*value).to_owned()),
+            }),
+        };
+        Point {
+            time_unix_nano: ms as u64 * 1_000_000,
+            as_double: value,
+            attributes: attributes.iter().map(attribute).collect(),
+        }
+    }
+
+    /// A request of one gauge.
+    pub fn gauge(name: &str, data_points: Vec<Point>) -> Vec<u8> {
+        let metric = Metric {
+            name: name.to_owned(),
+            gauge: Some(Gauge { data_points }),
+        };
+        let scope_metrics = vec![ScopeMetrics {
+            metrics: vec![metric],
+        }];
+        prost::Message::encode_to_vec(&Request {
+            resource_metrics: vec![ResourceMetrics { scope_metrics }],
+        })
+    }
+}
 
 /// Messages of remote write 2.0, by the specification.
 pub mod prompb2 {

@@ -1,6 +1,5 @@
 //! The lane: one thread, one partition, one append after another.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,8 +12,8 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::pending::Ticket;
 use super::{BATCH_OVERHEAD_BYTES, Core, SECTION_OVERHEAD_BYTES};
-use crate::AppendError;
 use crate::metrics::LaneMetrics;
+use crate::{AppendError, FairQueue};
 
 /// One append takes at most so many full batches, so that one long queue of submissions does not
 /// become one long write.
@@ -53,7 +52,7 @@ pub(super) struct Lane {
 
 #[derive(Default)]
 struct State {
-    waiting: VecDeque<Submission>,
+    waiting: FairQueue<Submission>,
     waiting_bytes: usize,
     in_flight: usize,
     closed: bool,
@@ -81,8 +80,10 @@ impl Lane {
         if state.closed {
             return Err(submission);
         }
-        state.waiting_bytes += submission.bytes();
-        state.waiting.push_back(submission);
+        let bytes = submission.bytes();
+        state.waiting_bytes += bytes;
+        let tenant = submission.tenant.clone();
+        state.waiting.push(&tenant, bytes, submission);
         drop(state);
         self.changed.notify_all();
         Ok(())
@@ -124,9 +125,9 @@ impl Drop for PanicGuard<'_> {
         self.lane.close();
         let mut state = self.lane.state.lock();
         state.waiting_bytes = 0;
-        let waiting = std::mem::take(&mut state.waiting);
+        let mut waiting = std::mem::take(&mut state.waiting);
         drop(state);
-        for submission in waiting {
+        while let Some(submission) = waiting.pop() {
             self.core.budget.give_back(submission.bytes());
             let failed = AppendError::Failed {
                 partition: self.lane.partition,
@@ -156,12 +157,12 @@ fn next_round(core: &Core, lane: &Lane, taken: &mut Vec<Submission>) -> bool {
     }
     let most = core.max_batch_bytes.saturating_mul(BATCHES_PER_APPEND);
     let mut bytes = 0;
-    while let Some(next) = state.waiting.front() {
-        if bytes > 0 && bytes + next.bytes() > most {
+    while let Some(next) = state.waiting.next_cost() {
+        if bytes > 0 && bytes + next > most {
             break;
         }
-        bytes += next.bytes();
-        taken.extend(state.waiting.pop_front());
+        bytes += next;
+        taken.extend(state.waiting.pop());
     }
     state.waiting_bytes -= bytes;
     state.in_flight += 1;

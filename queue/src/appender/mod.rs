@@ -8,7 +8,9 @@
 //! Invariants:
 //! - What is pending, waiting or in flight, never exceeds
 //!   [`AppenderOptions::max_pending_bytes`]; what would is refused at once, nothing blocks.
-//! - Sections of one tenant and partition reach the queue in the order in which they were submitted.
+//! - Sections of one tenant and partition reach the queue in the order in which they were submitted;
+//!   between tenants an append is shared by turns, so that one that floods a lane delays the others by
+//!   an append at most.
 //! - Each submitted section is in exactly one batch, and each [`PendingAppend`] resolves exactly
 //!   once, whatever the backend does.
 //! - Nothing is done per sample.
@@ -173,6 +175,12 @@ impl Appender {
     #[must_use]
     pub fn producer(&self) -> &Arc<dyn Producer> {
         &self.handle.core.producer
+    }
+
+    /// Most bytes that may be pending, over all partitions.
+    #[must_use]
+    pub fn max_pending_bytes(&self) -> usize {
+        self.handle.core.budget.max()
     }
 
     /// Longest section that is taken, in bytes ([`EncodedSection::bytes_len`]). Whoever encodes

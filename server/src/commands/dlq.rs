@@ -168,7 +168,7 @@ impl<'a> Desk<'a> {
         let (letters, offline) = match config.queue.backend {
             QueueBackend::Embedded => {
                 let offline = Offline::open(config)?;
-                (local(&offline)?, Some(offline))
+                (local(config, &offline)?, Some(offline))
             }
             QueueBackend::Kafka => (topic(config)?, None),
         };
@@ -227,12 +227,15 @@ impl<'a> Desk<'a> {
     }
 }
 
-fn local(offline: &Offline) -> Result<Box<dyn Letters>, Failure> {
+fn local(config: &Config, offline: &Offline) -> Result<Box<dyn Letters>, Failure> {
     let open = |partition: PartitionId| {
         DeadLetterBox::open(&offline.fs, &offline.store, partition).map_err(data)
     };
     let boxes = offline.partitions()?.into_iter().map(open);
-    Ok(Box::new(LocalLetters(boxes.collect::<Result<_, _>>()?)))
+    let mut boxes = boxes.collect::<Result<Vec<_>, _>>()?;
+    let rejected = letters::rejected::open_existing(&offline.fs, &config.top.data_dir);
+    boxes.extend(rejected.map_err(data)?);
+    Ok(Box::new(LocalLetters(boxes)))
 }
 
 #[cfg(feature = "kafka")]

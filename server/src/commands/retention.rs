@@ -1,4 +1,4 @@
-//! `millrace retention --dry-run`: what retention of a running server would let go now.
+//! `millrace retention`: what retention of a running server would let go now; `--now` lets it go.
 
 use chrono::DateTime;
 use serde_json::Value;
@@ -7,7 +7,7 @@ use crate::cli::RetentionArgs;
 use crate::commands::client;
 use crate::failure::Failure;
 
-/// Asks the server and prints the answer.
+/// Asks the server and prints the answer, and has it done with `--now`.
 ///
 /// # Errors
 ///
@@ -30,11 +30,19 @@ pub fn run(args: &RetentionArgs) -> Result<(), Failure> {
                 .unwrap_or("the answer is no report")
         )));
     }
-    crate::print(&report(&answer["data"]))
+    let data = &answer["data"];
+    if args.now {
+        let url = format!("{url}/run");
+        let done = client::builder()?.timeout(None);
+        let done = client::built(done)?.post(&url).send();
+        let done = done.and_then(reqwest::blocking::Response::error_for_status);
+        done.map_err(|error| Failure::Client(format!("{url}: {error}")))?;
+    }
+    crate::print(&report(data, args.now))
 }
 
 /// The report as text.
-fn report(data: &Value) -> String {
+fn report(data: &Value, gone: bool) -> String {
     let mut out = String::new();
     let number = |value: &Value| value.as_u64().unwrap_or(0);
     if data["clock_frozen"] == true {
@@ -42,7 +50,11 @@ fn report(data: &Value) -> String {
     }
     let items = data["items"].as_array().map_or(&[][..], Vec::as_slice);
     if items.is_empty() {
-        out.push_str("Nothing would go.\n");
+        out.push_str(if gone {
+            "Nothing had to go.\n"
+        } else {
+            "Nothing would go.\n"
+        });
         return out;
     }
     out.push_str("partition  block                  from                  to                       series      samples        bytes  what     why\n");
@@ -61,10 +73,11 @@ fn report(data: &Value) -> String {
         ));
     }
     out.push_str(&format!(
-        "{} samples, {} bytes, counted from {}\n",
+        "{} samples, {} bytes, counted from {}{}\n",
         number(&data["samples"]),
         number(&data["bytes"]),
-        moment(&data["now_ms"])
+        moment(&data["now_ms"]),
+        if gone { ": gone" } else { "" }
     ));
     out
 }
@@ -84,12 +97,15 @@ mod tests {
 
     #[test]
     fn a_report_names_each_block_and_the_sum() {
-        let text = report(&json!({
-            "now_ms": 1_795_233_600_000i64, "clock_frozen": true, "samples": 12, "bytes": 400,
-            "items": [{"partition": 1, "block": "0000000000000001-0000", "start_ms": 0,
-                "end_ms": 7_199_999, "series": 3, "samples": 12, "bytes": 400, "what": "series",
-                "reason": "age"}],
-        }));
+        let text = report(
+            &json!({
+                "now_ms": 1_795_233_600_000i64, "clock_frozen": true, "samples": 12, "bytes": 400,
+                "items": [{"partition": 1, "block": "0000000000000001-0000", "start_ms": 0,
+                    "end_ms": 7_199_999, "series": 3, "samples": 12, "bytes": 400, "what": "series",
+                    "reason": "age"}],
+            }),
+            false,
+        );
         for part in [
             "not believed",
             "0000000000000001-0000",
@@ -99,6 +115,7 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }
-        assert_eq!(report(&json!({"items": []})), "Nothing would go.\n");
+        assert_eq!(report(&json!({"items": []}), false), "Nothing would go.\n");
+        assert_eq!(report(&json!({"items": []}), true), "Nothing had to go.\n");
     }
 }

@@ -601,10 +601,12 @@ words! {
 mod fleet;
 mod kafka;
 mod secret;
+mod tenants;
 
 pub use fleet::{Advertise, Roles};
 pub use kafka::{DurabilitySetting, QueueBackend, SecurityProtocol};
 pub use secret::{Properties, Secret};
+pub use tenants::RateLimitedSetting;
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use millrace_queue::MAX_PARTITIONS;
 
 use super::error::ConfigError;
 use super::fleet_rules;
-use super::kind::Bytes;
+use super::kind::{Bytes, QueueBackend};
 use super::load::Config;
 use super::settings::find;
 
@@ -72,6 +72,11 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
         config.ingest.decode_memory_bytes >= one_request,
         "ingest.decode_memory_bytes",
         &|| format!("must not be less than what one request may take, which is {one_request}"),
+    )?;
+    rule(
+        config.ingest.keep_rejected.is_none() || config.queue.backend == QueueBackend::Embedded,
+        "ingest.keep_rejected",
+        &|| "needs queue.backend = \"embedded\"".to_owned(),
     )?;
     let batches = MIN_BATCH_BYTES..=MAX_BATCH_BYTES;
     rule(
@@ -171,7 +176,8 @@ fn positive(config: &Config) -> Result<(), ConfigError> {
             return Err(broken(config, key, "must be more than zero".to_owned()));
         }
     }
-    let counts: [(&'static str, u64); 18] = [
+    let counts: [(&'static str, u64); 19] = [
+        ("ingest.tenants.processes", config.tenants.processes),
         (
             "server.max_connections",
             config.server.max_connections as u64,

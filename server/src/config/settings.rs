@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::kind::{
     Advertise, AutoCount, Bytes, DeltaSetting, DurabilitySetting, Kind, LogFilter, LogFormat,
-    Properties, QueueBackend, Raw, Roles, Secret, SecurityProtocol, StringFieldsSetting,
-    TranslationStrategySetting, WalSyncSetting,
+    Properties, QueueBackend, RateLimitedSetting, Raw, Roles, Secret, SecurityProtocol,
+    StringFieldsSetting, TranslationStrategySetting, WalSyncSetting,
 };
 
 /// One row of the table.
@@ -201,6 +201,10 @@ settings! {
         relabel_file: Option<PathBuf> = "none";
         /// Memory for the cache of known series.
         series_cache_bytes: Bytes = "256MiB";
+        /// Samples that are refused for a limit of their tenant, or as too old or too far ahead, are
+        /// kept as dead letters in so many bytes of the data directory, to be queued once the limit is
+        /// raised. With the embedded queue only.
+        keep_rejected: Option<Bytes> = "none";
         /// Line protocol: what stands between measurement and field in a metric's name.
         influx_separator: String = "_";
         /// Line protocol: what becomes of string fields, which cannot be stored. `skip` passes over
@@ -259,6 +263,28 @@ settings! {
         config_file: Option<PathBuf> = "none";
         /// The tenant that scraped series are of.
         tenant: String = "anonymous";
+    }
+
+    /// What one tenant may push, decided before it is answered. The file of overrides sets the same for
+    /// single tenants, and what `ingest.limits`, `ingest.max_age` and `ingest.max_ahead` set.
+    tenants: Tenants ["ingest.tenants."] {
+        /// Series with samples in the last hour. Known ones go on at the limit, new ones are refused.
+        active_series: Option<u64> = "1000000";
+        /// Series that were not active before, in the last hour.
+        new_series_per_hour: Option<u64> = "4000000";
+        /// Samples a second.
+        samples_per_second: Option<u64> = "none";
+        /// Samples that may come at once. `none` stands for ten seconds of the rate.
+        samples_burst: Option<u64> = "none";
+        /// What a request beyond the rate is answered: 429, or 503 for senders that try again only then.
+        rate_limited_status: RateLimitedSetting = "429";
+        /// Processes that ingest: each counts for itself, so each takes this part of a tenant's limits.
+        processes: u64 = "1";
+        /// Active series that are kept count of, of all tenants together, at 8 to 18 bytes each.
+        tracked_series: u64 = "8000000";
+        /// File with limits of single tenants: for each a table `[tenant.NAME]` with such keys. Read
+        /// again within seconds of a change; one that cannot be used changes nothing.
+        overrides_file: Option<PathBuf> = "none";
     }
 
     /// The queue between ingest and store. `segment_bytes` and the retention are the embedded one's;

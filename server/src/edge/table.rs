@@ -256,6 +256,7 @@ pub static TABLE: &[Row] = &[
         ALL,
         "confirm_clock",
     ),
+    act("/api/v1/admin/retention/run", ALL, "retention"),
     admin("/api/v1/admin/tsdb/deletes", GET),
     admin("/api/v1/admin/retention", GET),
     admin("/api/v1/admin/limits", GET),

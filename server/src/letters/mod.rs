@@ -1,5 +1,5 @@
-//! Dead letters, wherever they are: in the directory of a store that reads an embedded queue, or in the
-//! topic beside the queue's. The commands and the HTTP endpoints work on the same trait.
+//! Dead letters, wherever they are: in the directory of a store that reads an embedded queue and in that of what
+//! ingest refused, or in the topic beside the queue's. The commands and the HTTP endpoints work on the same trait.
 //!
 //! Invariant: a letter that is queued again is purged only after its record is durable in the queue, so a
 //! crash in between queues it twice, which changes nothing.
@@ -7,6 +7,7 @@
 #[cfg(feature = "kafka")]
 mod forward;
 pub mod http;
+pub mod rejected;
 #[cfg(feature = "kafka")]
 mod topic;
 

@@ -215,6 +215,19 @@ fn a_restart_gives_the_same_answers() {
     server.kill();
     let server = Millrace::start(dir.path(), &small);
     assert_eq!(ask(&server.client()), before);
+    let metrics = server.client().get("/metrics").text;
+    let sum = |name: &str| -> f64 {
+        let lines = metrics.lines().filter(|line| line.starts_with(name));
+        lines
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+            .sum()
+    };
+    let read = sum("millrace_store_replay_records{");
+    let replay = server.client().get("/api/v1/status/walreplay").json();
+    assert!(read > 0.0, "{metrics}");
+    assert_eq!(replay["data"]["max"].as_f64(), Some(read), "{replay}");
+    assert_eq!(replay["data"]["current"], replay["data"]["max"]);
+    assert_eq!(sum("millrace_store_replay_records_left{"), 0.0);
 }
 
 #[test]

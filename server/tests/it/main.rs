@@ -18,6 +18,8 @@ mod export;
 mod kafka;
 mod kill;
 mod lifecycle;
+mod limits;
+mod overload;
 mod prometheus;
 mod readers;
 mod readme;

@@ -14,10 +14,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use millrace_log::fs::Fs;
 use millrace_log::planted::active;
 use millrace_log::{HeldSegment, Log, LogError, LogOptions, LogReader, Lsn, NewRecord};
-use millrace_model::{PartitionId, TimestampMs};
+use millrace_model::{Offset, PartitionId, QueueId, TimestampMs};
 use millrace_queue::{DeadLetter, Origin, Record};
 use parking_lot::Mutex;
 
@@ -84,6 +85,49 @@ impl DeadLetterBox {
     ) -> Result<Self, StoreError> {
         let dir = ShardDir::new(store, partition).dead_letters();
         Self::open_in(fs, dir, partition)
+    }
+
+    /// Opens letters of what ingest refused, which belong to no shard, in a directory of their own.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_rejected(fs: &Arc<dyn Fs>, dir: &Path) -> Result<Self, StoreError> {
+        Self::open_in(fs, dir.to_owned(), PartitionId(0))
+    }
+
+    /// Keeps a batch that never was in the queue, durably; the next of its kind.
+    ///
+    /// # Errors
+    ///
+    /// Of the file system: it may be there after the next open.
+    pub fn keep_rejected(
+        &self,
+        (queue, partition): (QueueId, PartitionId),
+        payload: Bytes,
+        reason: &str,
+        now: TimestampMs,
+    ) -> Result<Origin, StoreError> {
+        let newest = self.inner.lock().newest;
+        let offset = newest.map_or(Origin::REJECTED_FROM.0, |newest| newest.offset.0 + 1);
+        let origin = Origin {
+            queue,
+            partition,
+            offset: Offset(offset),
+        };
+        let record = Record {
+            offset: origin.offset,
+            appended_at: now,
+            payload,
+        };
+        let terms = Terms {
+            now,
+            max: u64::MAX,
+            replaying: false,
+        };
+        match self.keep(origin, &record, reason, terms)? {
+            Kept::New | Kept::Before | Kept::TooMany => Ok(origin),
+        }
     }
 
     pub(crate) fn open_in(

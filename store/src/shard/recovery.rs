@@ -135,6 +135,9 @@ impl Shard {
         let mut records = Vec::new();
         let (mut replayed, mut skip) = (0, active(REPLAY_SKIPS_FIRST));
         let mut told_at = self.context.clock.monotonic();
+        let metrics = &self.shared.metrics;
+        metrics.replay_left.set(as_gauge(replay.remaining()));
+        metrics.replay_records.set(as_gauge(replay.remaining()));
         loop {
             replay.next_records(&mut records)?;
             let left = replay.remaining() + records.len() as u64;

@@ -5,7 +5,7 @@ use millrace_model::{Labels, write_varint};
 use crate::probe::ProbeFormat::RemoteWrite;
 use crate::report::Reason;
 use crate::testing::{NOW, Stored, decode, decode_once, limited, probe, refused, shown};
-use crate::{IngestOptions, Limits};
+use crate::{IngestOptions, Limits, TenantLimits};
 
 /// A length-delimited field.
 fn message(field: u64, content: &[u8]) -> Vec<u8> {
@@ -179,8 +179,8 @@ fn bad_series_are_refused_by_name_and_their_neighbours_are_not() {
 #[test]
 fn timestamps_out_of_bounds_are_refused_and_the_others_taken() {
     let options = IngestOptions::default();
-    let age = options.max_age.unwrap().as_millis() as i64;
-    let ahead = options.max_ahead.unwrap().as_millis() as i64;
+    let age = options.limits.max_age.unwrap().as_millis() as i64;
+    let ahead = options.limits.max_ahead.unwrap().as_millis() as i64;
     let offsets = [-age - 1, -age, 0, ahead, ahead + 1, -age - 5];
     let mut parts = vec![up()];
     parts.extend(offsets.map(|offset| sample(offset, 1.0)));
@@ -207,8 +207,11 @@ fn timestamps_out_of_bounds_are_refused_and_the_others_taken() {
     assert_eq!(text, expect);
 
     let unbounded = IngestOptions {
-        max_age: None,
-        max_ahead: None,
+        limits: TenantLimits {
+            max_age: None,
+            max_ahead: None,
+            ..options.limits.clone()
+        },
         ..options
     };
     let (stored, report) = decode(&mut probe(unbounded), RemoteWrite, &body).unwrap();
