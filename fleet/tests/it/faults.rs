@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use millrace_fleet::{FleetSource, ServeOptions};
+use millrace_fleet::{FleetSource, ServeOptions, SharedToken};
 use millrace_model::{PartitionId, QueueId, ShardKey};
 use millrace_query::SourceError;
 
 use crate::support::{
-    Fault, Store, context, fleet, identity, options, partial, read_all, source, table, until,
+    Fault, Store, context, fleet, fleet_with, identity, options, partial, read_all, source, table,
+    until,
 };
 
 const ALL: [u32; 4] = [0, 1, 2, 3];
@@ -186,4 +187,23 @@ fn nobody_known_is_an_error_and_a_warning() {
     let context = partial();
     assert!(read_all(&fleet, &context).unwrap().is_empty());
     assert_eq!(context.warnings().len(), 1);
+}
+
+#[test]
+fn stores_are_shown_the_token_that_holds_at_the_time() {
+    let store = Store::start("a", &table(4, 10), &ALL);
+    *store.shards.wants.lock() = Some("Bearer first".to_owned());
+    let token = SharedToken::default();
+    let fleet = fleet_with(&[&store], options(), token.clone());
+    let source = FleetSource::new(fleet);
+    let unreachable = read_all(&source, &context()).unwrap_err();
+    let unreachable = unreachable.to_string();
+    assert!(!unreachable.contains("first"), "{unreachable}");
+    for new in ["first", "second"] {
+        *store.shards.wants.lock() = Some(format!("Bearer {new}"));
+        *token.write() = Some(new.to_owned());
+        until("the new token is shown", || {
+            read_all(&source, &context()).is_ok()
+        });
+    }
 }

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use futures::StreamExt as _;
+use http::{StatusCode, header};
 use millrace_fleet::wire::VERSION;
 use millrace_fleet::{
     Fleet, FleetMetrics, FleetOptions, FleetSource, LocalShards, PartitionStatus, QueueInfo,
@@ -87,6 +88,8 @@ pub struct Shards {
     /// Stands for the tables.
     pub source: Mutex<Option<Arc<dyn SeriesSource>>>,
     pub reads: Mutex<u32>,
+    /// What `Authorization` must say, if anything.
+    pub wants: Mutex<Option<String>>,
 }
 
 impl Shards {
@@ -198,6 +201,7 @@ impl Store {
             fault: Mutex::new(Fault::None),
             source: Mutex::new(None),
             reads: Mutex::new(0),
+            wants: Mutex::new(None),
         });
         let metrics = ServeMetrics::register(&Registry::new()).unwrap();
         let router = millrace_fleet::router(shards.clone(), options, metrics)
@@ -244,6 +248,13 @@ impl Drop for Store {
 }
 
 async fn faulty(State(shards): State<Arc<Shards>>, request: Request, next: Next) -> Response {
+    let shown = request.headers().get(header::AUTHORIZATION);
+    let shown = shown.and_then(|value| value.to_str().ok());
+    if let Some(wanted) = &*shards.wants.lock()
+        && shown != Some(wanted)
+    {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
     if !request.uri().path().ends_with("/read") {
         return next.run(request).await;
     }
@@ -341,17 +352,14 @@ pub fn options() -> FleetOptions {
 }
 
 pub fn fleet(stores: &[&Store], options: FleetOptions) -> Arc<Fleet> {
+    fleet_with(stores, options, SharedToken::default())
+}
+
+pub fn fleet_with(stores: &[&Store], options: FleetOptions, token: SharedToken) -> Arc<Fleet> {
     let addresses = stores.iter().map(|store| store.address.clone());
     let directory = StaticDirectory::new(addresses, Some(identity()));
     let metrics = FleetMetrics::register(&Registry::new()).unwrap();
-    Fleet::start(
-        Arc::new(directory),
-        options,
-        SharedToken::default(),
-        runtime(),
-        metrics,
-    )
-    .unwrap()
+    Fleet::start(Arc::new(directory), options, token, runtime(), metrics).unwrap()
 }
 
 pub fn source(stores: &[&Store]) -> FleetSource {
