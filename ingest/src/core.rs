@@ -1,10 +1,13 @@
 //! From a body as it came to sections for the queue: everything about a request that needs neither
 //! network, queue nor thread.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_model::TimestampMs;
 use millrace_queue::QueueIdentity;
+use millrace_relabel::Rules;
+use parking_lot::RwLock;
 
 use crate::decode::csv::{self, CsvFormat};
 use crate::decode::json::{self, JsonOptions};
@@ -28,7 +31,16 @@ pub(crate) struct Core {
     max_section_bytes: usize,
     series: SeriesCache,
     metadata: MetadataCache,
+    relabel: RwLock<Arc<PushRules>>,
     tenants: Tenants,
+}
+
+/// The rules for pushed series.
+#[derive(Debug, Default)]
+struct PushRules {
+    rules: Rules,
+    /// Tells series that were found by these rules from those found by others; empty without rules.
+    scope: String,
 }
 
 /// What a body's bytes mean.
@@ -100,6 +112,7 @@ impl Core {
                 metrics.cache_series.clone(),
             ),
             metadata: MetadataCache::default(),
+            relabel: RwLock::default(),
             tenants: Tenants::new(options.limits.clone(), options.tracked_series),
             options,
             queue,
@@ -111,6 +124,24 @@ impl Core {
         &self.options
     }
 
+    pub(crate) fn queue(&self) -> &QueueIdentity {
+        &self.queue
+    }
+
+    pub(crate) fn max_section_bytes(&self) -> usize {
+        self.max_section_bytes
+    }
+
+    /// What is known of series.
+    pub(crate) fn series(&self) -> &SeriesCache {
+        &self.series
+    }
+
+    /// What is known of metadata.
+    pub(crate) fn metadata(&self) -> &MetadataCache {
+        &self.metadata
+    }
+
     /// Who pushes.
     pub(crate) fn tenants(&self) -> &Tenants {
         &self.tenants
@@ -119,6 +150,15 @@ impl Core {
     /// Notes metadata that have become durable.
     pub(crate) fn metadata_sent(&self, news: &MetadataNews) {
         self.metadata.sent(news);
+    }
+
+    /// Applies other rules to whatever is pushed from now on.
+    pub(crate) fn set_relabel(&self, rules: Rules) {
+        let scope = match rules.is_empty() {
+            true => String::new(),
+            false => format!("relabel {:016x}", rules.fingerprint()),
+        };
+        *self.relabel.write() = Arc::new(PushRules { rules, scope });
     }
 
     /// Decompresses and decodes a request.
@@ -132,6 +172,7 @@ impl Core {
         memory: &mut Reservation,
         scratch: &mut Scratch,
     ) -> Result<Decoded, IngestError> {
+        let relabel = Arc::clone(&self.relabel.read());
         let context = Context {
             tenant: input.tenant.id(),
             queue: &self.queue,
@@ -142,6 +183,7 @@ impl Core {
             max_section_bytes: self.max_section_bytes,
             forced: input.forced,
             details: input.details,
+            relabel: &relabel.rules,
             all_or_nothing: match input.format {
                 Format::Line { all_or_nothing, .. } => *all_or_nothing,
                 Format::Json(_)
@@ -159,6 +201,7 @@ impl Core {
             collect,
             decode,
             new_series,
+            ..
         } = scratch;
         let limit = input.limits.request.decoded_bytes;
         let body = input.encoding.decode(input.body, limit, decoded, memory)?;
@@ -174,15 +217,16 @@ impl Core {
         );
         let mut out = Collector::new(context, gate, collect);
         let bounds = input.limits.request.series_scope();
-        // The same bytes mean another series where another protocol, mapping or forced label is, and
-        // may be refused under other bounds.
+        // The same bytes mean another series where another protocol, mapping, rule or forced label is,
+        // and may be refused under other bounds.
         let hasher = |own: &[&str]| {
             let forced = input
                 .forced
                 .iter()
                 .flat_map(|(n, v)| [n.as_str(), v.as_str()]);
             let own = [bounds.as_str()].into_iter().chain(own.iter().copied());
-            let scope: Vec<&str> = own.chain(forced).collect();
+            let rules = Some(relabel.scope.as_str()).filter(|scope| !scope.is_empty());
+            let scope: Vec<&str> = own.chain(rules).chain(forced).collect();
             self.series.hasher(input.tenant.id(), &scope)
         };
         match input.format {

@@ -34,6 +34,7 @@ mod precision;
 #[doc(hidden)]
 pub mod probe;
 mod report;
+mod scraped;
 mod series;
 mod service;
 mod tenants;
@@ -50,5 +51,9 @@ pub use options::{
 };
 pub use precision::Precision;
 pub use report::{Place, Reason, Rejection, Report};
+pub use scraped::{
+    ReportExtras, Scrape, ScrapeBody, ScrapeFailure, ScrapeFormat, ScrapeLimits, ScrapeOutcome,
+    TargetOptions, TargetSeries,
+};
 pub use service::Ingest;
 pub use tenants::{LimitsReport, Offender, TenantReport};

@@ -58,10 +58,13 @@ impl Protocol {
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     protocols: Vec<ProtocolMetrics>,
+    /// Of what is not pushed.
+    pub(crate) scraped: ProtocolMetrics,
     rejected: IntCounterVec,
     refused: IntCounterVec,
     pub(crate) ignored_string_fields: IntCounter,
     pub(crate) ignored_exemplars: IntCounter,
+    pub(crate) relabel_dropped: IntCounter,
     pub(crate) in_flight: IntGauge,
     pub(crate) decode_memory: IntGauge,
     pub(crate) cache_hits: IntCounter,
@@ -135,22 +138,19 @@ impl Metrics {
             "Parts of accepted requests that have no place in the store",
             &["kind"],
         );
-        let protocols = Protocol::ALL
-            .iter()
-            .map(|protocol| {
-                let protocol = protocol.as_str();
-                ProtocolMetrics {
-                    requests: ["2xx", "4xx", "5xx"]
-                        .map(|class| requests.with_label_values(&[protocol, class])),
-                    samples: samples.with_label_values(&[protocol]),
-                    body_bytes: body_bytes.with_label_values(&[protocol]),
-                    decoded_bytes: decoded_bytes.with_label_values(&[protocol]),
-                    decode_seconds: decode_seconds.with_label_values(&[protocol]),
-                }
-            })
-            .collect();
+        let of_protocol = |protocol: &str| ProtocolMetrics {
+            requests: ["2xx", "4xx", "5xx"]
+                .map(|class| requests.with_label_values(&[protocol, class])),
+            samples: samples.with_label_values(&[protocol]),
+            body_bytes: body_bytes.with_label_values(&[protocol]),
+            decoded_bytes: decoded_bytes.with_label_values(&[protocol]),
+            decode_seconds: decode_seconds.with_label_values(&[protocol]),
+        };
+        let protocols = Protocol::ALL.iter();
+        let protocols = protocols.map(|protocol| of_protocol(protocol.as_str()));
         Self {
-            protocols,
+            protocols: protocols.collect(),
+            scraped: of_protocol("scrape"),
             rejected: by_protocol(
                 "millrace_ingest_rejected_samples_total",
                 "Samples refused (an item that could not be read counts as one)",
@@ -163,6 +163,10 @@ impl Metrics {
             ),
             ignored_string_fields: ignored.with_label_values(&["string_field"]),
             ignored_exemplars: ignored.with_label_values(&["exemplar"]),
+            relabel_dropped: counter(
+                "millrace_ingest_relabel_dropped_samples_total",
+                "Pushed samples of series that ingest.relabel_file drops",
+            ),
             in_flight: gauge("millrace_ingest_in_flight_requests", "Requests in hand"),
             decode_memory: gauge(
                 "millrace_ingest_decode_memory_bytes",

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use millrace_model::batch::EncodedSection;
 use millrace_model::{Clock, PartitionId, TenantId};
 use millrace_queue::{Appender, PendingAppend, Position, SubmitError};
+use millrace_relabel::Rules;
 use prometheus::Registry;
 
 use crate::context::PushContext;
@@ -40,11 +41,11 @@ pub struct Ingest {
 }
 
 #[derive(Debug)]
-struct Inner {
-    core: Core,
-    appender: Appender,
-    clock: Arc<dyn Clock>,
-    metrics: Metrics,
+pub(crate) struct Inner {
+    pub(crate) core: Core,
+    pub(crate) appender: Appender,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Metrics,
     memory: MemoryBudget,
     /// What waits to become durable. The appender has the same bound, and knows no shares.
     pending: MemoryBudget,
@@ -74,6 +75,8 @@ pub(crate) struct Request {
 pub(crate) struct Answer {
     /// Samples stored.
     pub(crate) accepted: u64,
+    /// Samples that the relabelling of this server drops.
+    pub(crate) dropped: u64,
     pub(crate) report: Report,
     /// Holds the memory of the report and of what will be made of it.
     pub(crate) memory: Reservation,
@@ -90,6 +93,7 @@ pub(crate) struct Answer {
 /// A request whose samples are on their way to the queue.
 struct Submitted {
     accepted: u64,
+    dropped: u64,
     report: Report,
     memory: Reservation,
     kept: u64,
@@ -135,6 +139,20 @@ impl Ingest {
             inner: Arc::new(inner),
             pool: Arc::new(pool),
         }
+    }
+
+    /// Applies other rules to whatever is pushed from now on: drop, keep, rename, add labels. They
+    /// are asked once per series. Metadata is not relabelled.
+    pub fn set_relabel(&self, rules: Rules) {
+        self.inner.core.set_relabel(rules);
+    }
+
+    pub(crate) fn inner(&self) -> Arc<Inner> {
+        Arc::clone(&self.inner)
+    }
+
+    pub(crate) fn pool(&self) -> &DecodePool {
+        &self.pool
     }
 
     pub(crate) fn options(&self) -> &IngestOptions {
@@ -226,6 +244,7 @@ impl Ingest {
             .await??;
         let Submitted {
             accepted,
+            dropped,
             report,
             memory,
             kept,
@@ -245,6 +264,7 @@ impl Ingest {
         metrics.count_rejected(&report);
         Ok(Answer {
             accepted,
+            dropped,
             report,
             memory,
             kept,
@@ -302,6 +322,7 @@ impl Inner {
         }
         Ok(Submitted {
             accepted: collected.accepted,
+            dropped: collected.dropped,
             report,
             memory,
             kept,
@@ -358,6 +379,7 @@ impl Inner {
         let collected = &decoded.collected;
         metrics.cache_hits.inc_by(collected.cache_hits);
         metrics.cache_misses.inc_by(collected.cache_misses);
+        metrics.relabel_dropped.inc_by(collected.dropped);
         let ignored = &metrics.ignored_exemplars;
         ignored.inc_by(collected.ignored_exemplars);
         let ignored = &metrics.ignored_string_fields;
@@ -366,7 +388,7 @@ impl Inner {
     }
 }
 
-fn not_submitted(error: SubmitError) -> IngestError {
+pub(crate) fn not_submitted(error: SubmitError) -> IngestError {
     match error {
         SubmitError::Overloaded { .. } => IngestError::Overloaded {
             what: "too many bytes wait to become durable (queue.max_pending_bytes)",

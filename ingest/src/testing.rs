@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use millrace_model::batch::{Batch, SectionContent, encode_batch};
-use millrace_model::{TenantId, TimestampMs};
+use millrace_model::batch::{Batch, EncodedSection, SectionContent, encode_batch};
+use millrace_model::{PartitionId, TenantId, TimestampMs};
 
 use crate::probe::{Probe, ProbeEncoding, ProbeFormat};
 use crate::report::{Reason, Report};
@@ -38,9 +38,16 @@ pub(crate) fn decode(
     body: &[u8],
 ) -> Result<(Stored, Report), IngestError> {
     let outcome = probe.decode(format, ProbeEncoding::Identity, body, TimestampMs(NOW))?;
+    let (stored, count) = stored(&outcome.sections);
+    assert_eq!(count, outcome.accepted);
+    Ok((stored, outcome.report))
+}
+
+/// What sections hold, and how many samples that are.
+pub(crate) fn stored(sections: &[(PartitionId, EncodedSection)]) -> (Stored, u64) {
     let mut stored = Stored::new();
     let mut count = 0;
-    for (_, section) in &outcome.sections {
+    for (_, section) in sections {
         let batch = encode_batch(&TenantId::anonymous(), None, [section]);
         let batch = Batch::decode(&batch).unwrap();
         for section in batch.sections() {
@@ -58,8 +65,7 @@ pub(crate) fn decode(
             }
         }
     }
-    assert_eq!(count, outcome.accepted);
-    Ok((stored, outcome.report))
+    (stored, count)
 }
 
 /// Decodes one body with everything at its default.

@@ -16,6 +16,7 @@ use crate::config::kind::Roles;
 use crate::http::HttpMetrics;
 use crate::lag::LagWatch;
 use crate::queue::{DurabilityMetrics, Queue};
+use crate::reload::Reloader;
 
 /// The stages of the process's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -73,6 +74,8 @@ pub struct Parts {
     pub durability: Option<DurabilityMetrics>,
     /// Which parts run.
     pub roles: Roles,
+    /// What can be read again, where there is something.
+    pub reloader: Option<Reloader>,
 }
 
 /// Shared by the routes and the life cycle.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use millrace_model::{TimeRange, TimestampMs};
 use millrace_query::api::{BlockFacts, Cardinality, Companions, Count, ServerInfo, Statistics};
 use millrace_query::{ReadScope, SourceError};
+use millrace_scrape::Scraper;
 use millrace_store::Store;
 use prometheus::Registry;
 use prometheus::proto::MetricFamily;
@@ -15,11 +16,17 @@ use serde_json::{Value, json};
 
 use crate::config::{Config, yaml};
 use crate::source::source_error;
+use crate::targets::Scraped;
 
 /// Those of a server that answers from `store`, or from the stores of other processes, whose
 /// cardinality each of them tells itself.
 #[must_use]
-pub fn of(store: Option<&Arc<Store>>, config: &Config, registry: &Registry) -> Companions {
+pub fn of(
+    store: Option<&Arc<Store>>,
+    config: &Config,
+    registry: &Registry,
+    scraper: Option<&Scraper>,
+) -> Companions {
     let mut companions = Companions {
         server: Arc::new(Process {
             store: store.cloned(),
@@ -30,6 +37,9 @@ pub fn of(store: Option<&Arc<Store>>, config: &Config, registry: &Registry) -> C
     };
     if let Some(store) = store {
         companions.statistics = Arc::new(StoreStatistics(store.clone()));
+    }
+    if let Some(scraper) = scraper {
+        companions.targets = Arc::new(Scraped(scraper.clone()));
     }
     companions
 }

@@ -35,12 +35,14 @@ mod process;
 mod query;
 mod queue;
 mod records;
+mod reload;
 mod replay;
 mod retention;
 mod routes;
 mod run;
 mod snapshot;
 mod source;
+mod targets;
 mod wal_replay;
 
 use std::io::Write as _;

@@ -14,8 +14,10 @@ use millrace_log::fs::Fs;
 use millrace_model::{Offset, PartitionId};
 use millrace_query::Engine;
 use millrace_queue::Appender;
+use millrace_scrape::Scraper;
 use millrace_store::{DeadLetterBox, Store};
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
@@ -30,6 +32,7 @@ use crate::lag::LagWatch;
 use crate::letters::rejected::Keeper;
 use crate::letters::{self, Letters, LocalLetters};
 use crate::queue::{self, DurabilityMetrics, Queue};
+use crate::reload::Reloader;
 use crate::snapshot::{self, Snapshots};
 use crate::source::PartSource;
 use crate::{fleet, limits, options, records, replay, retention, routes};
@@ -50,6 +53,7 @@ pub struct Opened {
     rejected: Option<DeadLetterBox>,
     #[cfg(feature = "kafka")]
     announced: Option<Announced>,
+    scraper: Option<Scraper>,
     /// Where the queue ended when it was opened, in the store's partitions.
     pub recovered: BTreeMap<PartitionId, Offset>,
 }
@@ -85,19 +89,28 @@ pub fn open(
         rejected: None,
         #[cfg(feature = "kafka")]
         announced: None,
+        scraper: None,
         recovered: BTreeMap::new(),
     };
     let mut router = Router::new();
-    let (mut durability, mut remote) = (None, false);
+    let (mut durability, mut remote, mut reloader) = (None, false, None);
     if let Some(queue) = &queue {
         let report = queue.durability();
         durability = Some(DurabilityMetrics::register(&app.registry, &report).map_err(metrics)?);
         remote = queue.is_remote();
-        router = router.merge(open_parts(app, fs, config, queue, &mut opened)?);
+        router = router.merge(open_parts(
+            app,
+            fs,
+            config,
+            queue,
+            &mut opened,
+            &mut reloader,
+        )?);
     }
     if roles.query {
         let identity = queue.as_ref().map(|queue| queue.identity());
         let store = opened.store.as_ref();
+        let scraper = opened.scraper.as_ref();
         router = router.merge(queries::router(
             app,
             &**fs,
@@ -105,6 +118,7 @@ pub fn open(
             store,
             identity,
             fleet_token,
+            scraper,
         )?);
     }
     let unknown = move |uri: Uri| async move { routes::unknown_path(roles, &uri) };
@@ -117,6 +131,7 @@ pub fn open(
         durability,
         queue: queue.clone(),
         roles,
+        reloader,
     });
     #[cfg(feature = "kafka")]
     if let Some(store) = opened.store.as_ref().filter(|_| remote) {
@@ -142,6 +157,7 @@ fn open_parts(
     config: &Config,
     queue: &Arc<dyn Queue>,
     opened: &mut Opened,
+    reloader: &mut Option<Reloader>,
 ) -> Result<Router, Failure> {
     let roles = config.top.roles;
     let metrics = |error: prometheus::Error| Failure::Data(format!("metrics: {error}"));
@@ -168,6 +184,9 @@ fn open_parts(
         let options = options::ingest(config);
         let ingest = Ingest::new(options, appender.clone(), app.clock.clone(), &app.registry);
         router = router.merge(ingest.router());
+        let started = Reloader::start(app, fs, config, &ingest)?;
+        opened.scraper = started.scraper().cloned();
+        *reloader = Some(started);
         if let Some(bytes) = config.ingest.keep_rejected {
             let letters =
                 letters::rejected::open(fs, &config.top.data_dir).map_err(Failure::Data)?;
@@ -321,6 +340,9 @@ pub fn close(opened: &Opened) -> Result<(), Failure> {
     #[cfg(feature = "kafka")]
     if let Some(announced) = &opened.announced {
         announced.withdraw();
+    }
+    if let Some(scraper) = &opened.scraper {
+        Handle::current().block_on(scraper.stop());
     }
     if let Some(appender) = &opened.appender {
         appender.close();

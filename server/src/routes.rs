@@ -22,6 +22,7 @@ use crate::config::kind::Roles;
 use crate::edge::{self, Gate};
 use crate::pipeline;
 use crate::queue::durability;
+use crate::reload;
 use crate::wal_replay::Progress;
 
 /// Seconds after which a client should ask again while the server starts or stops.
@@ -32,7 +33,7 @@ const WAL_REPLAY: &str = "/api/v1/status/walreplay";
 
 /// The router of the whole process.
 pub fn router(app: &Arc<App>, gate: Gate, lifecycle: bool) -> Router {
-    let reload = move |State(app): State<Arc<App>>| async move { reload(&app, lifecycle) };
+    let reload = move |State(app): State<Arc<App>>| reload::over_http(app, lifecycle);
     let routes = Router::new()
         .route("/", get(index))
         .route("/metrics", get(metrics))
@@ -160,15 +161,6 @@ async fn no_lifecycle() -> (StatusCode, &'static str) {
     (StatusCode::FORBIDDEN, "Lifecycle API is not enabled.")
 }
 
-/// Has tokens and certificates read again. Settings are read at the start.
-fn reload(app: &App, lifecycle: bool) -> (StatusCode, &'static str) {
-    if !lifecycle {
-        return (StatusCode::FORBIDDEN, "Lifecycle API is not enabled.");
-    }
-    app.ask_for_reload();
-    (StatusCode::OK, "")
-}
-
 /// What is also in `status/buildinfo`, bare, as in Prometheus.
 async fn version() -> Response {
     let build = BuildInfo::default();
@@ -258,6 +250,9 @@ Query (the Prometheus HTTP API; Grafana: a Prometheus data source with this serv
   POST     /api/v1/read        remote read
   GET      /federate           newest samples, for a Prometheus to scrape
 
+Scraping (with scrape.config_file: docs/scraping.md)
+  GET /api/v1/targets          what is scraped, what is dropped, why a scrape failed
+
 Status
   GET /-/healthy               the process lives
   GET /-/ready                 it takes and answers requests; before, how far it is
@@ -269,7 +264,7 @@ Status
 Admin (with server.admin_api=true)
   POST /api/v1/admin/tsdb/delete_series  and what belongs to it: docs/storage.md
   GET  /api/v1/dlq             records that could not be applied; POST /api/v1/dlq/requeue, /api/v1/dlq/purge
-  POST /-/reload               reads tokens and certificates again
+  POST /-/reload               reads tokens, certificates, scrape.config_file and ingest.relabel_file again
   POST /api/v1/queue/replay    restores what the store lacks of records; driven by `millrace replay --live`
 "
 );

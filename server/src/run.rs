@@ -27,7 +27,7 @@ use crate::http::{Drained, HttpMetrics, Listener, Serving, serve};
 use crate::lock::DirLock;
 use crate::open::{close, open};
 use crate::queue::Queue;
-use crate::{banner, limits, logging, options, pipeline, process, routes};
+use crate::{banner, limits, logging, options, pipeline, process, reload, routes};
 
 /// How often the lag is looked at while it is caught up.
 const CATCH_UP_INTERVAL: Duration = Duration::from_millis(5);
@@ -202,19 +202,8 @@ async fn life(
         )));
     }
     let looking = tokio::spawn(begun.watching);
-    let mut hangups = signal(SignalKind::hangup()).map_err(system)?;
-    let reloading = tokio::spawn({
-        let app = app.clone();
-        async move {
-            while hangups.recv().await.is_some() {
-                info!(
-                    signal = "SIGHUP",
-                    "looking at tokens and certificates again"
-                );
-                app.ask_for_reload();
-            }
-        }
-    });
+    let hangups = signal(SignalKind::hangup()).map_err(system)?;
+    let reloading = tokio::spawn(reload::on_hangup(app.clone(), hangups));
 
     let opening = {
         let (app, fs, config) = (app.clone(), fs.clone(), config.clone());

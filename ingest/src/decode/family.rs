@@ -52,7 +52,12 @@ pub(crate) fn add(
     }
 }
 
-fn check<'a>(family: &Family<'a>, limits: &Limits) -> Result<[&'a str; 3], BadSeries> {
+/// The texts of a family: its name, help and unit.
+///
+/// # Errors
+///
+/// One that is missing, over a limit, or not UTF-8.
+pub(crate) fn check<'a>(family: &Family<'a>, limits: &Limits) -> Result<[&'a str; 3], BadSeries> {
     let Family {
         metric, help, unit, ..
     } = *family;

@@ -5,7 +5,7 @@
 //! the whole body where items cannot be told apart, and never panics.
 
 pub(crate) mod csv;
-mod family;
+pub(crate) mod family;
 pub(crate) mod json;
 pub(crate) mod line;
 pub(crate) mod otlp;

@@ -125,6 +125,9 @@ fn answered(ingest: &Ingest, shape: &Shape, answer: Answer) -> Response {
 #[derive(Serialize)]
 struct Receipt<'a> {
     accepted: u64,
+    /// Samples that relabelling drops, where there are such.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dropped: Option<u64>,
     rejected: u64,
     rejected_samples: u64,
     kept_samples: u64,
@@ -150,6 +153,7 @@ fn full_receipt(status: StatusCode, answer: Answer) -> Response {
     let reasons = report.by_reason().map(|(reason, n)| (reason.id(), n));
     let receipt = Receipt {
         accepted: answer.accepted,
+        dropped: Some(answer.dropped).filter(|dropped| *dropped > 0),
         rejected: report.items(),
         rejected_samples: report.samples(),
         kept_samples: answer.kept,
@@ -164,6 +168,14 @@ fn full_receipt(status: StatusCode, answer: Answer) -> Response {
     });
     let json = HeaderValue::from_static("application/json");
     (status, [(header::CONTENT_TYPE, json)], held).into_response()
+}
+
+/// Tells of samples that relabelling drops, where there are such.
+fn with_dropped(mut body: Value, answer: &Answer) -> Value {
+    if answer.dropped > 0 {
+        body["dropped"] = answer.dropped.into();
+    }
+    body
 }
 
 /// The status of a request that was not refused as a whole.
@@ -188,7 +200,8 @@ fn status(shape: &Shape, answer: &Answer) -> StatusCode {
 fn all_good(shape: &Shape, answer: &Answer) -> Response {
     match shape.protocol {
         Protocol::Push => {
-            Json(json!({ "accepted": answer.accepted, "rejected": 0 })).into_response()
+            let body = json!({ "accepted": answer.accepted, "rejected": 0 });
+            Json(with_dropped(body, answer)).into_response()
         }
         Protocol::Otlp => otlp::exported(shape.json, 0, ""),
         Protocol::InfluxV1
@@ -216,7 +229,7 @@ fn partly_good(shape: &Shape, answer: &Answer) -> Response {
                 "error": summary(*accepted, report),
                 "errors": report.details(),
             });
-            (status, Json(body)).into_response()
+            (status, Json(with_dropped(body, answer))).into_response()
         }
         Protocol::InfluxV1 => {
             // Telegraf drops what is refused only if it finds "partial write" in the text;

@@ -77,6 +77,13 @@ impl<'a> SeriesBuilder<'a> {
         }
     }
 
+    /// Begins again.
+    pub(crate) fn restart(&mut self) {
+        self.labels.clear();
+        self.metric.clear();
+        self.bytes = 0;
+    }
+
     /// Adds a label; `__name__` is the metric's name.
     pub(crate) fn label(&mut self, name: &str, value: &str) -> Result<(), BadSeries> {
         if self.forced.iter().any(|(forced, _)| forced == name) {

@@ -31,6 +31,8 @@ pub(crate) enum Known<'a> {
         /// Canonical label bytes.
         labels: &'a [u8],
     },
+    /// The rules drop it.
+    Dropped,
     /// It is refused, whatever its samples are.
     Refused {
         reason: Reason,
@@ -51,6 +53,7 @@ pub(crate) enum Fresh {
         /// The limit that it is beyond, so that it is not kept.
         full: Option<Full>,
     },
+    Dropped,
     Refused {
         bad: BadSeries,
         metric: String,
@@ -62,6 +65,7 @@ impl Fresh {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Good { labels, .. } => labels.canonical().len(),
+            Self::Dropped => 0,
             Self::Refused { bad, metric } => {
                 metric.len() + bad.message.len() + bad.value.as_ref().map_or(0, String::len)
             }
@@ -85,6 +89,7 @@ impl Fresh {
                 partition: *partition,
                 labels: labels.canonical(),
             },
+            Self::Dropped => Known::Dropped,
             Self::Refused { bad, metric } => Known::Refused {
                 reason: bad.reason,
                 metric,
@@ -314,7 +319,7 @@ struct Generation {
 struct Slot {
     id: SeriesId,
     at: ArenaAt,
-    /// [`Slot::REFUSED`], or the partition.
+    /// [`Slot::REFUSED`], [`Slot::DROPPED`], or the partition.
     partition: u16,
     told: AtomicU16,
 }
@@ -322,12 +327,16 @@ struct Slot {
 impl Slot {
     /// In place of a partition. One of that number, or above, is not kept in the cache.
     const REFUSED: u16 = u16::MAX;
+    const DROPPED: u16 = u16::MAX - 1;
 }
 
 #[inline]
 fn known(id: SeriesId, partition: u16, bytes: &[u8]) -> Known<'_> {
     if partition == Slot::REFUSED {
         return read_refusal(bytes);
+    }
+    if partition == Slot::DROPPED {
+        return Known::Dropped;
     }
     Known::Good {
         id,
@@ -352,7 +361,7 @@ impl Generation {
                 labels,
             } => {
                 let partition = u16::try_from(partition.0).unwrap_or(Slot::REFUSED);
-                if partition == Slot::REFUSED {
+                if partition >= Slot::DROPPED {
                     return;
                 }
                 Slot {
@@ -362,6 +371,12 @@ impl Generation {
                     told: AtomicU16::new(told),
                 }
             }
+            Known::Dropped => Slot {
+                id: SeriesId(0),
+                at: self.arena.push(&[]),
+                partition: Slot::DROPPED,
+                told: AtomicU16::new(told),
+            },
             Known::Refused {
                 reason,
                 metric,
@@ -536,7 +551,7 @@ mod tests {
                 labels,
                 full: Some(Full::Active),
             },
-            Fresh::Refused { .. } => unreachable!(),
+            Fresh::Dropped | Fresh::Refused { .. } => unreachable!(),
         };
         insert(&cache, [(key(0), good(0)), (key(1), full)]);
         assert!(cache.read().find(key(1)).is_none());

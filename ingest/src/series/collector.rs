@@ -12,9 +12,10 @@ use std::ops::Range;
 
 use millrace_model::batch::{EncodedSection, FloatSectionWriter};
 use millrace_model::{
-    LabelsBuilder, MetricMetadata, PartitionId, Sample, SeriesHasher, TenantId, TimestampMs,
+    Labels, LabelsBuilder, MetricMetadata, PartitionId, Sample, SeriesHasher, TenantId, TimestampMs,
 };
 use millrace_queue::QueueIdentity;
+use millrace_relabel::{LabelSet, Rules};
 
 use super::builder::{BadSeries, SeriesBuilder};
 use super::cache::{CacheReader, Found, Fresh, KeyMap, Known, SeriesCache};
@@ -40,6 +41,8 @@ pub(crate) struct Context<'a> {
     pub(crate) forced: &'a [(String, String)],
     /// As many refused items are described.
     pub(crate) details: usize,
+    /// What becomes of each series.
+    pub(crate) relabel: &'a Rules,
     /// Whether one refused item refuses all.
     pub(crate) all_or_nothing: bool,
     /// Whether samples beyond a limit that may be raised are written apart.
@@ -110,6 +113,8 @@ pub(crate) struct Collected {
     /// What was refused and is to be kept.
     pub(crate) rejected: Vec<(PartitionId, EncodedSection)>,
     pub(crate) report: Report,
+    /// Samples that the rules drop.
+    pub(crate) dropped: u64,
     /// Data points of OTLP, refused ones included.
     pub(crate) points: u64,
     pub(crate) ignored_exemplars: u64,
@@ -165,6 +170,7 @@ impl<'a> Collector<'a> {
                 sections: Vec::new(),
                 metadata: Vec::new(),
                 accepted: 0,
+                dropped: 0,
                 report: Report::keeping(context.details),
                 refused_last: None,
                 ignored_exemplars: 0,
@@ -409,6 +415,7 @@ impl<'a> Collector<'a> {
         Ok(Collected {
             sections: self.out.sections,
             accepted: self.out.accepted,
+            dropped: self.out.dropped,
             rejected: self.out.rejected_sections,
             report: self.out.report,
             points: self.points,
@@ -458,6 +465,16 @@ fn make_series(
 ) -> Fresh {
     let mut builder = SeriesBuilder::new(labels, context.limits, context.forced);
     let result = build(&mut builder).and_then(|()| builder.finish());
+    let result = match result {
+        Ok(labels) if !context.relabel.is_empty() => {
+            match relabelled(&labels, context, &mut builder) {
+                Ok(None) => return Fresh::Dropped,
+                Ok(Some(labels)) => Ok(labels),
+                Err(bad) => Err(bad),
+            }
+        }
+        result => result,
+    };
     match result {
         Ok(labels) => Fresh::Good {
             id: SeriesHasher::new(context.tenant).id(&labels),
@@ -474,6 +491,23 @@ fn make_series(
             bad,
         },
     }
+}
+
+/// What the rules make of a series; `None` if they drop it. Forced labels stand whatever they say.
+fn relabelled(
+    labels: &Labels,
+    context: &Context<'_>,
+    builder: &mut SeriesBuilder<'_>,
+) -> Result<Option<Labels>, BadSeries> {
+    let mut labels: LabelSet = labels.iter().collect();
+    if !context.relabel.apply(&mut labels) || labels.is_empty() {
+        return Ok(None);
+    }
+    builder.restart();
+    for (name, value) in labels.iter() {
+        builder.label(name, value)?;
+    }
+    builder.finish().map(Some)
 }
 
 impl fmt::Display for BadSeries {

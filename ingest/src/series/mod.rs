@@ -18,10 +18,13 @@ pub(crate) use cache::{KeyMap, SeriesCache};
 pub(crate) use collector::{Collected, Collector, Context, Entry};
 pub(crate) use hasher::{Key, KeyHasher, combine};
 
+pub(crate) use output::metadata_sections;
+
 use collector::CollectScratch;
 use millrace_model::SeriesId;
 
 use crate::decode::DecodeScratch;
+use crate::scraped::ScrapeWriter;
 
 /// The buffers of one decode thread, kept from request to request.
 #[derive(Debug, Default)]
@@ -30,6 +33,7 @@ pub(crate) struct Scratch {
     pub(crate) decoded: Vec<u8>,
     pub(crate) collect: CollectScratch,
     pub(crate) decode: DecodeScratch,
+    pub(crate) scraped: ScrapeWriter,
     /// What a request brings that its tenant had not.
     pub(crate) new_series: Vec<SeriesId>,
 }

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 
 use millrace_model::batch::{EncodedSection, FloatSectionWriter, encode_metadata_section};
 use millrace_model::{
-    Labels, MetricMetadata, PartitionId, Sample, SeriesId, ShardKey, TimestampMs,
+    Labels, MetricMetadata, PartitionId, Sample, SeriesId, ShardKey, TenantId, TimestampMs,
 };
+
+use millrace_queue::QueueIdentity;
 
 use super::builder::BadSeries;
 use super::cache::Known;
@@ -31,6 +33,7 @@ pub(super) struct Output<'a> {
     pub(super) sections: Vec<(PartitionId, EncodedSection)>,
     pub(super) metadata: Vec<MetricMetadata>,
     pub(super) accepted: u64,
+    pub(super) dropped: u64,
     pub(super) report: Report,
     pub(super) refused_last: Option<(Place, Reason)>,
     pub(super) ignored_exemplars: u64,
@@ -61,6 +64,10 @@ impl Output<'_> {
                 } else {
                     self.write_in_window(id, partition, labels, samples, place);
                 }
+            }
+            Known::Dropped => {
+                self.runs.push(key as u64);
+                self.dropped += samples.len() as u64;
             }
             Known::Refused {
                 reason,
@@ -213,22 +220,34 @@ impl Output<'_> {
 
     /// Metadata lives in the partition of its metric's name alone.
     pub(super) fn finish_metadata(&mut self, context: &Context<'_>) {
-        let by_name = ShardKey::new([]);
-        let mut by_partition = BTreeMap::<PartitionId, Vec<_>>::new();
-        for entry in self.metadata.drain(..) {
-            let name = Labels::from_pairs([(millrace_model::METRIC_NAME, entry.metric.as_str())])
-                .expect("one label with a name");
-            let partition = by_name.partition(context.tenant, &name, context.queue.partitions);
-            by_partition.entry(partition).or_default().push(entry);
-        }
-        for (partition, entries) in by_partition {
-            // Each entry is bounded by the label limits; so many of them stay well below a batch.
-            for some in entries.chunks(32) {
-                self.sections
-                    .extend(encode_metadata_section(some).map(|section| (partition, section)));
-            }
+        let entries = std::mem::take(&mut self.metadata);
+        let sections = metadata_sections(context.tenant, context.queue, entries);
+        self.sections.extend(sections);
+    }
+}
+
+/// Sections of metadata. Metadata lives in the partition of its metric's name alone.
+pub(crate) fn metadata_sections(
+    tenant: &TenantId,
+    queue: &QueueIdentity,
+    entries: Vec<MetricMetadata>,
+) -> Vec<(PartitionId, EncodedSection)> {
+    let by_name = ShardKey::new([]);
+    let mut by_partition = BTreeMap::<PartitionId, Vec<_>>::new();
+    for entry in entries {
+        let name = Labels::from_pairs([(millrace_model::METRIC_NAME, entry.metric.as_str())])
+            .expect("one label with a name");
+        let partition = by_name.partition(tenant, &name, queue.partitions);
+        by_partition.entry(partition).or_default().push(entry);
+    }
+    let mut sections = Vec::new();
+    for (partition, entries) in by_partition {
+        // Each entry is bounded by the label limits; so many of them stay well below a batch.
+        for some in entries.chunks(32) {
+            sections.extend(encode_metadata_section(some).map(|section| (partition, section)));
         }
     }
+    sections
 }
 
 #[cold]

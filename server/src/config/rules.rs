@@ -41,6 +41,11 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
         return Err(broken(config, "query.cors_origin", reason));
     }
     rule(
+        config.scrape.config_file.is_none() || config.top.roles.ingest,
+        "scrape.config_file",
+        &|| "needs the part ingest, which this process does not run (roles)".to_owned(),
+    )?;
+    rule(
         config.queue.partitions.or(1) <= MAX_PARTITIONS as usize,
         "queue.partitions",
         &|| format!("must be from 1 to {MAX_PARTITIONS}"),

@@ -196,6 +196,9 @@ settings! {
         /// Memory for the bodies of all requests in hand, encoded and decoded. A request that finds
         /// none is answered 503.
         decode_memory_bytes: Bytes = "256MiB";
+        /// A YAML file of rules for pushed series: drop, keep, rename, add labels
+        /// ([scraping.md](scraping.md)). Read again by `POST /-/reload` and SIGHUP.
+        relabel_file: Option<PathBuf> = "none";
         /// Memory for the cache of known series.
         series_cache_bytes: Bytes = "256MiB";
         /// Samples that are refused for a limit of their tenant, or as too old or too far ahead, are
@@ -250,6 +253,16 @@ settings! {
         label_value_bytes: Bytes = "4KiB";
         /// All names and values of one series together.
         labels_bytes: Bytes = "16KiB";
+    }
+
+    /// Scraping, in the processes that have the part `ingest` ([scraping.md](scraping.md)).
+    scrape: Scrape ["scrape."] {
+        /// Prometheus's configuration file, of which `global`, `scrape_configs` and
+        /// `scrape_config_files` are used. Read again by `POST /-/reload` and SIGHUP. `none` scrapes
+        /// nothing.
+        config_file: Option<PathBuf> = "none";
+        /// The tenant that scraped series are of.
+        tenant: String = "anonymous";
     }
 
     /// What one tenant may push, decided before it is answered. The file of overrides sets the same for

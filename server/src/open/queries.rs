@@ -7,6 +7,7 @@ use millrace_log::fs::Fs;
 use millrace_query::api::{self, Api, ApiMetrics, Freshness};
 use millrace_query::{Engine, SeriesSource};
 use millrace_queue::QueueIdentity;
+use millrace_scrape::Scraper;
 use millrace_store::Store;
 use tokio::runtime::Handle;
 use tower_http::compression::CompressionLayer;
@@ -33,6 +34,7 @@ pub(super) fn router(
     store: Option<&Arc<Store>>,
     identity: Option<&QueueIdentity>,
     fleet_token: Option<&TokenFile>,
+    scraper: Option<&Scraper>,
 ) -> Result<Router, Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::Data(error.to_string());
     let local = store.filter(|_| !config.queries_fleet());
@@ -67,7 +69,7 @@ pub(super) fn router(
         source,
         clock: app.clock.clone(),
         freshness,
-        companions: companions::of(local, config, &app.registry),
+        companions: companions::of(local, config, &app.registry, scraper),
         options: options::api(config),
         metrics,
     });

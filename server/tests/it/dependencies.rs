@@ -9,7 +9,20 @@ const EDGES: &[(&str, &[&str])] = &[
     ("millrace-model", &[]),
     ("millrace-log", &["millrace-model"]),
     ("millrace-queue", &["millrace-log", "millrace-model"]),
-    ("millrace-ingest", &["millrace-model", "millrace-queue"]),
+    ("millrace-relabel", &[]),
+    (
+        "millrace-ingest",
+        &["millrace-model", "millrace-queue", "millrace-relabel"],
+    ),
+    (
+        "millrace-scrape",
+        &[
+            "millrace-ingest",
+            "millrace-log",
+            "millrace-model",
+            "millrace-relabel",
+        ],
+    ),
     (
         "millrace-store",
         &["millrace-log", "millrace-model", "millrace-queue"],
@@ -30,6 +43,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "millrace-model",
             "millrace-query",
             "millrace-queue",
+            "millrace-scrape",
             "millrace-store",
         ],
     ),
@@ -39,6 +53,7 @@ const EDGES: &[(&str, &[&str])] = &[
 const SYNCHRONOUS: &[&str] = &[
     "millrace-model",
     "millrace-log",
+    "millrace-relabel",
     "millrace-store",
     "millrace-auth",
 ];

@@ -26,5 +26,6 @@ mod readme;
 mod replay;
 mod repository;
 mod resume;
+mod scrape;
 mod support;
 mod verify;

@@ -14,7 +14,7 @@ use crate::metadata::MetadataFilter;
 use crate::report::{Place, Rejection, excerpt};
 use crate::series::{BadSeries, Collector, Entry, KeyHasher};
 pub(crate) use labels::{help_text, series_labels};
-pub(crate) use parser::{Dialect, Event, LineError, Parser};
+pub(crate) use parser::{Dialect, Event, LineError, Parser, TextSample};
 
 /// How the lines of a request are to be taken.
 #[derive(Clone, Copy, Debug)]
