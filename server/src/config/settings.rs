@@ -269,9 +269,9 @@ settings! {
     /// single tenants, and what `ingest.limits`, `ingest.max_age` and `ingest.max_ahead` set.
     tenants: Tenants ["ingest.tenants."] {
         /// Series with samples in the last hour. Known ones go on at the limit, new ones are refused.
-        active_series: Option<u64> = "1000000";
+        active_series: Option<u64> = "5000000";
         /// Series that were not active before, in the last hour.
-        new_series_per_hour: Option<u64> = "4000000";
+        new_series_per_hour: Option<u64> = "20000000";
         /// Samples a second.
         samples_per_second: Option<u64> = "none";
         /// Samples that may come at once. `none` stands for ten seconds of the rate.
