@@ -369,12 +369,14 @@ impl<'a> LabelSets<'a> {
         }
         for block in view.blocks_in(self.range) {
             let reader = &block.reader;
-            let values = reader.label_values(self.tenant, name, self.matcher_sets)?;
+            let known = &self.texts;
+            let values = reader.label_values(self.tenant, name, self.matcher_sets, known)?;
             add_sorted(&mut self.texts, values);
         }
         for of_view in view.tables_in(self.range) {
             let table = &of_view.table;
-            let values = table.label_values(self.tenant, name, self.matcher_sets);
+            let known = &self.texts;
+            let values = table.label_values(self.tenant, name, self.matcher_sets, known);
             add_sorted(&mut self.texts, values);
         }
         Ok(())
@@ -426,19 +428,29 @@ fn add(texts: &mut BTreeSet<String>, text: &str) {
 
 /// Adds sorted texts to sorted texts. Most of them are there already: the same hosts are in each
 /// block.
+/// Tells what is new beside texts that are known, both in order.
+pub(crate) struct Fresh<'a>(std::iter::Peekable<std::slice::Iter<'a, String>>);
+
+impl<'a> Fresh<'a> {
+    pub(crate) fn beside(known: &'a [String]) -> Self {
+        Self(known.iter().peekable())
+    }
+
+    /// Asked of rising texts.
+    pub(crate) fn is_new(&mut self, text: &str) -> bool {
+        while self.0.next_if(|known| known.as_str() < text).is_some() {}
+        self.0.peek().is_none_or(|known| known.as_str() != text)
+    }
+}
+
 fn add_sorted(all: &mut Vec<String>, more: Vec<String>) {
     if all.last() < more.first() || all.is_empty() {
         all.extend(more);
         return;
     }
-    let mut known = all.iter().peekable();
-    let fresh: Vec<String> = more
-        .into_iter()
-        .filter(|text| {
-            while known.next_if(|known| *known < text).is_some() {}
-            known.peek().is_none_or(|known| *known != text)
-        })
-        .collect();
+    let mut beside = Fresh::beside(all);
+    let fresh = more.into_iter().filter(|text| beside.is_new(text));
+    let fresh: Vec<String> = fresh.collect();
     if fresh.is_empty() {
         return;
     }

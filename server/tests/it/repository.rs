@@ -75,3 +75,22 @@ fn every_module_says_what_it_is() {
         .collect();
     assert!(silent.is_empty(), "no module documentation: {silent:?}");
 }
+
+#[test]
+fn no_mark_of_an_unfinished_merge_is_left() {
+    let mut left = Vec::new();
+    for ending in [".md", ".rs", ".toml", ".yaml", ".yml"] {
+        let mut found = Vec::new();
+        files(&root(), ending, &mut found);
+        assert!(!found.is_empty() || ending.starts_with(".y"), "{ending}");
+        for path in found {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let marks = [format!("{} ", "<".repeat(7)), format!("{} ", ">".repeat(7))];
+            let marked = |line: &str| marks.iter().any(|mark| line.starts_with(mark));
+            if text.lines().any(marked) {
+                left.push(path);
+            }
+        }
+    }
+    assert!(left.is_empty(), "{left:?}");
+}

@@ -14,6 +14,7 @@ use super::postings::{PostingsEntry, decode_bitmap, stored_bytes};
 use super::{BlockError, BlockReader, Section};
 use crate::index::{LabelIndex, Postings, select};
 use crate::planted::LABEL_PAGE_MISSED;
+use crate::read::Fresh;
 
 /// See the [module](self).
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +47,7 @@ impl<'a> TenantIndex<'a> {
         self,
         name: &str,
         sets: &[Vec<Matcher>],
+        known: &[String],
     ) -> Result<Vec<String>, BlockError> {
         let Some(entry) = self.tenant.name(name) else {
             return Ok(Vec::new());
@@ -58,15 +60,27 @@ impl<'a> TenantIndex<'a> {
             return self.values_of(name, of);
         }
         let mut values = Vec::new();
+        let mut beside = Fresh::beside(known);
+        let Some(of) = of else {
+            for page in &entry.pages {
+                self.walk_texts(page, PostingsEntry::skip, &mut |value, ()| {
+                    if beside.is_new(value) {
+                        values.push(value.to_owned());
+                    }
+                    Ok(true)
+                })?;
+            }
+            return Ok(values);
+        };
         for page in &entry.pages {
             self.walk_values(page, &mut |value, postings| {
-                let has = match (&of, postings) {
-                    (None, _) => true,
-                    (Some(of), PostingsEntry::Listed(series)) => series.meets(of),
-                    (Some(of), PostingsEntry::Stored { .. }) => {
-                        !self.postings_of(postings)?.is_disjoint(of)
-                    }
-                };
+                let has = beside.is_new(value)
+                    && match postings {
+                        PostingsEntry::Listed(series) => series.meets(&of),
+                        PostingsEntry::Stored { .. } => {
+                            !self.postings_of(postings)?.is_disjoint(&of)
+                        }
+                    };
                 if has {
                     values.push(value.to_owned());
                 }
@@ -133,6 +147,18 @@ impl<'a> TenantIndex<'a> {
         page: &LabelPage,
         each: &mut dyn FnMut(&str, &PostingsEntry) -> Result<bool, BlockError>,
     ) -> Result<(), BlockError> {
+        let series = self.tenant.series;
+        let decode = |fields: &mut Fields<'_>| PostingsEntry::decode(fields, series);
+        self.walk_texts(page, decode, &mut |text, postings| each(text, &postings))
+    }
+
+    /// The same with what `behind` makes of the postings behind a value.
+    fn walk_texts<T>(
+        self,
+        page: &LabelPage,
+        behind: impl Fn(&mut Fields<'_>) -> Option<T>,
+        each: &mut impl FnMut(&str, T) -> Result<bool, BlockError>,
+    ) -> Result<(), BlockError> {
         let entry = page.page;
         let bytes = self
             .block
@@ -147,14 +173,14 @@ impl<'a> TenantIndex<'a> {
         let mut value = Vec::new();
         let mut at_first = true;
         while !fields.is_at_end() {
-            let postings = next_value(&mut fields, &mut value, self.tenant.series)
-                .ok_or_else(|| malformed(fields.pos))?;
+            next_value(&mut fields, &mut value).ok_or_else(|| malformed(fields.pos))?;
+            let postings = behind(&mut fields).ok_or_else(|| malformed(fields.pos))?;
             let text = std::str::from_utf8(&value).map_err(|_| malformed(fields.pos))?;
             if at_first && text != &*page.first {
                 return Err(malformed(0));
             }
             at_first = false;
-            if !each(text, &postings)? {
+            if !each(text, postings)? {
                 return Ok(());
             }
         }
@@ -163,14 +189,14 @@ impl<'a> TenantIndex<'a> {
 }
 
 /// Moves to the next value of a page, which is higher than the one before.
-fn next_value(fields: &mut Fields<'_>, value: &mut Vec<u8>, series: u32) -> Option<PostingsEntry> {
+fn next_value(fields: &mut Fields<'_>, value: &mut Vec<u8>) -> Option<()> {
     let prefix = usize::try_from(fields.varint()?).ok()?;
     let rest = fields.bytes()?;
     let higher = value.get(prefix..)? < rest;
     (higher && prefix <= value.len()).then_some(())?;
     value.truncate(prefix);
     value.extend_from_slice(rest);
-    PostingsEntry::decode(fields, series)
+    Some(())
 }
 
 impl NameEntry {

@@ -104,6 +104,17 @@ impl PostingsEntry {
         }
         Some(Self::Listed(listed))
     }
+
+    /// Passes over what [`decode`](Self::decode) reads.
+    pub(super) fn skip(fields: &mut Fields<'_>) -> Option<()> {
+        let head = fields.varint()?;
+        let numbers = if head & 1 == 1 { 1 } else { head >> 1 };
+        (1..=LISTED_MAX).contains(&numbers).then_some(())?;
+        for _ in 0..numbers {
+            fields.varint()?;
+        }
+        Some(())
+    }
 }
 
 /// Reads a bitmap of the section whose checksum was right; `series` of the tenant are numbered

@@ -191,7 +191,8 @@ impl BlockReader {
         TenantIndex::new(self, entry).label_names(matcher_sets)
     }
 
-    /// The values of the label `name` of such series; sorted.
+    /// The values of the label `name` of such series; sorted. Those among `known`, which is sorted too, may be
+    /// left out: neighbouring blocks have nearly the same ones.
     ///
     /// # Errors
     ///
@@ -201,11 +202,12 @@ impl BlockReader {
         tenant: &TenantId,
         name: &str,
         matcher_sets: &[Vec<Matcher>],
+        known: &[String],
     ) -> Result<Vec<String>, BlockError> {
         let Some(entry) = self.directory()?.tenant(tenant) else {
             return Ok(Vec::new());
         };
-        TenantIndex::new(self, entry).label_values(name, matcher_sets)
+        TenantIndex::new(self, entry).label_values(name, matcher_sets, known)
     }
 
     /// The tenants that have series here, sorted.

@@ -134,7 +134,7 @@ fn answer(
     let names = block.label_names(tenant, &sets)?;
     let mut values = Vec::new();
     for name in &names {
-        values.push((name.clone(), block.label_values(tenant, name, &sets)?));
+        values.push((name.clone(), block.label_values(tenant, name, &sets, &[])?));
     }
     Ok(Answer {
         series,

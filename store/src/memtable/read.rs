@@ -13,6 +13,7 @@ use crate::chunk::{ChunkError, decode_chunk};
 use crate::index::{IndexCounts, MemIndex};
 use crate::merge::Merger;
 use crate::planted::{SEAL_KEEPS_FIRST, SEAL_LOSES_LATE};
+use crate::read::Fresh;
 
 /// Series that are looked at under one lock.
 const SERIES_PER_LOCK: usize = 512;
@@ -64,12 +65,13 @@ impl Memtable {
         names.into_iter().map(str::to_owned).collect()
     }
 
-    /// The same, for the values of one label.
+    /// The same, for the values of one label. Those among `known`, which is sorted, may be left out.
     pub(crate) fn label_values(
         &self,
         tenant: &TenantId,
         name: &str,
         matcher_sets: &[Vec<Matcher>],
+        known: &[String],
     ) -> Vec<String> {
         let Some(at) = self.tenant(tenant) else {
             return Vec::new();
@@ -85,7 +87,9 @@ impl Memtable {
             }
             passing => {
                 let values = index.label_values(name, passing.as_ref());
-                values.into_iter().map(str::to_owned).collect()
+                let mut beside = Fresh::beside(known);
+                let fresh = values.into_iter().filter(|value| beside.is_new(value));
+                fresh.map(str::to_owned).collect()
             }
         }
     }

@@ -68,7 +68,7 @@ fn values_of_some_series_are_theirs_alone() {
     let values = |pattern: &str| {
         let op = millrace_model::MatchOp::Regex;
         let matcher = millrace_model::Matcher::new("series", op, pattern).unwrap();
-        table.label_values(&tenant("t"), "series", &[vec![matcher]])
+        table.label_values(&tenant("t"), "series", &[vec![matcher]], &[])
     };
     assert_eq!(values("s17|s11|none"), ["s11", "s17"]);
     assert_eq!(values("s.*"), names);

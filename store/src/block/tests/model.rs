@@ -82,7 +82,12 @@ proptest! {
             let all = expected(&model, &tenant, &[], TimeRange::ALL, &stored);
             prop_assert_eq!(block.label_names(&tenant, &[]).unwrap(), all.names);
             for (name, values) in all.values {
-                prop_assert_eq!(block.label_values(&tenant, &name, &[]).unwrap(), values);
+                let known: Vec<_> = values.iter().step_by(2).cloned().collect();
+                let mut joined = block.label_values(&tenant, &name, &[], &known).unwrap();
+                joined.extend(known);
+                joined.sort();
+                prop_assert_eq!(&joined, &values);
+                prop_assert_eq!(block.label_values(&tenant, &name, &[], &[]).unwrap(), values);
             }
         }
         let listed: Vec<_> = block.iter().map(|s| s.unwrap()).collect();
