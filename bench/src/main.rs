@@ -24,6 +24,7 @@ mod load;
 mod pressure;
 mod process;
 mod queries;
+mod scrape;
 mod values;
 mod wire;
 
@@ -52,6 +53,8 @@ enum Command {
     Pressure(pressure::PressureArgs),
     /// Measure what merging blocks costs
     Compaction(compaction::CompactionArgs),
+    /// Measure what scraping costs
+    Scrape(scrape::ScrapeArgs),
     /// Measure what memory queries over many series take of millrace
     Footprint(footprint::FootprintArgs),
 }
@@ -64,6 +67,7 @@ fn main() -> Result<()> {
         Command::Kafka(args) => kafka::main(&args),
         Command::Pressure(args) => pressure::main(&args),
         Command::Compaction(args) => compaction::main(&args),
+        Command::Scrape(args) => scrape::main(&args),
         Command::Footprint(args) => footprint::main(&args),
     }
 }

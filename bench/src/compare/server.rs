@@ -39,11 +39,13 @@ pub fn version(binary: &Path) -> Option<String> {
 }
 
 impl Server {
-    /// Starts the server in the empty directory `dir` and waits until it is ready.
+    /// Starts the server in the directory `dir` and waits until it is ready. A Prometheus takes `prometheus.yml` there,
+    /// if there is one, and scrapes nothing otherwise.
     pub fn start(system: System, binary: &Path, more: &[String], dir: &Path) -> Result<Self> {
         let port = free_port()?;
-        if system == System::Prometheus {
-            fs::write(dir.join("prometheus.yml"), "scrape_configs: []\n")?;
+        let configuration = dir.join("prometheus.yml");
+        if system == System::Prometheus && !configuration.exists() {
+            fs::write(configuration, "scrape_configs: []\n")?;
         }
         let child = spawn(system, binary, more, dir, port)?;
         let mut server = Self {
