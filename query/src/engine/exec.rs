@@ -18,8 +18,11 @@ use super::leaf::{Buffers, Leaf};
 /// are joined in order.
 const CHUNK: usize = 128;
 
-/// Series that a thread reads at a time where there are too few for whole pieces.
-const GROUP: usize = 8;
+/// Most series that a thread reads at a time where there are too few for whole pieces.
+const GROUP_MAX: usize = 8;
+
+/// Groups for each thread, if there are as many series.
+const GROUPS_PER_THREAD: usize = 4;
 
 /// Values that are held until all threads have read theirs, where there are too few series for whole pieces: 1 MiB.
 const HELD_VALUES: usize = 1 << 17;
@@ -104,10 +107,13 @@ impl Evaluator<'_> {
     ) -> Result<(), QueryError> {
         let total = leaf.input.len();
         let steps = leaf.view.grid.steps;
-        let groups = total.div_ceil(GROUP);
         let threads = self.pool.current_num_threads();
+        let group_len = total
+            .div_ceil(GROUPS_PER_THREAD * threads)
+            .clamp(1, GROUP_MAX);
+        let groups = total.div_ceil(group_len);
         let read = |group: usize| -> Result<Vec<f64>, QueryError> {
-            let series = group * GROUP..((group + 1) * GROUP).min(total);
+            let series = group * group_len..((group + 1) * group_len).min(total);
             let mut values = vec![0.0; series.len() * steps];
             let mut buffers = Buffers::default();
             let mut meter = Meter::new(self.budget);
@@ -119,7 +125,7 @@ impl Evaluator<'_> {
         let mut accumulator = make();
         let mut non_counter = String::new();
         let mut join = |group: usize, values: Vec<f64>| -> Result<(), QueryError> {
-            for (index, values) in (group * GROUP..).zip(values.chunks_exact(steps)) {
+            for (index, values) in (group * group_len..).zip(values.chunks_exact(steps)) {
                 if let Some(row) = self.as_row(leaf, index, values, &mut non_counter) {
                     add(&mut accumulator, row)?;
                 }
