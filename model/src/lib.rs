@@ -6,6 +6,7 @@
 
 pub mod batch;
 mod delete;
+mod duration;
 mod ids;
 mod labels;
 mod matcher;
@@ -17,6 +18,7 @@ mod time;
 mod varint;
 
 pub use delete::{Delete, DeleteEntry, DeleteId};
+pub use duration::parse_duration_ms;
 pub use ids::{Offset, PartitionId, QueueId};
 pub use labels::{Labels, LabelsBuilder, LabelsError, LabelsIter, METRIC_NAME, RawPair, RawPairs};
 pub use matcher::{MatchOp, Matcher, MatcherError};

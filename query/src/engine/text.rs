@@ -5,6 +5,8 @@
 
 use std::fmt::Write;
 
+use millrace_model::parse_duration_ms;
+
 /// The value of a string literal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Text(Vec<u8>);
@@ -202,32 +204,9 @@ const UNITS: [(&str, i64); 7] = [
     ("ms", 1),
 ];
 
-/// A duration as Prometheus writes it (`1h30m`), in milliseconds. Units come largest first, each
-/// at most once.
+/// A duration as Prometheus writes it (`1h30m`), in milliseconds.
 pub(super) fn parse_duration(text: &str) -> Option<i64> {
-    let mut rest = text;
-    let mut total = 0i64;
-    let mut next_unit = 0;
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let split = rest.find(|c: char| !c.is_ascii_digit())?;
-        let (number, tail) = rest.split_at(split);
-        let end = tail
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(end);
-        let index = UNITS.iter().position(|(name, _)| *name == unit)?;
-        if index < next_unit {
-            return None;
-        }
-        next_unit = index + 1;
-        let part = number.parse::<i64>().ok()?.checked_mul(UNITS[index].1)?;
-        total = total.checked_add(part)?;
-        rest = tail;
-    }
-    Some(total)
+    i64::try_from(parse_duration_ms(text)?).ok()
 }
 
 /// `%g` of Go: the shortest digits that give the value back, an exponent where it is below -4 or

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use millrace_model::parse_duration_ms;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A duration as `scrape_interval` has it: `15s`, `1m30s`, `500ms`.
@@ -35,30 +36,12 @@ impl FromStr for PromDuration {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let bad = || format!("not a valid duration string: {text:?}");
-        if text == "0" {
-            return Ok(Self::default());
-        }
-        let (mut rest, mut total, mut next) = (text, 0u64, 0);
-        while !rest.is_empty() {
-            let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-            let (number, tail) = rest.split_at(digits);
-            let unit = tail.bytes().take_while(u8::is_ascii_alphabetic).count();
-            let (unit, tail) = tail.split_at(unit);
-            let place = UNITS.iter().position(|(name, ..)| *name == unit);
-            let place = place.filter(|place| *place >= next).ok_or_else(bad)?;
-            next = place + 1;
-            let number: u64 = number.parse().map_err(|_| bad())?;
-            let more = number.checked_mul(UNITS[place].1);
-            total = more
-                .and_then(|more| total.checked_add(more))
-                .ok_or_else(bad)?;
-            rest = tail;
-        }
-        match next {
-            0 => Err(bad()),
-            _ => Ok(Self(Duration::from_millis(total))),
-        }
+        let ms = match text {
+            "0" => Some(0),
+            text => parse_duration_ms(text),
+        };
+        let ms = ms.ok_or_else(|| format!("not a valid duration string: {text:?}"))?;
+        Ok(Self(Duration::from_millis(ms)))
     }
 }
 

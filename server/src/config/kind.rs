@@ -203,221 +203,6 @@ impl Kind for Vec<String> {
     }
 }
 
-impl Kind for Vec<Duration> {
-    const NAME: &'static str = "list of durations";
-
-    fn read(raw: &Raw) -> Result<Self, String> {
-        match raw {
-            Raw::List(items) => items.iter().map(Duration::read).collect(),
-            Raw::Text(text) => text
-                .split(',')
-                .map(str::trim)
-                .filter(|item| !item.is_empty())
-                .map(|item| Duration::read(&Raw::Text(item.to_owned())))
-                .collect(),
-            Raw::Int(_) | Raw::Float(_) | Raw::Bool(_) => {
-                Err("must be a list such as [\"5m\", \"1h\"]".to_owned())
-            }
-        }
-    }
-
-    fn to_toml(&self) -> String {
-        let items: Vec<String> = self.iter().map(Kind::to_toml).collect();
-        format!("[{}]", items.join(", "))
-    }
-}
-
-/// A number of bytes: `64MiB`, `1.5GiB`, `500kB`, or a bare number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Bytes(pub u64);
-
-impl Bytes {
-    /// The number as a length in memory.
-    #[must_use]
-    pub fn as_usize(self) -> usize {
-        usize::try_from(self.0).unwrap_or(usize::MAX)
-    }
-}
-
-const BYTE_UNITS: [(&str, u64); 9] = [
-    ("TiB", 1 << 40),
-    ("GiB", 1 << 30),
-    ("MiB", 1 << 20),
-    ("KiB", 1 << 10),
-    ("TB", 1_000_000_000_000),
-    ("GB", 1_000_000_000),
-    ("MB", 1_000_000),
-    ("kB", 1_000),
-    ("B", 1),
-];
-
-fn parse_bytes(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.' && c != '_');
-    let (number, unit) = text.split_at(digits.unwrap_or(text.len()));
-    let unit = unit.trim();
-    let factor = match unit {
-        "" => 1,
-        unit => {
-            BYTE_UNITS
-                .iter()
-                .find(|(name, _)| name.eq_ignore_ascii_case(unit))?
-                .1
-        }
-    };
-    let number = number.replace('_', "");
-    match number.split_once('.') {
-        None => number.parse::<u64>().ok()?.checked_mul(factor),
-        Some(_) => {
-            let bytes = number.parse::<f64>().ok()? * factor as f64;
-            // 2^53: beyond it a float no longer names a byte.
-            (bytes.fract() == 0.0 && bytes < 9_007_199_254_740_992.0).then_some(bytes as u64)
-        }
-    }
-}
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let binary = BYTE_UNITS[..4]
-            .iter()
-            .find(|(_, factor)| self.0 > 0 && self.0.is_multiple_of(*factor));
-        match binary {
-            Some((unit, factor)) => write!(f, "{}{unit}", self.0 / factor),
-            None => write!(f, "{}B", self.0),
-        }
-    }
-}
-
-impl Kind for Bytes {
-    const NAME: &'static str = "size";
-
-    fn read(raw: &Raw) -> Result<Self, String> {
-        let value = match raw {
-            Raw::Int(int) => u64::try_from(*int).ok(),
-            Raw::Text(text) => parse_bytes(text),
-            Raw::Float(_) | Raw::Bool(_) | Raw::List(_) => None,
-        };
-        value
-            .map(Self)
-            .ok_or_else(|| "must be a size such as \"64MiB\" or \"500kB\"".to_owned())
-    }
-
-    fn to_toml(&self) -> String {
-        quoted(&self.to_string())
-    }
-}
-
-const TIME_UNITS: [(&str, u64); 7] = [
-    ("y", 365 * 86_400_000),
-    ("w", 7 * 86_400_000),
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("ms", 1),
-    ("m", 60_000),
-    ("s", 1_000),
-];
-
-/// Prometheus's grammar: `30d`, `1h30m`, `500ms`; units from large to small, each once.
-fn parse_duration(text: &str) -> Option<Duration> {
-    const ORDER: [&str; 7] = ["y", "w", "d", "h", "m", "s", "ms"];
-    let mut rest = text.trim();
-    if rest == "0" {
-        return Some(Duration::ZERO);
-    }
-    let mut total = 0_u64;
-    let mut next = 0;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let (number, tail) = rest.split_at(digits);
-        let (unit, factor) = TIME_UNITS
-            .iter()
-            .filter(|(unit, _)| tail.starts_with(unit))
-            .max_by_key(|(unit, _)| unit.len())?;
-        let place = ORDER.iter().position(|o| o == unit)?;
-        if place < next {
-            return None;
-        }
-        next = place + 1;
-        total = total.checked_add(number.parse::<u64>().ok()?.checked_mul(*factor)?)?;
-        rest = &tail[unit.len()..];
-    }
-    (next > 0).then(|| Duration::from_millis(total))
-}
-
-fn show_duration(duration: Duration) -> String {
-    let mut ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    if ms == 0 {
-        return "0s".to_owned();
-    }
-    let mut text = String::new();
-    // Weeks and years read worse than days: "30d", not "4w2d".
-    for (unit, factor) in [
-        ("d", 86_400_000),
-        ("h", 3_600_000),
-        ("m", 60_000),
-        ("s", 1_000),
-        ("ms", 1),
-    ] {
-        if ms >= factor {
-            text.push_str(&format!("{}{unit}", ms / factor));
-            ms %= factor;
-        }
-    }
-    text
-}
-
-const DURATION_EXAMPLE: &str = "\"30s\", \"10m\", \"1h30m\" or \"30d\"";
-
-impl Kind for Duration {
-    const NAME: &'static str = "duration";
-
-    fn read(raw: &Raw) -> Result<Self, String> {
-        let value = match raw {
-            Raw::Text(text) => parse_duration(text),
-            Raw::Int(_) | Raw::Float(_) | Raw::Bool(_) | Raw::List(_) => None,
-        };
-        value.ok_or_else(|| format!("must be a duration with its unit, such as {DURATION_EXAMPLE}"))
-    }
-
-    fn to_toml(&self) -> String {
-        quoted(&show_duration(*self))
-    }
-}
-
-impl Kind for Option<Duration> {
-    const NAME: &'static str = "duration or \"none\"";
-
-    fn read(raw: &Raw) -> Result<Self, String> {
-        match raw {
-            Raw::Text(text) if text == "none" => Ok(None),
-            raw => Duration::read(raw)
-                .map(Some)
-                .map_err(|reason| format!("{reason}, or \"none\"")),
-        }
-    }
-
-    fn to_toml(&self) -> String {
-        self.as_ref().map_or_else(|| quoted("none"), Kind::to_toml)
-    }
-}
-
-impl Kind for Option<Bytes> {
-    const NAME: &'static str = "size or \"none\"";
-
-    fn read(raw: &Raw) -> Result<Self, String> {
-        match raw {
-            Raw::Text(text) if text == "none" => Ok(None),
-            raw => Bytes::read(raw)
-                .map(Some)
-                .map_err(|reason| format!("{reason}, or \"none\"")),
-        }
-    }
-
-    fn to_toml(&self) -> String {
-        self.as_ref().map_or_else(|| quoted("none"), Kind::to_toml)
-    }
-}
-
 /// Which log events are written: a level, or levels by part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogFilter(pub String);
@@ -598,14 +383,17 @@ words! {
         Store = "store",
     }
 }
+mod duration;
 mod fleet;
 mod kafka;
 mod secret;
+mod size;
 mod tenants;
 
 pub use fleet::{Advertise, Roles};
 pub use kafka::{DurabilitySetting, QueueBackend, SecurityProtocol};
 pub use secret::{Properties, Secret};
+pub use size::Bytes;
 pub use tenants::RateLimitedSetting;
 
 #[cfg(test)]
