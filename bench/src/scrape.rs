@@ -13,28 +13,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, ValueEnum as _};
+use clap::Args;
 
 use crate::client::{Client, percent_encode};
 use crate::compare::System;
+use crate::compare::binaries::Binaries;
 use crate::compare::server::{Server, version};
 use crate::process;
 
 /// Measure what scraping costs
 #[derive(Debug, Args)]
 pub struct ScrapeArgs {
-    /// The millrace binary
-    #[arg(long, default_value = "target/release/millrace")]
-    millrace: PathBuf,
-    /// The Prometheus binary; left out where it is not installed
-    #[arg(long, default_value = "prometheus")]
-    prometheus: PathBuf,
-    /// The VictoriaMetrics binary; left out where it is not installed
-    #[arg(long, default_value = "victoria-metrics")]
-    victoria_metrics: PathBuf,
-    /// Only these systems
-    #[arg(long, value_enum, value_delimiter = ',')]
-    only: Vec<System>,
+    #[command(flatten)]
+    binaries: Binaries,
     /// Targets
     #[arg(long, default_value_t = 500)]
     targets: usize,
@@ -71,15 +62,8 @@ pub fn main(args: &ScrapeArgs) -> Result<()> {
         bodies[0].len(),
         args.interval_seconds
     );
-    for system in System::value_variants().iter().copied() {
-        if !args.only.is_empty() && !args.only.contains(&system) {
-            continue;
-        }
-        let binary = match system {
-            System::Millrace => &args.millrace,
-            System::Prometheus => &args.prometheus,
-            System::VictoriaMetrics => &args.victoria_metrics,
-        };
+    for system in args.binaries.wanted() {
+        let binary = args.binaries.of(system);
         if version(binary).is_none() {
             eprintln!("{} is not installed", system.name());
             continue;

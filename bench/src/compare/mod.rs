@@ -4,6 +4,7 @@
 //! time is taken from the start of the load until the server has come to rest, so that work put
 //! off is counted too.
 
+pub mod binaries;
 pub mod compacted;
 pub mod round;
 pub mod server;
@@ -18,6 +19,7 @@ use serde::Serialize;
 
 use crate::encode::Protocol;
 use crate::load::{LoadSpec, Plan, now_ms};
+use binaries::Binaries;
 use round::Round;
 
 /// A server that can be measured.
@@ -54,18 +56,8 @@ impl System {
 /// Run the systems in turn under the same load.
 #[derive(Debug, Args)]
 pub struct CompareArgs {
-    /// The millrace binary
-    #[arg(long, default_value = "target/release/millrace")]
-    millrace: PathBuf,
-    /// The Prometheus binary; left out where it is not installed
-    #[arg(long, default_value = "prometheus")]
-    prometheus: PathBuf,
-    /// The VictoriaMetrics binary; left out where it is not installed
-    #[arg(long, default_value = "victoria-metrics")]
-    victoria_metrics: PathBuf,
-    /// Only these systems
-    #[arg(long, value_enum, value_delimiter = ',')]
-    only: Vec<System>,
+    #[command(flatten)]
+    binaries: Binaries,
     /// Further arguments for millrace, such as --set=key=value
     #[arg(long = "millrace-arg", allow_hyphen_values = true)]
     millrace_args: Vec<String>,
@@ -123,10 +115,9 @@ pub fn main(args: &CompareArgs) -> Result<()> {
 
 /// The systems that are there and take the protocol.
 fn systems(args: &CompareArgs) -> Result<Vec<Measured>> {
-    let wanted = |system: &System| args.only.is_empty() || args.only.contains(system);
     let mut found = Vec::new();
-    for system in System::value_variants().iter().copied().filter(wanted) {
-        let binary = binary(args, system);
+    for system in args.binaries.wanted() {
+        let binary = args.binaries.of(system);
         if !system.takes(args.spec.protocol) {
             eprintln!("{} does not take this protocol", system.name());
         } else if let Some(version) = server::version(binary) {
@@ -135,21 +126,13 @@ fn systems(args: &CompareArgs) -> Result<Vec<Measured>> {
                 version: Some(version).filter(|text| !text.is_empty()),
                 rounds: Vec::new(),
             });
-        } else if args.only.contains(&system) || system == System::Millrace {
+        } else if args.binaries.names(system) || system == System::Millrace {
             bail!("{} is not at {}", system.name(), binary.display());
         } else {
             eprintln!("{} is not installed", system.name());
         }
     }
     Ok(found)
-}
-
-fn binary(args: &CompareArgs, system: System) -> &PathBuf {
-    match system {
-        System::Millrace => &args.millrace,
-        System::Prometheus => &args.prometheus,
-        System::VictoriaMetrics => &args.victoria_metrics,
-    }
 }
 
 fn one_round(args: &CompareArgs, system: System, plan: &Plan) -> Result<Round> {
@@ -161,7 +144,7 @@ fn one_round(args: &CompareArgs, system: System, plan: &Plan) -> Result<Round> {
         System::Millrace => args.millrace_args.as_slice(),
         System::Prometheus | System::VictoriaMetrics => &[],
     };
-    let server = server::Server::start(system, binary(args, system), more, dir.path())?;
+    let server = server::Server::start(system, args.binaries.of(system), more, dir.path())?;
     let deadline = Duration::from_secs(args.spec.max_seconds);
     let round = round::run(server, plan, deadline, more)?;
     dir.close().context("remove the server's directory")?;

@@ -17,6 +17,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use crate::compare::System;
+use crate::compare::binaries::Binaries;
 use crate::compare::server::{self, Server};
 use crate::fleet::Profile;
 use crate::load::now_ms;
@@ -26,18 +27,8 @@ use measure::Measured;
 /// Ask the systems the same queries on equal data.
 #[derive(Debug, Args)]
 pub struct QueriesArgs {
-    /// The millrace binary
-    #[arg(long, default_value = "target/release/millrace")]
-    millrace: PathBuf,
-    /// The Prometheus binary; left out where it is not installed
-    #[arg(long, default_value = "prometheus")]
-    prometheus: PathBuf,
-    /// The VictoriaMetrics binary; left out where it is not installed
-    #[arg(long, default_value = "victoria-metrics")]
-    victoria_metrics: PathBuf,
-    /// Only these systems
-    #[arg(long, value_enum, value_delimiter = ',')]
-    only: Vec<System>,
+    #[command(flatten)]
+    binaries: Binaries,
     /// Which fleets are asked about
     #[arg(
         long,
@@ -218,28 +209,23 @@ fn load(args: &QueriesArgs, profile: Profile) -> Load {
 
 fn start(args: &QueriesArgs, dirs: &tempfile::TempDir) -> Result<Vec<Peer>> {
     let mut peers = Vec::new();
-    for system in System::value_variants() {
-        if !args.only.is_empty() && !args.only.contains(system) {
-            continue;
-        }
-        let (binary, more): (_, Vec<String>) = match system {
-            System::Millrace => (&args.millrace, args.millrace_args.clone()),
-            System::Prometheus => (&args.prometheus, Vec::new()),
+    for system in args.binaries.wanted() {
+        let binary = args.binaries.of(system);
+        let more = match system {
+            System::Millrace => args.millrace_args.clone(),
+            System::Prometheus => Vec::new(),
             // Answers out of a cache would be compared with answers out of data.
-            System::VictoriaMetrics => (
-                &args.victoria_metrics,
-                [
-                    "-search.disableCache",
-                    "-search.maxSeries=2000000",
-                    "-search.maxUniqueTimeseries=2000000",
-                ]
-                .map(str::to_owned)
-                .to_vec(),
-            ),
+            System::VictoriaMetrics => [
+                "-search.disableCache",
+                "-search.maxSeries=2000000",
+                "-search.maxUniqueTimeseries=2000000",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
         };
         if server::version(binary).is_none() {
             anyhow::ensure!(
-                *system != System::Millrace,
+                system != System::Millrace,
                 "millrace is not at {}",
                 binary.display()
             );
@@ -249,8 +235,8 @@ fn start(args: &QueriesArgs, dirs: &tempfile::TempDir) -> Result<Vec<Peer>> {
         let dir = dirs.path().join(system.name());
         std::fs::create_dir(&dir)?;
         peers.push(Peer {
-            system: *system,
-            server: Server::start(*system, binary, &more, &dir)?,
+            system,
+            server: Server::start(system, binary, &more, &dir)?,
         });
     }
     Ok(peers)
