@@ -127,6 +127,33 @@ pub enum StoreError {
         /// What is wrong.
         source: ChunkError,
     },
+    /// A file of a view is damaged, or was written by a later version.
+    #[error("view {path:?}: {what}")]
+    ViewDamaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// A bucket of a view has more groups than can be kept.
+    #[error("view {view}: more than {limit} groups in one bucket of one partition")]
+    ViewGroups {
+        /// Its name.
+        view: String,
+        /// The bound.
+        limit: usize,
+    },
+    /// A read of a view would be too large.
+    #[error("view {view}: more than {limit} buckets of groups in one read")]
+    ViewRows {
+        /// Its name.
+        view: String,
+        /// The bound.
+        limit: usize,
+    },
+    /// A change of the list of views that cannot be.
+    #[error("{0}")]
+    ViewList(#[from] crate::views::ViewListError),
     /// The queue has not what the shard needs next.
     #[error("queue: {0}")]
     Queue(#[source] ConsumeError),

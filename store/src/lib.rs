@@ -23,7 +23,7 @@
 //!   [`millrace_model::Clock`].
 //! - The first failed write or sync stops the shard, and nothing retries it.
 //!
-//! Formats: `docs/formats/wal.md`, `docs/formats/backup.md`, `docs/formats/manifest.md`, `docs/formats/block.md`.
+//! Formats: `docs/formats/wal.md`, `docs/formats/backup.md`, `docs/formats/manifest.md`, `docs/formats/block.md`, `docs/formats/views.md`.
 
 pub mod backup;
 pub mod block;
@@ -58,6 +58,7 @@ mod store;
 #[cfg(test)]
 mod testing;
 mod tombstone;
+mod views;
 mod wal;
 mod whole;
 
@@ -77,3 +78,4 @@ pub use retain::{
 pub use statistics::StoreStatistics;
 pub use store::Store;
 pub use tombstone::{Tombstone, TombstoneState};
+pub use views::{ViewBucket, ViewListError, ViewRead, ViewSeries, ViewStatus, Views};

@@ -17,7 +17,7 @@ use millrace_model::{PartitionId, TimestampMs};
 use parking_lot::Mutex;
 
 use crate::backup::ShardSnapshot;
-use crate::compact::{CompactJob, Pace, PacedFs};
+use crate::compact::{CompactJob, Keep, Pace, PacedFs};
 use crate::error::StoreError;
 use crate::metrics::as_gauge;
 use crate::options::StoreOptions;
@@ -342,6 +342,10 @@ impl Maintainer {
             reason = item.reason.as_str(),
             "retention lets go"
         );
+        let keep = (thinner.is_none() && item.what != RetentionPart::Block)
+            .then(|| Arc::new(Unexpired::of(&self.options.retention, &live, now)));
+        let keeps = keep.as_deref().map(|keep| keep as &dyn Keep);
+        shard.upkeep.freeze_views(&self.fs(shard), &live, keeps)?;
         if let Some(options) = thinner {
             let job = shard
                 .upkeep
@@ -357,8 +361,8 @@ impl Maintainer {
             })?;
             shard.upkeep.remove_obsolete()?;
         } else {
-            let keep = Arc::new(Unexpired::of(&self.options.retention, &live, now));
-            let job = shard.upkeep.rewrite(&self.fs(shard), &live, Some(keep));
+            let keep = keep.map(|keep| keep as Arc<dyn Keep>);
+            let job = shard.upkeep.rewrite(&self.fs(shard), &live, keep);
             drop(live);
             shard.run(job)?;
         }

@@ -16,6 +16,7 @@ pub struct StoreMetrics {
     duplicate_samples: IntCounterVec,
     redelivered_records: IntCounterVec,
     dead_letters: IntCounterVec,
+    view_samples: IntCounterVec,
     deletes: IntCounterVec,
     revoked_deletes: IntCounterVec,
     late_revokes: IntCounterVec,
@@ -95,6 +96,10 @@ impl StoreMetrics {
             dead_letters: counter(
                 "millrace_store_dead_letters_total",
                 "Records that could not be decoded, kept as dead letters",
+            )?,
+            view_samples: counter(
+                "millrace_store_view_samples_total",
+                "Samples that were read to derive views",
             )?,
             deletes: counter("millrace_store_deletes_total", "Deletes applied")?,
             revoked_deletes: counter(
@@ -192,6 +197,7 @@ impl StoreMetrics {
             duplicate_samples: self.duplicate_samples.with_label_values(&labels),
             redelivered_records: self.redelivered_records.with_label_values(&labels),
             dead_letters: self.dead_letters.with_label_values(&labels),
+            view_samples: self.view_samples.with_label_values(&labels),
             deletes: self.deletes.with_label_values(&labels),
             revoked_deletes: self.revoked_deletes.with_label_values(&labels),
             late_revokes: self.late_revokes.with_label_values(&labels),
@@ -231,6 +237,7 @@ pub(crate) struct ShardMetrics {
     pub(crate) duplicate_samples: IntCounter,
     pub(crate) redelivered_records: IntCounter,
     pub(crate) dead_letters: IntCounter,
+    pub(crate) view_samples: IntCounter,
     pub(crate) deletes: IntCounter,
     pub(crate) revoked_deletes: IntCounter,
     pub(crate) late_revokes: IntCounter,

@@ -29,6 +29,11 @@ impl StorePart {
         Self { shards }
     }
 
+    /// The shards, in order of their partitions.
+    pub(crate) fn shards(&self) -> &[Arc<Shared>] {
+        &self.shards
+    }
+
     /// Those of the partitions alone; `None` if one of them is not here.
     pub(crate) fn only(&self, partitions: &[PartitionId]) -> Option<Self> {
         let shard = |partition: &PartitionId| {

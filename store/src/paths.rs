@@ -6,6 +6,9 @@
 //! <store>/<partition>/dlq/                         dead letters
 //! <store>/<partition>/blocks/<sequence>-<n>.block  sealed blocks
 //! <store>/<partition>/manifest-<generation>        two generations
+//! <store>/<partition>/views/<view>.cover           what of a view is derived
+//! <store>/<partition>/views/<view>-<cell>-<generation>.sheet   rows of a view
+//! <store>/views.list                               the views
 //! ```
 
 use std::fmt;
@@ -13,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use millrace_log::fs::TEMPORARY_SUFFIX;
 use millrace_model::PartitionId;
+use millrace_views::ViewId;
 
 /// The name of one block: which seal of the shard wrote it, and which of that seal's blocks it is.
 /// Of two blocks with one sample, the one with the higher sequence is right.
@@ -31,6 +35,8 @@ impl fmt::Display for BlockId {
 }
 
 const BLOCK_SUFFIX: &str = ".block";
+const COVER_SUFFIX: &str = ".cover";
+const SHEET_SUFFIX: &str = ".sheet";
 const MANIFEST_PREFIX: &str = "manifest-";
 const QUARANTINE_PREFIX: &str = "wal.quarantine-";
 
@@ -71,6 +77,27 @@ impl ShardDir {
         self.blocks().join(format!("{id}{BLOCK_SUFFIX}"))
     }
 
+    pub(crate) fn views(&self) -> PathBuf {
+        self.root.join("views")
+    }
+
+    pub(crate) fn cover(&self, view: ViewId) -> PathBuf {
+        self.views().join(format!("{view}{COVER_SUFFIX}"))
+    }
+
+    /// Where a cover goes that cannot be believed.
+    pub(crate) fn damaged_cover(&self, view: ViewId) -> PathBuf {
+        self.views().join(format!("{view}{COVER_SUFFIX}.damaged"))
+    }
+
+    pub(crate) fn sheet(&self, view: ViewId, cell: i64, generation: u64) -> PathBuf {
+        // The cell's bits: a name without a sign.
+        let cell = cell.cast_unsigned();
+        self.views().join(format!(
+            "{view}-{cell:016x}-{generation:016x}{SHEET_SUFFIX}"
+        ))
+    }
+
     pub(crate) fn manifest(&self, generation: u64) -> PathBuf {
         self.root
             .join(format!("{MANIFEST_PREFIX}{generation:016x}"))
@@ -89,11 +116,36 @@ pub(crate) fn parse_block(name: &str) -> Option<BlockId> {
     })
 }
 
+/// The list of the views, in the directory of a store.
+pub(crate) fn view_list(store: &Path) -> PathBuf {
+    store.join("views.list")
+}
+
+/// The view whose cover a file name stands for.
+pub(crate) fn parse_cover(name: &str) -> Option<ViewId> {
+    hex(name.strip_suffix(COVER_SUFFIX)?).map(ViewId)
+}
+
+/// View, cell and generation of the sheet that a file name stands for.
+pub(crate) fn parse_sheet(name: &str) -> Option<(ViewId, i64, u64)> {
+    let (view, rest) = name.strip_suffix(SHEET_SUFFIX)?.split_once('-')?;
+    let (cell, generation) = rest.split_once('-')?;
+    Some((
+        ViewId(hex(view)?),
+        hex(cell)?.cast_signed(),
+        hex(generation)?,
+    ))
+}
+
+/// Sixteen digits.
+fn hex(text: &str) -> Option<u64> {
+    (text.len() == 16).then_some(())?;
+    u64::from_str_radix(text, 16).ok()
+}
+
 /// The generation that a file name stands for.
 pub(crate) fn parse_manifest(name: &str) -> Option<u64> {
-    let generation = name.strip_prefix(MANIFEST_PREFIX)?;
-    (generation.len() == 16).then_some(())?;
-    u64::from_str_radix(generation, 16).ok()
+    hex(name.strip_prefix(MANIFEST_PREFIX)?)
 }
 
 /// The number in the name of a quarantined WAL.
@@ -122,6 +174,11 @@ mod tests {
         assert_eq!(parse_block(&name(dir.block(id))), Some(id));
         assert_eq!(parse_manifest(&name(dir.manifest(10))), Some(10));
         assert_eq!(parse_quarantine(&name(dir.quarantine(7))), Some(7));
+        let view = ViewId(0xabc);
+        assert_eq!(parse_cover(&name(dir.cover(view))), Some(view));
+        assert_eq!(parse_cover(&name(dir.damaged_cover(view))), None);
+        let sheet = name(dir.sheet(view, -86_400_000, 3));
+        assert_eq!(parse_sheet(&sheet), Some((view, -86_400_000, 3)));
         for foreign in [
             "x.block",
             "1-2.block",

@@ -55,6 +55,12 @@ pub(crate) const COMPACTION_INTERLEAVES: Bug = Bug("store: compaction passes ove
 /// Compaction joins blocks from before and behind a delete that can still be revoked.
 pub(crate) const COMPACTION_JOINS_OVER_DELETE: Bug =
     Bug("store: compaction across a pending delete");
+/// What is derived of a view is kept when blocks come that it does not know.
+pub(crate) const VIEW_KEEPS_STALE: Bug = Bug("store: late samples not derived again");
+/// What is derived of a view is kept when deletes come.
+pub(crate) const VIEW_MISSES_DELETE: Bug = Bug("store: views pass over deletes");
+/// What is derived of a view is not frozen before its samples expire.
+pub(crate) const VIEW_NOT_FROZEN: Bug = Bug("store: views not frozen before retention");
 /// What a delete hides is removed while it can still be revoked.
 pub(crate) const REMOVED_WHILE_PENDING: Bug =
     Bug("store: deleted samples removed in the undo window");

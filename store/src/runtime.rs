@@ -30,6 +30,7 @@ use crate::options::StoreOptions;
 use crate::retain::RetentionClock;
 use crate::shard::{Retired, SealJob, Sealed, Shard, Shared, StopCode};
 use crate::store::first_error;
+use crate::views::{Tender, Views};
 
 /// Longest pause between two tries of a queue that cannot be read.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
@@ -64,6 +65,8 @@ pub(crate) struct Runtime {
     lanes: Vec<JoinHandle<Result<(), StoreError>>>,
     sealer: Option<JoinHandle<()>>,
     maintainer: Option<JoinHandle<()>>,
+    /// Derives views.
+    tender: Option<JoinHandle<()>>,
     /// To each shard's thread.
     errands: Vec<(PartitionId, Sender<Errand>)>,
     /// Asks the maintainer; closed, it ends.
@@ -85,13 +88,14 @@ impl Runtime {
         options: &StoreOptions,
         pace: Arc<Pace>,
         clock: Arc<Mutex<RetentionClock>>,
+        views: Arc<Views>,
     ) -> Result<Self, StoreError> {
         let flag = Arc::new(AtomicBool::new(false));
         let (closed, closing) = bounded(0);
         // At most one job for each shard is under way: see `Shard::begin_seal`.
         let (jobs, queue) = unbounded();
         let (wishes, wished) = unbounded();
-        let mut tended = Vec::new();
+        let (mut tended, mut derived) = (Vec::new(), Vec::new());
         let mut runtime = Self {
             stop: Stop {
                 flag: Arc::clone(&flag),
@@ -100,6 +104,7 @@ impl Runtime {
             lanes: Vec::new(),
             sealer: None,
             maintainer: None,
+            tender: None,
             errands: Vec::new(),
             wishes: Some(wishes),
             pace: Arc::clone(&pace),
@@ -110,6 +115,7 @@ impl Runtime {
             let name = format!("store-shard-{}", shard.partition());
             let (errands, to_run) = unbounded();
             runtime.errands.push((shard.partition(), errands.clone()));
+            derived.push(shard.upkeep());
             tended.push(Tended::new(shard.upkeep(), errands));
             let lane = Lane {
                 errands: to_run,
@@ -128,6 +134,15 @@ impl Runtime {
             };
             runtime.lanes.push(spawn(name, run)?);
         }
+        let tender = Tender {
+            views: Arc::clone(&views),
+            shards: derived,
+            pace: Arc::clone(&pace),
+            stop: flag,
+        };
+        let run = move || tender.run();
+        runtime.tender = Some(spawn("store-views".into(), run)?);
+        views.wake();
         let maintainer = Maintainer::new(tended, pace, wished, options.clone(), clock);
         let run = move || maintainer.run();
         runtime.maintainer = Some(spawn("store-maintainer".into(), run)?);
@@ -189,7 +204,11 @@ impl Runtime {
             None | Some(Ok(())) => Ok(()),
             Some(Err(_)) => Err(StoreError::Panicked),
         };
-        first_error(results.into_iter().chain([sealer, maintainer]))
+        let tender = match self.tender.take().map(JoinHandle::join) {
+            None | Some(Ok(())) => Ok(()),
+            Some(Err(_)) => Err(StoreError::Panicked),
+        };
+        first_error(results.into_iter().chain([sealer, maintainer, tender]))
     }
 }
 
@@ -477,6 +496,7 @@ impl Lane {
         self.jobs
             .send(Request::Drop(retired))
             .map_err(|_| StoreError::SealerGone)?;
+        self.shard.wake_views();
         self.release();
         Ok(())
     }

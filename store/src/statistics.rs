@@ -51,7 +51,7 @@ impl Store {
     pub fn statistics(&self, tenant: &TenantId, limit: usize) -> StoreStatistics {
         let mut statistics = StoreStatistics::default();
         let mut counts = IndexCounts::default();
-        for view in self.views() {
+        for view in self.shard_views() {
             count_head(&view, tenant, &mut statistics, &mut counts);
             let summaries = view.blocks.iter().map(|block| block.reader.summary());
             statistics.blocks.extend(summaries);

@@ -27,6 +27,7 @@ use crate::read::StoreSeries;
 use crate::retain::RetentionClock;
 use crate::runtime::Runtime;
 use crate::shard::{Shard, ShardContext, ShardStatus, Shared, View};
+use crate::views::Views;
 
 /// The store of one queue: a shard for each of its partitions, or for those of them that this store
 /// owns while others own the rest.
@@ -43,6 +44,7 @@ pub struct Store {
     pace: Arc<Pace>,
     clock: Arc<dyn Clock>,
     retention_clock: Arc<Mutex<RetentionClock>>,
+    views: Arc<Views>,
 }
 
 /// The shards belong to the store until their threads take them.
@@ -92,6 +94,9 @@ impl Store {
         if let Some(what) = options.check() {
             return Err(StoreError::Options { what });
         }
+        // Before the list of views is looked for.
+        create_dir_durable(&*fs, dir).context("create", dir)?;
+        let views = Arc::new(Views::open(Arc::clone(&fs), dir)?);
         let context = ShardContext {
             fs,
             clock,
@@ -102,9 +107,8 @@ impl Store {
             identity: identity.clone(),
             metrics: StoreMetrics::register(registry)?,
             pages: Arc::new(PageCache::new(options.index_cache_bytes)),
+            views: Arc::clone(&views),
         };
-        // Before the shards would create it, all at the same time.
-        create_dir_durable(&*context.fs, dir).context("create", dir)?;
         let shards = open_shards(&context, dir, &owned)?;
         Ok(Self {
             identity: identity.clone(),
@@ -116,6 +120,7 @@ impl Store {
             ))),
             clock: Arc::clone(&context.clock),
             runtime: Mutex::new(Stage::Open(shards)),
+            views,
             pace: Arc::new(Pace::new(options.compaction.bytes_per_second)),
             options,
         })
@@ -131,6 +136,16 @@ impl Store {
     #[must_use]
     pub fn identity(&self) -> &QueueIdentity {
         &self.identity
+    }
+
+    /// The views that are derived.
+    #[must_use]
+    pub fn views(&self) -> &Arc<Views> {
+        &self.views
+    }
+
+    pub(crate) fn shared(&self) -> &[Arc<Shared>] {
+        &self.shared
     }
 
     pub(crate) fn shard(&self, partition: PartitionId) -> Option<&Arc<Shared>> {
@@ -164,6 +179,7 @@ impl Store {
                     &self.options,
                     Arc::clone(&self.pace),
                     Arc::clone(&self.retention_clock),
+                    Arc::clone(&self.views),
                 )?);
                 Ok(())
             }
@@ -403,7 +419,7 @@ impl Store {
     }
 
     /// What each shard holds now.
-    pub(crate) fn views(&self) -> impl Iterator<Item = Arc<View>> {
+    pub(crate) fn shard_views(&self) -> impl Iterator<Item = Arc<View>> {
         self.shared.iter().map(|shared| shared.view())
     }
 

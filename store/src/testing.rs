@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use millrace_log::fs::Fs;
+use millrace_log::fs::{Fs, create_dir_durable};
 use millrace_model::batch::{
     EncodedSection, FloatSectionWriter, OriginalPosition, encode_batch, encode_delete_section,
     encode_metadata_section, requeue,
@@ -18,12 +18,13 @@ use millrace_queue::{QueueIdentity, Record};
 use prometheus::Registry;
 
 use crate::block::PageCache;
-use crate::compact::CompactJob;
-use crate::error::StoreError;
+use crate::compact::{CompactJob, Keep};
+use crate::error::{IoContext, StoreError};
 use crate::metrics::StoreMetrics;
 use crate::options::{StoreOptions, WalSync};
 use crate::retain::{RetentionItem, RetentionOptions, RetentionPart, Unexpired, decide};
 use crate::shard::{Change, CleanStep, Shard, ShardContext};
+use crate::views::Views;
 
 /// All samples by tenant, series and timestamp: the oracle.
 pub(crate) type Model = BTreeMap<Key, u64>;
@@ -282,7 +283,16 @@ pub(crate) fn options() -> StoreOptions {
 }
 
 pub(crate) fn context(fs: Arc<dyn Fs>, options: StoreOptions) -> ShardContext {
-    ShardContext {
+    try_context(fs, options).unwrap()
+}
+
+pub(crate) fn try_context(
+    fs: Arc<dyn Fs>,
+    options: StoreOptions,
+) -> Result<ShardContext, StoreError> {
+    create_dir_durable(&*fs, &store_dir()).context("create", &store_dir())?;
+    let views = Arc::new(Views::open(Arc::clone(&fs), &store_dir())?);
+    Ok(ShardContext {
         fs,
         clock: Arc::new(ManualClock::new(TimestampMs(1_795_233_600_000))),
         options,
@@ -290,7 +300,8 @@ pub(crate) fn context(fs: Arc<dyn Fs>, options: StoreOptions) -> ShardContext {
         metrics: StoreMetrics::register(&Registry::new()).unwrap(),
         // Small enough that pages come and go.
         pages: Arc::new(PageCache::new(64 << 10)),
-    }
+        views,
+    })
 }
 
 pub(crate) fn store_dir() -> PathBuf {
@@ -298,7 +309,7 @@ pub(crate) fn store_dir() -> PathBuf {
 }
 
 pub(crate) fn open(fs: Arc<dyn Fs>, options: StoreOptions) -> Result<Shard, StoreError> {
-    Shard::open(context(fs, options), &store_dir(), PartitionId(0))
+    Shard::open(try_context(fs, options)?, &store_dir(), PartitionId(0))
 }
 
 /// Merges all that can be merged, and brings deletes to their end. Returns how many jobs that took.
@@ -342,6 +353,10 @@ pub(crate) fn retain(
     drop(views);
     let mut items = Vec::new();
     for decision in decisions {
+        let keep = Unexpired::of(options, &decision.live, now);
+        let by_series = decision.thinner.is_none() && decision.item.what != RetentionPart::Block;
+        let keep = by_series.then_some(&keep as &dyn Keep);
+        upkeep.freeze_views(&upkeep.context.fs, &decision.live, keep)?;
         if let Some(options) = decision.thinner {
             let fs = &upkeep.context.fs;
             let job = upkeep.rewrite_as(fs, &decision.live, None, options);

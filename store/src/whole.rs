@@ -48,7 +48,7 @@ impl Store {
     /// A block that is damaged or cannot be read.
     pub fn tenants(&self) -> Result<Vec<TenantId>, StoreError> {
         let mut found = BTreeSet::new();
-        for view in self.views() {
+        for view in self.shard_views() {
             for block in &view.blocks {
                 found.extend(block.reader.tenants()?);
             }

@@ -147,6 +147,18 @@ impl Parts {
     /// The values of a label.
     pub const DISTINCT: Self = Self(8);
 
+    /// Its byte in files.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        self.0
+    }
+
+    /// Those of that byte.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        (code < 16).then_some(Self(code))
+    }
+
     /// What one of them holds.
     #[must_use]
     pub fn or(self, other: Self) -> Self {

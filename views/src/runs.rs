@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::definition::{INCREASE_LOOKBACK_MS, bucket_end};
+use crate::definition::{EDGE_MS, INCREASE_LOOKBACK_MS, bucket_end};
 use crate::partial::Sum;
 use crate::span::Spans;
 
@@ -32,14 +32,15 @@ pub fn runs(
     grows: bool,
     out: &mut Vec<Run>,
 ) {
-    let mut at = 0;
+    // What is further from the epoch than any bucket is not in the one at the edge.
+    let mut at = times.partition_point(|&t| t <= -EDGE_MS);
+    let times = &times[..times.partition_point(|&t| t <= EDGE_MS)];
     while at < times.len() {
         let end = bucket_end(times[at], width_ms);
         let len = times[at..].partition_point(|&t| t <= end);
-        // Only what is further from the epoch than any bucket is not in its own.
-        let samples = at..at + len.max(1);
+        let samples = at..at + len;
         at = samples.end;
-        if len == 0 || !wanted.contains(end) {
+        if !wanted.contains(end) {
             continue;
         }
         let anchor = samples.start.checked_sub(1).filter(|&before| {

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use hashbrown::HashTable;
 use millrace_model::{Labels, Sample, SeriesId, TenantId, TimeRange, TimestampMs};
+use millrace_views::Span;
 use parking_lot::{RwLock, RwLockReadGuard};
 
 use crate::decode::{Decoded, Entry, Target};
@@ -172,6 +173,14 @@ impl Rows {
     /// Starts of the windows that have samples.
     pub(crate) fn windows(&self) -> &BTreeSet<i64> {
         &self.windows
+    }
+
+    /// The windows that have samples.
+    pub(crate) fn window_spans(&self) -> impl Iterator<Item = Span> + '_ {
+        let width = self.window_ms - 1;
+        let span =
+            move |&start: &i64| Span::new(start.saturating_sub(1), start.saturating_add(width));
+        self.windows.iter().map(span)
     }
 
     pub(crate) fn first_at(&self) -> Option<Duration> {

@@ -45,10 +45,12 @@ use crate::paths::ShardDir;
 use crate::planted::{
     REDELIVERY_APPLIED, REDELIVERY_OFF_BY_ONE, RELEASE_BEFORE_SEAL, REQUEUED_OVERRIDES,
 };
+use crate::views::Views;
 use crate::wal::Wal;
 pub(crate) use blocks::LiveBlock;
 pub(crate) use change::{Change, remove_obsolete};
 use deletes::DeleteChanges;
+pub(crate) use recovery::remove_temporary;
 use seal::FrozenTable;
 pub use seal::{Retired, SealJob, SealReason, Sealed};
 pub use state::{ShardState, ShardStatus};
@@ -71,6 +73,8 @@ pub struct ShardContext {
     pub metrics: StoreMetrics,
     /// Pages of the indexes of its blocks.
     pub pages: Arc<PageCache>,
+    /// The views that are derived.
+    pub views: Arc<Views>,
 }
 
 impl ShardContext {

@@ -6,7 +6,8 @@
 //!    manifest says is sealed, records are gone that only a lost edit's blocks hold. Nothing was
 //!    removed up to here;
 //! 3. **orphans**: blocks that no edit made live, and temporary files, are removed;
-//! 4. the **blocks** are opened; one that is missing or damaged is an error that names it;
+//! 4. the **blocks** are opened; one that is missing or damaged is an error that names it; what is
+//!    derived of views is taken for what it says, and files that it does not name are removed;
 //! 5. the WAL is **replayed** from the sealed offset on, sealing where memory is full: recovery
 //!    needs no more memory than operation.
 
@@ -31,6 +32,7 @@ use crate::memtable::Memtable;
 use crate::metrics::as_gauge;
 use crate::paths::{BlockId, ShardDir, is_temporary, parse_block};
 use crate::planted::{ORPHAN_KEPT, REPLAY_SKIPS_FIRST};
+use crate::views::Shelf;
 use crate::wal::Wal;
 
 /// How often a long replay says how far it is.
@@ -82,9 +84,10 @@ pub(super) fn open(
     };
     view.add_blocks(blocks);
     view.set_tombstones(state.tombstones.values().cloned().collect());
+    let views = Shelf::open(&context.fs, &dir, state.next_sequence)?;
     let metrics = context.metrics.shard(partition);
     let (sealed, last) = (state.sealed, state.sealed_last);
-    let shared = Shared::new(partition, metrics, view, state);
+    let shared = Shared::new(partition, metrics, view, state, views);
     let synced_at = started;
     let mut shard = Shard {
         shared: Arc::new(shared),
@@ -176,7 +179,7 @@ impl Shard {
     }
 }
 
-fn remove_temporary(fs: &dyn Fs, dir: &Path) -> Result<(), StoreError> {
+pub(crate) fn remove_temporary(fs: &dyn Fs, dir: &Path) -> Result<(), StoreError> {
     remove_where(fs, dir, is_temporary)
 }
 

@@ -20,6 +20,7 @@ use crate::manifest::{Gap, ManifestState, MetadataMap};
 use crate::memtable::Memtable;
 use crate::metrics::{ShardMetrics, as_gauge};
 use crate::tombstone::{Masks, Tombstone};
+use crate::views::Shelf;
 
 /// Where samples are.
 #[derive(Clone, Debug)]
@@ -174,6 +175,8 @@ pub(crate) struct Shared {
     obsolete: Mutex<Vec<Arc<LiveBlock>>>,
     /// The deletes that the manifest has; others are in the WAL alone.
     kept_deletes: Mutex<BTreeMap<DeleteId, Arc<Tombstone>>>,
+    /// What is derived of views.
+    pub(crate) views: Shelf,
 }
 
 impl Shared {
@@ -182,6 +185,7 @@ impl Shared {
         metrics: ShardMetrics,
         view: View,
         manifest: &ManifestState,
+        views: Shelf,
     ) -> Self {
         let sealed = manifest.sealed;
         let shared = Self {
@@ -207,6 +211,7 @@ impl Shared {
             queue_time: AtomicI64::new(i64::MIN),
             obsolete: Mutex::new(Vec::new()),
             kept_deletes: Mutex::new(manifest.tombstones.clone()),
+            views,
         };
         shared.metrics.stopped.set(0);
         shared.set_sealed(sealed);

@@ -43,6 +43,11 @@ pub(crate) enum CleanStep {
 }
 
 impl Shard {
+    /// Says that there are blocks that views do not know.
+    pub(crate) fn wake_views(&self) {
+        self.context.views.wake();
+    }
+
     /// What upkeep needs to know of this shard.
     pub(crate) fn upkeep(&self) -> Upkeep {
         Upkeep {

@@ -5,6 +5,7 @@ mod flips;
 mod model;
 mod planted;
 mod recovery;
+mod views;
 
 use std::sync::Arc;
 use std::time::Duration;

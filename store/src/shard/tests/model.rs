@@ -7,6 +7,7 @@ use proptest::test_runner::TestRunner;
 
 use millrace_model::{DeleteId, MatchOp, Matcher};
 
+use super::views;
 use super::*;
 use crate::compact::CompactJob;
 use crate::read::StoreSeries;
@@ -49,6 +50,12 @@ enum Op {
     Upkeep,
     /// Lets go what is older than so many milliseconds at a moment, but for one series.
     Retain(i64, u64, Option<&'static str>),
+    /// A turn of the thread that derives views.
+    Derive,
+    /// Turns of it until there is nothing to do.
+    DeriveAll,
+    /// The view of a number is defined, or dropped if it is.
+    Redefine(usize),
     /// A merge begins, and goes on while other things happen.
     BeginMerge,
     FinishMerge,
@@ -132,6 +139,9 @@ fn arb_op() -> impl Strategy<Value = Op> {
         2 => Just(Op::Upkeep),
         1 => arb_retain(),
         2 => Just(Op::BeginMerge),
+        3 => Just(Op::Derive),
+        2 => Just(Op::DeriveAll),
+        1 => (0usize..8).prop_map(Op::Redefine),
         2 => Just(Op::FinishMerge),
         1 => Just(Op::BeginRead),
         1 => Just(Op::FinishRead),
@@ -157,8 +167,12 @@ struct World {
 impl World {
     fn new() -> Self {
         let fs = SimFs::new();
+        let shard = open(Arc::new(fs.clone()), small()).unwrap();
+        for number in 0..4 {
+            views::redefine(&shard, number);
+        }
         Self {
-            shard: Some(open(Arc::new(fs.clone()), small()).unwrap()),
+            shard: Some(shard),
             queue: VecQueue::default(),
             job: None,
             merge: None,
@@ -273,6 +287,11 @@ impl World {
                     self.shard().upkeep().remove_obsolete().unwrap();
                 }
             }
+            Op::Derive => {
+                views::derive_once(self.shard());
+            }
+            Op::DeriveAll => views::derive_all(self.shard()),
+            Op::Redefine(number) => views::redefine(self.shard(), number),
             Op::BeginRead => self.begin_read(),
             Op::FinishRead => self.finish_read(),
         }
@@ -357,6 +376,8 @@ impl World {
                 "a value that the sample never had, or that was deleted"
             );
         }
+        let settled = self.retained.iter().map(|(cutoff, _)| *cutoff).max();
+        views::expect_recomputed(self.shard(), settled).unwrap();
     }
 }
 
@@ -384,6 +405,7 @@ fn a_shard_equals_a_map() {
         world.check((i64::MIN, i64::MAX));
         world.shard().seal().unwrap();
         upkeep(world.shard()).unwrap();
+        views::derive_all(world.shard());
         world.check((i64::MIN, i64::MAX));
         prop_assert!(world.shard().dead_letters().read_all().is_ok());
         Ok(())

@@ -15,8 +15,9 @@ use millrace_log::fs::sim::{
     CrashCase, CrashFailure, CrashPlan, Fault, Ledger, Tally, enumerate, fault_sweep,
 };
 
+use super::views;
 use super::*;
-use crate::paths::{is_temporary, parse_block, parse_manifest};
+use crate::paths::{is_temporary, parse_block, parse_manifest, parse_sheet};
 use scenario::{Promise, Scenario, open_on, workload};
 
 const TENANTS: [&str; 2] = ["one", "two"];
@@ -50,6 +51,7 @@ fn check(
         }
     }
     expect_content(&shard, scenario, applied)?;
+    views::expect_recomputed(&shard, scenario.settled())?;
     backups::check(fs, scenario, promises)?;
     let digest = dump(&shard, &TENANTS).map_err(text)?;
     drop(shard);
@@ -68,6 +70,13 @@ fn check(
     if !queue.has_dead_letters() {
         upkeep(&mut shard).map_err(text)?;
         expect_content(&shard, scenario, queue.end())?;
+        no_leftovers(fs, &shard)?;
+    }
+    let settled = scenario.settled();
+    views::expect_recomputed(&shard, settled)?;
+    if !shard.context.views.all().is_empty() {
+        while views::try_derive(&shard).map_err(text)? {}
+        views::expect_recomputed(&shard, settled)?;
         no_leftovers(fs, &shard)?;
     }
     expect_dead_letters(&shard, queue)
@@ -158,7 +167,11 @@ fn no_leftovers(fs: &SimFs, shard: &Shard) -> Result<(), String> {
         let name = path.file_name().unwrap().to_str().unwrap();
         manifests += usize::from(parse_manifest(name).is_some());
         let orphan = parse_block(name).is_some_and(|id| !live.contains_key(&id));
-        if orphan || is_temporary(name) {
+        let sheet = parse_sheet(name).is_some_and(|(view, cell, generation)| {
+            let cover = shard.shared.views.cover(view);
+            cover.sheets.get(&cell).map(|sheet| sheet.generation) != Some(generation)
+        });
+        if orphan || sheet || is_temporary(name) {
             return Err(format!("{path:?} is left over"));
         }
     }
@@ -219,6 +232,11 @@ fn expect_states(scenario: &Scenario, nested_every: u64, (least, nested): (u64, 
 #[test]
 fn every_crash_recovers_to_a_prefix_of_the_queue() {
     expect_states(&Scenario::seals(), 64, (11_000, 1_000));
+}
+
+#[test]
+fn every_crash_leaves_views_equal_to_a_recomputation() {
+    expect_states(&Scenario::views(), 256, (4_000, 500));
 }
 
 #[test]
@@ -288,6 +306,11 @@ fn every_failing_call_stops_the_shard_and_loses_nothing() {
 #[test]
 fn every_failing_call_of_a_merge_or_a_delete_loses_nothing() {
     sweep(&Scenario::upkeep(), 1_000);
+}
+
+#[test]
+fn every_failing_call_leaves_views_equal_to_a_recomputation() {
+    sweep(&Scenario::views(), 500);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use millrace_model::{DeleteId, MatchOp, Matcher, QueueId};
 
+use super::super::views;
 use super::super::*;
 use super::TENANTS;
 use crate::backup::restore;
@@ -52,6 +53,10 @@ pub(super) enum Step {
     BackupAround(usize),
     /// The last backup is restored.
     Restore,
+    /// Some views are defined, or dropped if they are.
+    Redefine,
+    /// A turn of the thread that derives views.
+    Derive,
 }
 
 /// A workload.
@@ -105,6 +110,16 @@ impl Scenario {
         }
     }
 
+    /// Views, and all that changes what they are derived from.
+    pub(super) fn views() -> Self {
+        Self {
+            name: "views".to_owned(),
+            queue: days_queue(),
+            steps: VIEW_STEPS.to_vec(),
+            retain: Some((2 * DAY, "c")),
+        }
+    }
+
     /// Of everything something, and little of it.
     pub(super) fn random(seed: u64) -> Self {
         let mut rng = Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
@@ -118,6 +133,11 @@ impl Scenario {
             steps,
             retain: Some((2 * DAY, "c")),
         }
+    }
+
+    /// Before it, samples may have expired.
+    pub(super) fn settled(&self) -> Option<i64> {
+        self.retain.map(|(before, _)| before)
     }
 
     /// Whether retention is free to take the sample.
@@ -207,6 +227,30 @@ const BACKUP_STEPS: [Step; 15] = [
     Step::Retain,
     Step::Restore,
     Step::Apply(1),
+];
+
+/// Views are defined, derived and dropped among seals, deletes, merges and retention.
+const VIEW_STEPS: [Step; 20] = [
+    Step::Redefine,
+    Step::Apply(4),
+    Step::Seal,
+    Step::Derive,
+    Step::Apply(3),
+    Step::Seal,
+    Step::Derive,
+    Step::Derive,
+    Step::Apply(3),
+    Step::Upkeep,
+    Step::Derive,
+    Step::Reopen,
+    Step::Seal,
+    Step::Derive,
+    Step::Retain,
+    Step::Backup,
+    Step::Apply(4),
+    Step::Seal,
+    Step::Derive,
+    Step::Redefine,
 ];
 
 /// Short, since each of its calls fails in many ways.
@@ -484,6 +528,14 @@ impl Work<'_> {
                     self.restored = self.backups;
                     note(Promise::Restored(self.restored));
                 }
+            }
+            Step::Redefine => {
+                for number in 0..2 {
+                    views::try_redefine(&self.shard, number)?;
+                }
+            }
+            Step::Derive => {
+                views::try_derive(&self.shard)?;
             }
             Step::Reopen => {
                 self.fs.kill();
