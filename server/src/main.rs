@@ -43,6 +43,7 @@ mod run;
 mod snapshot;
 mod source;
 mod targets;
+mod views;
 mod wal_replay;
 
 use std::io::Write as _;

@@ -35,7 +35,8 @@ use crate::queue::{self, DurabilityMetrics, Queue};
 use crate::reload::Reloader;
 use crate::snapshot::{self, Snapshots};
 use crate::source::PartSource;
-use crate::{fleet, limits, options, records, replay, retention, routes};
+use crate::views::{ViewFile, Views};
+use crate::{fleet, limits, options, records, replay, retention, routes, views};
 
 /// Between two tries to reach brokers that went away during the start.
 const RETRY: Duration = Duration::from_secs(1);
@@ -215,6 +216,28 @@ fn open_parts(
     if let Some(store) = opened.store.as_ref().filter(|_| queue.is_remote()) {
         let serving = fleet::serve(store, config, &app.registry).map_err(metrics)?;
         router = router.merge(serving);
+    }
+    if let Some(store) = &opened.store {
+        let source = Arc::new(PartSource(store.all()));
+        let engine = Arc::new(Engine::new(source, options::engine(config)));
+        if let Some(path) = &config.views.file {
+            let file = ViewFile {
+                path: path.clone(),
+                fs: fs.clone(),
+                store: store.clone(),
+                engine: engine.clone(),
+            };
+            file.read().map_err(Failure::Refused)?;
+            reloader.get_or_insert_default().watch_views(file);
+        } else {
+            // Those of a file that is no longer named.
+            let dropped = store.views().replace_files(Vec::new());
+            dropped.map_err(|error| Failure::Data(error.to_string()))?;
+        }
+        router = router.merge(views::router(Views {
+            store: store.clone(),
+            engine,
+        }));
     }
     if let (Some(store), Some(appender)) = (&opened.store, &opened.appender) {
         let source = Arc::new(PartSource(store.all()));

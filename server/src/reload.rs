@@ -20,11 +20,14 @@ use tracing::{error, info};
 use crate::app::App;
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::views::ViewFile;
 
 /// Reads files again.
+#[derive(Default)]
 pub struct Reloader {
     scraper: Option<Scraper>,
     relabel: Option<Relabel>,
+    views: Option<ViewFile>,
 }
 
 /// The rules for pushed series.
@@ -47,10 +50,7 @@ impl Reloader {
         config: &Config,
         ingest: &Ingest,
     ) -> Result<Self, Failure> {
-        let mut reloader = Self {
-            scraper: None,
-            relabel: None,
-        };
+        let mut reloader = Self::default();
         if let Some(path) = &config.ingest.relabel_file {
             let relabel = Relabel {
                 path: path.clone(),
@@ -82,6 +82,11 @@ impl Reloader {
         self.scraper.as_ref()
     }
 
+    /// Reads a file of views again, too. It was read once.
+    pub fn watch_views(&mut self, file: ViewFile) {
+        self.views = Some(file);
+    }
+
     /// Reads all of it again. Must be called within a runtime; blocks.
     ///
     /// # Errors
@@ -91,7 +96,8 @@ impl Reloader {
         let relabel = self.relabel.as_ref().map(Relabel::read);
         let scrape = self.scraper.as_ref().map(Scraper::reload);
         let scrape = scrape.map(|done| done.map_err(|error| error.to_string()));
-        let errors = [relabel, scrape]
+        let views = self.views.as_ref().map(ViewFile::read);
+        let errors = [relabel, scrape, views]
             .into_iter()
             .flatten()
             .filter_map(Result::err);

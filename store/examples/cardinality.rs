@@ -16,7 +16,7 @@ use millrace_model::{
 use millrace_queue::{QueueIdentity, Record};
 use millrace_store::block::PageCache;
 use millrace_store::shard::{Shard, ShardContext};
-use millrace_store::{Store, StoreMetrics, StoreOptions, WalSync};
+use millrace_store::{Store, StoreMetrics, StoreOptions, Views, WalSync};
 
 const METRICS_PER_HOST: usize = 10;
 const SERIES_PER_RECORD: usize = 1_000;
@@ -40,6 +40,7 @@ fn main() -> Result<()> {
         partitions: 1,
         shard_key: ShardKey::default(),
     };
+    let views = Arc::new(Views::open(Arc::new(OsFs), dir.path())?);
     let context = ShardContext {
         fs: Arc::new(OsFs),
         clock: Arc::new(SystemClock),
@@ -47,6 +48,7 @@ fn main() -> Result<()> {
         identity: identity.clone(),
         metrics: StoreMetrics::register(&prometheus::Registry::new())?,
         pages: Arc::new(PageCache::new(64 << 20)),
+        views,
     };
     let mut shard = Shard::open(context.clone(), dir.path(), PartitionId(0))?;
     for record in records(series)? {

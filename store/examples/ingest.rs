@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use millrace_log::SystemClock;
-use millrace_log::fs::OsFs;
+use millrace_log::fs::{Fs, OsFs};
 use millrace_model::batch::{FloatSectionWriter, encode_batch};
 use millrace_model::{
     Labels, Offset, PartitionId, QueueId, Sample, SeriesHasher, SeriesId, ShardKey, TenantId,
@@ -19,7 +19,7 @@ use millrace_model::{
 use millrace_queue::{QueueIdentity, Record};
 use millrace_store::block::PageCache;
 use millrace_store::shard::{Shard, ShardContext};
-use millrace_store::{StoreMetrics, StoreOptions, WalSync};
+use millrace_store::{StoreMetrics, StoreOptions, Views, WalSync};
 
 const SERIES_PER_RECORD: usize = 1_000;
 /// Metrics of a host in the `cpu-only` set of TSBS.
@@ -35,8 +35,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{series} series, {} label bytes each", label_bytes / series);
 
     let dir = tempfile::tempdir()?;
+    let fs: Arc<dyn Fs> = Arc::new(OsFs);
+    let views = Arc::new(Views::open(Arc::clone(&fs), dir.path())?);
     let context = ShardContext {
-        fs: Arc::new(OsFs),
+        fs,
         clock: Arc::new(SystemClock),
         options: StoreOptions {
             wal_sync: WalSync::Interval(Duration::from_secs(1)),
@@ -51,6 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         },
         metrics: StoreMetrics::register(&prometheus::Registry::new())?,
         pages: Arc::new(PageCache::new(64 << 20)),
+        views,
     };
     let rss_before = rss_bytes()?;
     let mut shard = Shard::open(context, dir.path(), PartitionId(0))?;

@@ -22,7 +22,7 @@ use millrace_model::{
 use millrace_queue::{QueueIdentity, Record};
 use millrace_store::block::PageCache;
 use millrace_store::shard::{Shard, ShardContext};
-use millrace_store::{Store, StoreMetrics, StoreOptions, WalSync};
+use millrace_store::{Store, StoreMetrics, StoreOptions, Views, WalSync};
 
 const START_MS: i64 = 1_795_233_600_000;
 
@@ -119,6 +119,7 @@ fn random(state: &mut u64) -> f64 {
 
 /// Fills a store and seals it; returns the samples.
 fn fill(dir: &Path, series: usize, hours: i64) -> Result<u64> {
+    let views = Arc::new(Views::open(Arc::new(OsFs), dir)?);
     let context = ShardContext {
         fs: Arc::new(OsFs),
         clock: Arc::new(SystemClock),
@@ -126,6 +127,7 @@ fn fill(dir: &Path, series: usize, hours: i64) -> Result<u64> {
         identity: identity(),
         metrics: StoreMetrics::register(&prometheus::Registry::new())?,
         pages: Arc::new(PageCache::new(64 << 20)),
+        views,
     };
     let mut shard = Shard::open(context, dir, PartitionId(0))?;
     let tenant = TenantId::anonymous();

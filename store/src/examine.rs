@@ -13,8 +13,10 @@ use millrace_model::{Offset, PartitionId, QueueId};
 use crate::block::{BlockReader, BlockSummary};
 use crate::error::{IoContext, StoreError};
 use crate::manifest::{self, BlockEntry, ManifestState};
-use crate::paths::{BlockId, ShardDir, is_temporary, parse_block};
-use crate::{dead_letters, wal};
+use crate::paths::{
+    BlockId, ShardDir, is_temporary, parse_block, parse_cover, parse_sheet, view_list,
+};
+use crate::{dead_letters, views, wal};
 
 /// Something that is wrong, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,9 +118,19 @@ pub fn examine(
         .collect();
     partitions.sort_unstable();
     let shards = partitions.into_iter();
-    shards
+    let mut shards = shards
         .map(|partition| Examiner::new(fs, dir, partition, depth).run(progress))
-        .collect()
+        .collect::<Result<Vec<_>, _>>()?;
+    let list = view_list(dir);
+    if fs.exists(&list).context("look for", &list)? {
+        let bytes = read_all(fs, &list, manifest::MAX_FILE_BYTES).context("read", &list)?;
+        progress(bytes.len() as u64);
+        // It belongs to all of them; the first one tells.
+        if let (Err(what), Some(first)) = (views::decode_list(&bytes), shards.first_mut()) {
+            first.damages.push(Finding::new(&list, what));
+        }
+    }
+    Ok(shards)
 }
 
 struct Examiner<'a> {
@@ -162,6 +174,7 @@ impl<'a> Examiner<'a> {
         self.wal(sealed, progress)?;
         self.dead_letters(progress)?;
         self.blocks(state.as_ref(), progress)?;
+        self.views(progress)?;
         Ok(self.shard)
     }
 
@@ -358,6 +371,50 @@ impl<'a> Examiner<'a> {
             }
             self.block(path, entry);
             progress(entry.bytes);
+        }
+        Ok(())
+    }
+
+    fn views(&mut self, progress: &mut dyn FnMut(u64)) -> Result<(), StoreError> {
+        let dir = self.dir.views();
+        if !self.fs.exists(&dir).context("look for", &dir)? {
+            return Ok(());
+        }
+        let names = self.fs.list(&dir).context("list", &dir)?;
+        let mut named = BTreeSet::new();
+        for view in names.iter().filter_map(|entry| parse_cover(&entry.name)) {
+            let path = self.dir.cover(view);
+            let bytes =
+                read_all(self.fs, &path, manifest::MAX_FILE_BYTES).context("read", &path)?;
+            progress(bytes.len() as u64);
+            let cover = match views::decode_cover(&bytes) {
+                Ok(cover) => cover,
+                Err(what) => {
+                    self.damage(&path, what);
+                    continue;
+                }
+            };
+            for (cell, entry) in &cover.sheets {
+                named.insert((view, *cell, entry.generation));
+                let path = self.dir.sheet(view, *cell, entry.generation);
+                if !self.fs.exists(&path).context("look for", &path)? {
+                    self.damage(&path, "the cover of its view names it, and it is not there");
+                } else if self.depth == Depth::Whole {
+                    match views::verify_sheet(self.fs, &path, view, *cell, entry) {
+                        Ok(()) => progress(entry.bytes),
+                        Err(error) => self.damage(&path, bare(&error)),
+                    }
+                }
+            }
+        }
+        for entry in &names {
+            let orphan = parse_sheet(&entry.name).is_some_and(|sheet| !named.contains(&sheet));
+            if orphan || is_temporary(&entry.name) {
+                self.leftover(
+                    &dir.join(&entry.name),
+                    "a file of a view that nothing names",
+                );
+            }
         }
         Ok(())
     }

@@ -191,7 +191,7 @@ impl ViewSpec {
 
     fn quantiles(&self, aggregates: &[Aggregate]) -> Result<Vec<f64>, SpecError> {
         let wanted = aggregates.contains(&Aggregate::Quantile);
-        if wanted != !self.quantiles.is_empty() {
+        if wanted == self.quantiles.is_empty() {
             return wrong(
                 "quantiles",
                 "go with the aggregate quantile, and it with them",

@@ -456,6 +456,13 @@ settings! {
         clock_jump_max: Duration = "1h";
     }
 
+    /// Materialized views (views.md). Those of the API are kept in the data directory.
+    views: Views ["views."] {
+        /// File with views, beside those of the API: TOML with an array of tables `view`, or YAML with a list
+        /// of that name if it ends in `.yml` or `.yaml`. Read again by a reload.
+        file: Option<PathBuf> = "none";
+    }
+
     /// Queries.
     query: Query ["query."] {
         /// Longest time that a query may take.

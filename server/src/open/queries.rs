@@ -19,6 +19,7 @@ use crate::edge::TokenFile;
 use crate::export::{self, Export};
 use crate::failure::Failure;
 use crate::source::{PartSource, StoreFreshness};
+use crate::views::ViewSource;
 use crate::{companions, fleet, options};
 
 /// What answers PromQL: the store of this process where it has all partitions, or else all stores
@@ -41,7 +42,11 @@ pub(super) fn router(
     let (source, freshness, status): (Arc<dyn SeriesSource>, Arc<dyn Freshness>, Router) =
         match local {
             Some(store) => (
-                Arc::new(PartSource(store.all())),
+                Arc::new(ViewSource {
+                    inner: Arc::new(PartSource(store.all())),
+                    store: store.clone(),
+                    clock: app.clock.clone(),
+                }),
                 Arc::new(StoreFreshness(store.clone())),
                 Router::new(),
             ),

@@ -10,6 +10,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("millrace-log", &["millrace-model"]),
     ("millrace-queue", &["millrace-log", "millrace-model"]),
     ("millrace-relabel", &[]),
+    ("millrace-views", &["millrace-model"]),
     (
         "millrace-ingest",
         &["millrace-model", "millrace-queue", "millrace-relabel"],
@@ -25,7 +26,12 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     (
         "millrace-store",
-        &["millrace-log", "millrace-model", "millrace-queue"],
+        &[
+            "millrace-log",
+            "millrace-model",
+            "millrace-queue",
+            "millrace-views",
+        ],
     ),
     ("millrace-query", &["millrace-model"]),
     ("millrace-auth", &["millrace-log", "millrace-model"]),
@@ -45,6 +51,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "millrace-queue",
             "millrace-scrape",
             "millrace-store",
+            "millrace-views",
         ],
     ),
 ];
@@ -55,6 +62,7 @@ const SYNCHRONOUS: &[&str] = &[
     "millrace-log",
     "millrace-relabel",
     "millrace-store",
+    "millrace-views",
     "millrace-auth",
 ];
 const ASYNCHRONOUS: &[&str] = &["tokio", "futures", "hyper", "axum", "tower", "reqwest"];

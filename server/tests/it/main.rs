@@ -29,3 +29,4 @@ mod resume;
 mod scrape;
 mod support;
 mod verify;
+mod views;

@@ -11,6 +11,7 @@ use super::SavedShard;
 use crate::error::StoreError;
 use crate::planted::{BACKUP_WAL_UNSYNCED, BACKUP_WITHOUT_WAL};
 use crate::shard::{Shard, View};
+use crate::views::Cover;
 
 /// A store at one moment: each of its shards at one applied offset.
 #[derive(Debug)]
@@ -37,6 +38,10 @@ pub(crate) struct ShardSnapshot {
     pub(crate) view: Arc<View>,
     pub(crate) wal: Vec<HeldSegment>,
     pub(crate) letters: Vec<HeldSegment>,
+    /// What is derived of views. Keeps its files where they are.
+    pub(crate) covers: Vec<Arc<Cover>>,
+    /// The list of the views.
+    pub(crate) view_list: Vec<u8>,
 }
 
 impl Shard {
@@ -78,6 +83,9 @@ impl Shard {
             view: self.shared().view(),
             wal,
             letters,
+            // Of blocks that the manifest has: this thread is the one that changes it.
+            covers: self.shared().views.covers(),
+            view_list: self.view_list(),
         })
     }
 }

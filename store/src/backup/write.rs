@@ -17,8 +17,9 @@ use super::{
 };
 use crate::error::{IoContext, StoreError};
 use crate::manifest::BlockEntry;
-use crate::paths::ShardDir;
+use crate::paths::{ShardDir, view_list};
 use crate::planted::{BACKUP_LIST_FIRST, BACKUP_OPEN_SEGMENT_LINKED};
+use crate::views::SheetEntry;
 
 /// Files are read and written in pieces of this size.
 const PIECE_BYTES: usize = 256 << 10;
@@ -28,6 +29,8 @@ enum Source<'a> {
     Bytes(Cow<'a, [u8]>),
     Segment(&'a HeldSegment),
     Block(PathBuf, &'a BlockEntry),
+    /// Rows of a view: never written to again.
+    Sheet(PathBuf, &'a SheetEntry),
 }
 
 /// Saves `snapshot`, and the embedded queue that was held behind it, in `dir`: a directory that is
@@ -118,6 +121,16 @@ fn sources<'a>(
             let path = from.block(entry.id);
             add(&to.block(entry.id), Source::Block(path, entry));
         }
+        for cover in &shard.covers {
+            let path = to.cover(cover.view);
+            add(&path, Source::Bytes(Cow::Owned(cover.encode())));
+            for (cell, entry) in &cover.sheets {
+                let of = |dir: &ShardDir| dir.sheet(cover.view, *cell, entry.generation);
+                add(&of(&to), Source::Sheet(of(&from), entry));
+            }
+        }
+        let list = view_list(Path::new("store"));
+        add(&list, Source::Bytes(Cow::Borrowed(&shard.view_list)));
         let logs = [(to.wal(), &shard.wal), (to.dead_letters(), &shard.letters)];
         for (dir, segments) in logs {
             for segment in segments {
@@ -178,6 +191,13 @@ fn save(fs: &dyn Fs, name: &str, to: &Path, source: &Source<'_>) -> Result<Saved
                 copy(fs, &*file, path, entry.bytes, to)?;
             }
             (entry.bytes, SavedChecksum::Footer(entry.footer_crc))
+        }
+        Source::Sheet(path, entry) => {
+            if !link(fs, path, to)? {
+                let file = fs.open(path).context("open", path)?;
+                copy(fs, &*file, path, entry.bytes, to)?;
+            }
+            (entry.bytes, SavedChecksum::Content(entry.crc))
         }
     };
     Ok(SavedFile {

@@ -194,6 +194,11 @@ impl Shard {
         self.manifest.image()
     }
 
+    /// The list of the views.
+    pub(crate) fn view_list(&self) -> Vec<u8> {
+        self.context.views.image()
+    }
+
     /// What is synced of the WAL.
     pub(crate) fn hold_wal(&self) -> Result<Vec<HeldSegment>, StoreError> {
         self.wal.hold()

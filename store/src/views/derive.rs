@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millrace_log::fs::Fs;
-use millrace_log::planted::active;
 use millrace_views::{Span, Spans, ViewDefinition};
 use parking_lot::MutexGuard;
 
@@ -14,7 +13,6 @@ use super::fold::{Task, fold};
 use super::sheet::{self, Rows, SheetOf};
 use super::stale::{segments, stale, with_samples};
 use crate::error::StoreError;
-use crate::planted::{VIEW_KEEPS_STALE, VIEW_MISSES_DELETE};
 use crate::shard::{Upkeep, View};
 
 /// Buckets of groups that one piece of work holds in memory: some hundred MiB.
@@ -107,18 +105,8 @@ impl Upkeep {
         for definition in definitions {
             let cover = self.shared.views.cover(definition.id());
             let kept = expiry(&definition, now);
-            let of_view = if active(VIEW_MISSES_DELETE) {
-                let mut without = view.clone();
-                without.set_tombstones(Vec::new());
-                without
-            } else {
-                view.clone()
-            };
-            let mut stale = stale(&of_view, &definition, &cover);
-            stale = stale.minus(&Spans::of(Span::new(i64::MIN, kept)));
-            if active(VIEW_KEEPS_STALE) {
-                stale = stale.minus(&cover.spans());
-            }
+            let stale = stale(view, &definition, &cover);
+            let stale = stale.minus(&Spans::of(Span::new(i64::MIN, kept)));
             if !stale.and(span).is_empty() {
                 due.push(Due {
                     definition,

@@ -72,7 +72,11 @@ pub struct Views {
 
 impl Views {
     /// Reads the list in the directory of a store; there is none in a new one.
-    pub(crate) fn open(fs: Arc<dyn Fs>, store: &Path) -> Result<Self, StoreError> {
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::ViewDamaged`]; of the file system.
+    pub fn open(fs: Arc<dyn Fs>, store: &Path) -> Result<Self, StoreError> {
         let path = view_list(store);
         remove_temporary(&*fs, store)?;
         let all = if fs.exists(&path).context("look for", &path)? {

@@ -36,8 +36,10 @@ mod shelf;
 mod stale;
 mod status;
 mod tend;
+#[cfg(test)]
+mod tests;
 
-pub(crate) use cover::{Cover, decode as decode_cover};
+pub(crate) use cover::{Cover, SheetEntry, decode as decode_cover};
 pub(crate) use list::decode as decode_list;
 pub use list::{ViewListError, Views};
 pub use read::{ViewBucket, ViewRead, ViewSeries};

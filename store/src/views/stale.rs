@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use millrace_log::planted::active;
 use millrace_model::DeleteId;
 use millrace_views::{Span, Spans, ViewDefinition};
 
 use super::cover::{Cover, Segment};
+use crate::planted::{VIEW_KEEPS_STALE, VIEW_MISSES_DELETE};
 use crate::shard::View;
 use crate::tombstone::{Tombstone, TombstoneState};
 
@@ -29,7 +31,9 @@ pub(super) fn stale(view: &View, definition: &ViewDefinition, cover: &Cover) -> 
         let range = block.range();
         let range = Span::new(range.start.0.saturating_sub(1), range.end.0);
         let touched = Spans::of(definition.touched(range));
-        let knows = |segment: &&Segment| segment.sequence >= block.entry.sequences.1;
+        let knows = |segment: &&Segment| {
+            segment.sequence >= block.entry.sequences.1 || active(VIEW_KEEPS_STALE)
+        };
         let known: Spans = cover
             .segments
             .iter()
@@ -42,7 +46,8 @@ pub(super) fn stale(view: &View, definition: &ViewDefinition, cover: &Cover) -> 
         let rows = of_view.table.rows();
         stale.extend(rows.window_spans().map(|window| definition.touched(window)));
     }
-    for segment in cover.segments.iter().filter(|s| !s.frozen) {
+    let minds_deletes = |s: &&Segment| !s.frozen && !active(VIEW_MISSES_DELETE);
+    for segment in cover.segments.iter().filter(minds_deletes) {
         // One that is not there any more was revoked, or is long done: in doubt, the first.
         let gone = |id: &DeleteId| view.tombstone(*id).is_none();
         if segment.deletes.iter().any(gone) {

@@ -26,7 +26,7 @@ fn token(dir: &Path, args: &[&str]) -> (String, String) {
     (token, id)
 }
 
-fn create(dir: &Path, tenant: &str, scopes: &[&str], more: &[&str]) -> String {
+pub fn create(dir: &Path, tenant: &str, scopes: &[&str], more: &[&str]) -> String {
     let mut args = vec!["create", "--name", "test", "--tenant", tenant];
     for scope in scopes {
         args.extend(["--scope", scope]);
@@ -35,7 +35,7 @@ fn create(dir: &Path, tenant: &str, scopes: &[&str], more: &[&str]) -> String {
     token(dir, &args).0
 }
 
-fn bearer(token: &str) -> String {
+pub fn bearer(token: &str) -> String {
     format!("Bearer {token}")
 }
 

@@ -98,6 +98,42 @@ impl Ledger {
         }
     }
 
+    /// Compares the views with what is stored, which `check` has compared with the book: each second's count
+    /// and sum in closed form, and the whole count of the other view.
+    pub fn check_views(&self, client: &Client) {
+        let last = self.outcomes.keys().last().expect("something was sent");
+        let end_ms = self.sample(*last).timestamp;
+        let span_s = (end_ms - self.base_ms) / 1000 + 62;
+        // A whole minute, so that all buckets have ended.
+        let time = ((end_ms / 60_000 + 1) * 60).to_string();
+        let ask = |expression: &str| {
+            let of = format!("{expression}[{}s]", span_s + 60);
+            let found = matrix(&client.query(&of, Some(&time)));
+            found.into_values().flatten().collect::<BTreeMap<i64, f64>>()
+        };
+        let number = self.client;
+        let raw = format!("ledger{{client=\"{number}\"}}[{}s]", span_s + 60);
+        let raw = matrix(&client.query(&raw, Some(&time)));
+        let mut expect: BTreeMap<i64, (f64, f64)> = BTreeMap::new();
+        for (timestamp, value) in raw.into_values().flatten() {
+            let bucket = (timestamp + 999).div_euclid(1000) * 1000;
+            let (count, sum) = expect.entry(bucket).or_default();
+            // Exact: halves below 2^52.
+            (*count, *sum) = (*count + 1.0, *sum + value);
+        }
+        assert!(!expect.is_empty(), "client {number}: nothing is stored");
+        let counts: BTreeMap<_, _> = expect.iter().map(|(end, of)| (*end, of.0)).collect();
+        let sums: BTreeMap<_, _> = expect.iter().map(|(end, of)| (*end, of.1)).collect();
+        let of = |aggregate: &str| ask(&format!("view:ledger:{aggregate}{{client=\"{number}\"}}"));
+        assert_eq!(of("count"), counts, "client {number}");
+        assert_eq!(of("sum"), sums, "client {number}");
+        let devices = format!("view:devices:count{{device=~\"c{number}-.*\"}}");
+        let of = format!("{devices}[{}s]", span_s + 60);
+        let found = matrix(&client.query(&of, Some(&time)));
+        let all: f64 = found.into_values().flatten().map(|(_, value)| value).sum();
+        assert_eq!(all, counts.values().sum::<f64>(), "client {number}");
+    }
+
     fn compare(&self, found: BTreeMap<String, Vec<(i64, f64)>>) -> Result<(), String> {
         let mut stored: BTreeMap<i64, (String, f64)> = BTreeMap::new();
         for (labels, samples) in found {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{Millrace, Rng};
+use crate::support::{Millrace, Rng, eventually};
 use client::{Clients, Protocol, Style, Target};
 use ledger::Ledger;
 
@@ -33,6 +33,13 @@ const SMALL: &[&str] = &[
     "log.level=info",
 ];
 
+/// Views over all that the clients send.
+const VIEWS: &str = "\
+    [[view]]\nname = 'ledger'\nselector = 'ledger'\nby = ['client']\nwidth = '1s'\n\
+    aggregates = ['count', 'sum', 'max']\n\
+    [[view]]\nname = 'devices'\nselector = 'ledger'\nwithout = ['client']\nwidth = '1m'\n\
+    aggregates = ['count', 'last', 'quantile', 'increase']\nquantiles = [0.5]\n";
+
 const CLIENTS: &[(Protocol, Style)] = &[
     (Protocol::RemoteWrite, Style::InOrder),
     (Protocol::RemoteWrite, Style::Disordered),
@@ -48,15 +55,19 @@ fn killed_at_random_moments_nothing_acknowledged_is_lost() {
         .map_or(25, |text| text.parse().expect("MILLRACE_KILLS is a number"));
     let (mut rng, seed) = Rng::from_environment("kill");
     let dir = tempfile::tempdir().unwrap();
+    let views = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(views.path(), VIEWS).unwrap();
+    let views = format!("views.file={}", views.path().display());
+    let small: Vec<&str> = SMALL.iter().copied().chain([views.as_str()]).collect();
     // Old enough that no client ever reaches the present, and with it the bound on the future.
     let target = Arc::new(Target::default());
 
     let clients = Clients::start(CLIENTS, seed, &target);
 
     let started = Instant::now();
-    let during_start = kill_again_and_again(dir.path(), kills, &target, &mut rng);
+    let during_start = kill_again_and_again(dir.path(), &small, kills, &target, &mut rng);
     clients.stop();
-    let server = Millrace::start(dir.path(), SMALL);
+    let server = Millrace::start(dir.path(), &small);
     target.serve(&server.url);
     let ledgers = clients.ledgers();
     let took = started.elapsed();
@@ -67,6 +78,10 @@ fn killed_at_random_moments_nothing_acknowledged_is_lost() {
         ledger.check(&server.client());
     }
     traces_of_a_long_life(dir.path());
+    until_derived(&server);
+    for ledger in &ledgers {
+        ledger.check_views(&server.client());
+    }
     println!(
         "kill: {kills} kills ({during_start} of them during a start) in {took:?}; {acked} samples \
          acknowledged, {unknown} of unknown outcome; every acknowledged one is there once"
@@ -79,17 +94,38 @@ fn killed_at_random_moments_nothing_acknowledged_is_lost() {
     // Once more from the disk alone, after an orderly end.
     let (status, stderr) = server.terminate();
     assert_eq!(status.code(), Some(0), "{stderr}");
-    let server = Millrace::start(dir.path(), SMALL);
+    let server = Millrace::start(dir.path(), &small);
     for ledger in &ledgers {
         ledger.check(&server.client());
+        ledger.check_views(&server.client());
     }
 }
 
+/// Waits until all that is in blocks is derived.
+fn until_derived(server: &Millrace) {
+    let client = server.client();
+    eventually("the views are derived", Duration::from_secs(120), || {
+        let views = client.get("/api/v1/views").json()["data"]["views"].clone();
+        let mut all = views.as_array().expect("a list").iter();
+        let ready = all.all(|view| {
+            let progress = &view["progress"];
+            progress["done"] == true && progress["derived"].as_u64() > Some(0)
+        });
+        ready.then_some(()).ok_or_else(|| views.to_string())
+    });
+}
+
 /// Returns how many of the kills hit a process that was not ready yet.
-fn kill_again_and_again(dir: &Path, kills: u32, target: &Target, rng: &mut Rng) -> u32 {
+fn kill_again_and_again(
+    dir: &Path,
+    small: &[&str],
+    kills: u32,
+    target: &Target,
+    rng: &mut Rng,
+) -> u32 {
     let mut during_start = 0;
     for kill in 0..kills {
-        let server = Millrace::spawn(dir, SMALL);
+        let server = Millrace::spawn(dir, small);
         if rng.one_in(4) {
             thread::sleep(Duration::from_millis(rng.between(0, 40)));
             if server.client().get("/-/ready").status != 200 {

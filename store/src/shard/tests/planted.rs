@@ -3,7 +3,7 @@
 use millrace_log::fs::sim::{CrashFailure, CrashPlan, Tally};
 use millrace_log::planted::{Bug, with};
 
-use super::crash::{crash_backups, crash_everywhere, crash_upkeep};
+use super::crash::{crash_backups, crash_everywhere, crash_upkeep, crash_views};
 
 use crate::planted::*;
 
@@ -211,4 +211,32 @@ fn linking_a_segment_that_is_still_written_is_killed() {
 #[test]
 fn restoring_under_the_final_name_is_killed() {
     killed_by_backup_crashes(RESTORE_IN_PLACE);
+}
+
+/// The same, of the workload with views.
+fn killed_by_view_crashes(bug: Bug) {
+    let plan = CrashPlan {
+        random_subsets: 1,
+        ..CrashPlan::default()
+    };
+    let outcome = with(bug, || std::panic::catch_unwind(|| crash_views(&plan)));
+    expect_killed(bug, outcome, "view");
+}
+
+#[test]
+fn a_view_that_late_samples_do_not_change_is_killed() {
+    killed_by_view_crashes(VIEW_KEEPS_STALE);
+}
+
+#[test]
+fn a_view_that_passes_over_deletes_is_killed() {
+    killed_by_view_crashes(VIEW_MISSES_DELETE);
+}
+
+#[test]
+fn a_view_that_is_not_frozen_before_retention_is_killed() {
+    let outcome = with(VIEW_NOT_FROZEN, || {
+        std::panic::catch_unwind(super::views::expect_frozen)
+    });
+    assert!(outcome.is_err(), "{VIEW_NOT_FROZEN:?} survived");
 }
