@@ -179,6 +179,8 @@ impl Probe {
         };
         let mut memory = self.memory.reserve_none(&tenant.decoding);
         let decoded = self.core.decode(&input, &mut memory, &mut self.scratch)?;
+        // As if the sections had become durable.
+        self.core.metadata_sent(&decoded.news);
         Ok(ProbeOutcome {
             sections: decoded.collected.sections,
             accepted: decoded.collected.accepted,

@@ -292,8 +292,10 @@ impl Decoder<'_, '_, '_> {
         }
         let tells = u128::from(kind as u8) << 8 | u128::from(monotonic);
         let text = |span: Span| self.hasher.hash(&body[span.0..span.1]);
-        let key = combine(combine(outer, text(metric.name)), text(metric.unit));
-        let key = combine(key, tells);
+        let name = combine(text(metric.name), text(metric.unit));
+        metric.name_key = combine(name, tells);
+        // The outer part has a power of its own, as if the three had followed one by one.
+        let key = combine(combine(combine(outer, 0), 0), metric.name_key);
         self.current = Some((metric, None));
         let mut points = Fields::new(body, data.0, data.1);
         while let Some((number, value)) = points.next().map_err(malformed)? {
