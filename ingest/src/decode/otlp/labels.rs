@@ -2,11 +2,11 @@
 //!
 //! In this order, later ones standing where names meet: attributes of the point (those that meet
 //! in one name after translation are joined with `;`, in the order of their own names), promoted
-//! attributes of the resource, `job` and `instance`, the scope, and `le` or `quantile`.
+//! attributes of the resource, `job` and `instance`, the scope, the temporality, and `le` or `quantile`.
 
 use std::borrow::Cow;
 
-use millrace_model::{METRIC_NAME, MetricType};
+use millrace_model::{DELTA, METRIC_NAME, MetricType, TEMPORALITY};
 
 use super::Span;
 use super::attributes::{self, Attribute};
@@ -95,6 +95,8 @@ pub(super) struct MetricRef {
     pub(super) name_key: Key,
     pub(super) kind: NameKind,
     pub(super) metric_type: MetricType,
+    /// Its series say that they are of deltas.
+    pub(super) is_delta: bool,
 }
 
 impl Default for MetricRef {
@@ -108,6 +110,7 @@ impl Default for MetricRef {
             name_key: 0,
             kind: NameKind::Other,
             metric_type: MetricType::Unknown,
+            is_delta: false,
         }
     }
 }
@@ -303,6 +306,9 @@ pub(super) fn build(
     identify(&mut set, resource);
     if options.promote_scope_metadata {
         add_scope(&mut set, body, metric, options)?;
+    }
+    if metric.is_delta {
+        set.set(TEMPORALITY, DELTA);
     }
     if let Some((name, value)) = extra {
         set.set(name, bound_text(value));

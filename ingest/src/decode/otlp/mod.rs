@@ -280,6 +280,10 @@ impl Decoder<'_, '_, '_> {
                     metric.metric_type = MetricType::Unknown;
                     None
                 }
+                DeltaTemporality::Accumulate => {
+                    metric.is_delta = true;
+                    None
+                }
             },
             Data::Sum | Data::Histogram if delta => Some((
                 Reason::DeltaTemporality,
@@ -290,7 +294,8 @@ impl Decoder<'_, '_, '_> {
         if refused.is_none() {
             self.describe(&metric, (start, head.unwrap_or(start)), description);
         }
-        let tells = u128::from(kind as u8) << 8 | u128::from(monotonic);
+        let tells =
+            u128::from(kind as u8) << 8 | u128::from(metric.is_delta) << 1 | u128::from(monotonic);
         let text = |span: Span| self.hasher.hash(&body[span.0..span.1]);
         let name = combine(text(metric.name), text(metric.unit));
         metric.name_key = combine(name, tells);
@@ -506,5 +511,7 @@ impl Decoder<'_, '_, '_> {
     }
 }
 
+#[cfg(test)]
+mod agreement;
 #[cfg(test)]
 mod tests;
