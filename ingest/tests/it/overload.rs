@@ -105,7 +105,7 @@ fn held(options: AppenderOptions) -> (axum::Router, Arc<HeldQueue>, Appender, Re
 /// What the counters of a name come to.
 fn counted(registry: &Registry, name: &str) -> f64 {
     let families = registry.gather();
-    let family = families.iter().filter(|family| family.get_name() == name);
+    let family = families.iter().filter(|family| family.name() == name);
     let metrics = family.flat_map(|family| family.get_metric());
     metrics.map(|metric| metric.get_counter().get_value()).sum()
 }
