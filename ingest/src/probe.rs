@@ -178,9 +178,16 @@ impl Probe {
             monotonic: Duration::ZERO,
         };
         let mut memory = self.memory.reserve_none(&tenant.decoding);
-        let decoded = self.core.decode(&input, &mut memory, &mut self.scratch)?;
+        let mut sections = Vec::new();
+        let mut take = |taken, _| {
+            sections = taken;
+            true
+        };
+        let decoded = self
+            .core
+            .decode(&input, &mut memory, &mut self.scratch, &mut take)?;
         Ok(ProbeOutcome {
-            sections: decoded.collected.sections,
+            sections,
             accepted: decoded.collected.accepted,
             report: decoded.collected.report,
             body_bytes: decoded.body_bytes,
