@@ -186,6 +186,8 @@ impl Probe {
         let decoded = self
             .core
             .decode(&input, &mut memory, &mut self.scratch, &mut take)?;
+        // As if the sections had become durable.
+        self.core.metadata_sent(&decoded.news);
         Ok(ProbeOutcome {
             sections,
             accepted: decoded.collected.accepted,
