@@ -10,6 +10,7 @@ use crate::IngestError;
 use crate::core::Core;
 use crate::decode::family::{self, Family};
 use crate::decode::text::{Dialect, Event, Parser, TextSample, help_text, series_labels};
+use crate::memory::Reservation;
 use crate::metadata::MetadataFilter;
 use crate::options::{Limits, TimeWindow};
 use crate::report::{Place, Reason, Rejection, Report, excerpt};
@@ -99,10 +100,13 @@ impl TargetSeries {
         let limits = pusher.limits();
         self.bound_by(&limits.request);
         let mut wire_bytes = 0;
+        // Holds the decompressed bytes to the end.
+        let mut memory = None;
         let text = match &scrape.body {
             Ok(body) => {
                 wire_bytes = body.len() as u64;
-                decompress(body, self.options.limits.body_size, core, decoded)?
+                let memory = memory.insert(body.memory.share());
+                decompress(body, self.options.limits.body_size, core, decoded, memory)?
             }
             Err(failure) => Err(failure.clone()),
         };
@@ -111,6 +115,7 @@ impl TargetSeries {
         let gate = Gate::open(tenants, &pusher, &limits, now, new_series);
         let mut run = Run {
             written: Written {
+                number: self.number,
                 wire_bytes,
                 decoded_bytes: text.as_ref().map_or(0, |text| text.len() as u64),
                 rejected: Report::keeping(1),
@@ -496,17 +501,14 @@ fn decompress<'a>(
     limit: usize,
     core: &Core,
     buffer: &'a mut Vec<u8>,
+    memory: &mut Reservation,
 ) -> Result<Result<&'a [u8], ScrapeFailure>, IngestError> {
     let most = core.options().decode_memory_bytes;
     let limit = match limit {
         0 => most,
         limit => limit.min(most),
     };
-    let mut memory = body.memory.share();
-    match body
-        .encoding
-        .decode(&body.bytes, limit, buffer, &mut memory)
-    {
+    match body.encoding.decode(&body.bytes, limit, buffer, memory) {
         Ok(text) => Ok(Ok(text)),
         Err(IngestError::TooLarge { .. }) => Ok(Err(ScrapeFailure::BodySize)),
         Err(error) if error.is_retryable() => Err(error),
