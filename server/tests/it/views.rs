@@ -32,7 +32,9 @@ fn push_an_hour(client: &Client, headers: &[(&str, &str)]) -> i64 {
         for host in 0..6i64 {
             let site = ["a", "b"][usize::from(host % 2 == 1)];
             let value = (host + 1) * (360 - step) % 977;
-            lines.push_str(&format!("load,host=h{host},site={site} value={value} {at}\n"));
+            lines.push_str(&format!(
+                "load,host=h{host},site={site} value={value} {at}\n"
+            ));
         }
     }
     let pushed = client.post("/write?precision=ms", headers, lines);
@@ -45,7 +47,9 @@ fn until_derived(client: &Client, name: &str) -> Value {
         let status = client.get(&format!("/api/v1/views/{name}/status")).json()["data"].clone();
         let progress = &status["progress"];
         let ready = progress["done"] == true && progress["derived"].as_u64() >= Some(60);
-        ready.then(|| status.clone()).ok_or_else(|| status.to_string())
+        ready
+            .then(|| status.clone())
+            .ok_or_else(|| status.to_string())
     })
 }
 
@@ -60,25 +64,40 @@ fn expect_equal(client: &Client, end: i64, view: &str, raw: &str) {
         rows
     };
     let (got, expect) = (ask(view), ask(raw));
-    assert!(!expect.is_empty() && expect.iter().all(|row| row.len() == 60), "{raw}: {expect:?}");
+    assert!(
+        !expect.is_empty() && expect.iter().all(|row| row.len() == 60),
+        "{raw}: {expect:?}"
+    );
     assert_eq!(got, expect, "{view} and {raw}");
 }
 
 fn expect_views(client: &Client, end: i64) {
     for (view, raw) in [
-        ("view:load:sum", "sum by (site) (sum_over_time(load_value[1m]))"),
-        ("view:load:count", "sum by (site) (count_over_time(load_value[1m]))"),
-        ("view:load:min", "min by (site) (min_over_time(load_value[1m]))"),
-        ("view:load:max", "max by (site) (max_over_time(load_value[1m]))"),
-        ("view:load:increase", "sum by (site) (increase(load_value[1m] anchored))"),
+        (
+            "view:load:sum",
+            "sum by (site) (sum_over_time(load_value[1m]))",
+        ),
+        (
+            "view:load:count",
+            "sum by (site) (count_over_time(load_value[1m]))",
+        ),
+        (
+            "view:load:min",
+            "min by (site) (min_over_time(load_value[1m]))",
+        ),
+        (
+            "view:load:max",
+            "max by (site) (max_over_time(load_value[1m]))",
+        ),
+        (
+            "view:load:increase",
+            "sum by (site) (increase(load_value[1m] anchored))",
+        ),
         (
             "view:load:distinct{site=\"a\"}",
             "count(count by (host) (count_over_time(load_value{site=\"a\"}[1m])))",
         ),
-        (
-            "view:load:sum / view:load:count",
-            "view:load:avg",
-        ),
+        ("view:load:sum / view:load:count", "view:load:avg"),
     ] {
         expect_equal(client, end, view, raw);
     }
@@ -95,7 +114,11 @@ fn a_view_equals_the_same_aggregation_of_samples_before_and_after_it_is_derived(
         "distinct": "host", "quantiles": [0.5, 0.9],
     });
     let (status, shown) = put(&client, "load", &view, &[]);
-    assert_eq!((status, &shown["data"]["origin"]), (201, &json!("api")), "{shown}");
+    assert_eq!(
+        (status, &shown["data"]["origin"]),
+        (201, &json!("api")),
+        "{shown}"
+    );
     let end = push_an_hour(&client, &[]);
     eventually("the samples", PATIENCE, || {
         let time = (end / 1000).to_string();
@@ -109,10 +132,20 @@ fn a_view_equals_the_same_aggregation_of_samples_before_and_after_it_is_derived(
     expect_views(&client, end);
     // What the page of Grafana asks.
     let names = client.get("/api/v1/label/__name__/values").json();
-    assert!(names["data"].as_array().unwrap().contains(&json!("view:load:sum")), "{names}");
-    let sites = client.get("/api/v1/label/site/values?match[]=view:load:quantile").json();
+    assert!(
+        names["data"]
+            .as_array()
+            .unwrap()
+            .contains(&json!("view:load:sum")),
+        "{names}"
+    );
+    let sites = client
+        .get("/api/v1/label/site/values?match[]=view:load:quantile")
+        .json();
     assert_eq!(sites["data"], json!(["a", "b"]));
-    let series = client.get("/api/v1/series?match[]=view:load:quantile{site=%22a%22}").json();
+    let series = client
+        .get("/api/v1/series?match[]=view:load:quantile{site=%22a%22}")
+        .json();
     assert_eq!(series["data"].as_array().unwrap().len(), 2, "{series}");
     // A selection without the prefix counts nothing twice.
     let time = (end / 1000).to_string();
@@ -128,7 +161,9 @@ fn a_view_equals_the_same_aggregation_of_samples_before_and_after_it_is_derived(
     };
     eventually("the late sample", PATIENCE, || {
         let found = max(&client);
-        (found == "5000").then_some(()).ok_or_else(|| found.to_string())
+        (found == "5000")
+            .then_some(())
+            .ok_or_else(|| found.to_string())
     });
     let (code, stderr) = server.terminate();
     assert_eq!(code.code(), Some(0), "{stderr}");
@@ -140,34 +175,48 @@ fn a_view_equals_the_same_aggregation_of_samples_before_and_after_it_is_derived(
     assert_eq!(rebuilt.status, 202, "{rebuilt:?}");
     assert_eq!(max(&client), "5000");
     until_derived(&client, "load");
-    let dropped = client.send("DELETE", "/api/v1/views/load", &[], Vec::new()).unwrap();
+    let dropped = client
+        .send("DELETE", "/api/v1/views/load", &[], Vec::new())
+        .unwrap();
     assert_eq!(dropped.status, 204, "{dropped:?}");
     assert_eq!(max(&client), Value::Null);
-    assert_eq!(client.get("/api/v1/views").json()["data"]["views"], json!([]));
+    assert_eq!(
+        client.get("/api/v1/views").json()["data"]["views"],
+        json!([])
+    );
 }
 
 #[test]
 fn a_view_that_makes_no_sense_is_refused_and_one_of_a_file_is_changed_there() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("views.yml");
-    let view = |width: &str| format!("view:\n- name: f\n  selector: up\n  width: {width}\n  aggregates: [sum]\n");
+    let view = |width: &str| {
+        format!("view:\n- name: f\n  selector: up\n  width: {width}\n  aggregates: [sum]\n")
+    };
     std::fs::write(&file, view("1m")).unwrap();
     let setting = format!("views.file={}", file.display());
     let data = dir.path().join("data");
     let server = Millrace::start(&data, &[&setting, "server.lifecycle_api=true"]);
     let client = server.client();
-    let width = || client.get("/api/v1/views/f/status").json()["data"]["definition"]["width"].clone();
+    let width =
+        || client.get("/api/v1/views/f/status").json()["data"]["definition"]["width"].clone();
     assert_eq!(width(), "1m");
     std::fs::write(&file, view("5m")).unwrap();
     assert_eq!(client.post("/-/reload", &[], "").status, 200);
     assert_eq!(width(), "5m");
     std::fs::write(&file, view("7m")).unwrap();
     let refused = client.post("/-/reload", &[], "");
-    assert!(refused.text.contains("view 1: width: \"7m\""), "{refused:?}");
+    assert!(
+        refused.text.contains("view 1: width: \"7m\""),
+        "{refused:?}"
+    );
     assert_eq!(width(), "5m");
     let good = json!({"selector": "up", "width": "1m", "aggregates": ["sum"]});
     let (status, answer) = put(&client, "f", &good, &[]);
-    assert!(status == 400 && answer["error"].as_str().unwrap().contains("views.file"), "{answer}");
+    assert!(
+        status == 400 && answer["error"].as_str().unwrap().contains("views.file"),
+        "{answer}"
+    );
     for (field, value) in [
         ("selector", json!("up{")),
         ("width", json!("7m")),
@@ -178,7 +227,10 @@ fn a_view_that_makes_no_sense_is_refused_and_one_of_a_file_is_changed_there() {
         bad[field] = value;
         let (status, answer) = put(&client, "v", &bad, &[]);
         let error = answer["error"].as_str().unwrap();
-        assert!(status == 400 && error.starts_with(field), "{field}: {answer}");
+        assert!(
+            status == 400 && error.starts_with(field),
+            "{field}: {answer}"
+        );
     }
     let unknown = client.get("/api/v1/views/nobody/status");
     assert_eq!(unknown.status, 404, "{unknown:?}");
@@ -194,7 +246,8 @@ fn a_view_shows_nothing_to_another_tenant_nor_what_a_bound_token_may_not_see() {
     let server = Millrace::start(dir.path(), &["auth.enabled=true", "server.admin_api=true"]);
     let client = server.client();
     let as_admin = [("authorization", admin.as_str())];
-    let by_site = json!({"selector": "load_value", "by": ["site"], "width": "1m", "aggregates": ["count"]});
+    let by_site =
+        json!({"selector": "load_value", "by": ["site"], "width": "1m", "aggregates": ["count"]});
     let of_all = json!({"selector": "load_value", "width": "1m", "aggregates": ["count"]});
     assert_eq!(put(&client, "by_site", &by_site, &as_admin).0, 201);
     assert_eq!(put(&client, "of_all", &of_all, &as_admin).0, 201);
@@ -206,7 +259,9 @@ fn a_view_shows_nothing_to_another_tenant_nor_what_a_bound_token_may_not_see() {
     };
     eventually("the samples", PATIENCE, || {
         let seen = ask(&admin, "view:of_all:count");
-        (seen[0]["value"][1] == "36").then_some(()).ok_or_else(|| seen.to_string())
+        (seen[0]["value"][1] == "36")
+            .then_some(())
+            .ok_or_else(|| seen.to_string())
     });
     let sites = |token: &str| ask(token, "view:by_site:count").as_array().unwrap().len();
     assert_eq!((sites(&admin), sites(&bound), sites(&other)), (2, 1, 0));
@@ -214,7 +269,9 @@ fn a_view_shows_nothing_to_another_tenant_nor_what_a_bound_token_may_not_see() {
     assert_eq!(ask(&bound, "view:of_all:count"), json!([]));
     for (token, status) in [(&bound, 403), (&other, 200)] {
         let headers = [("authorization", token.as_str())];
-        let answer = client.send("GET", "/api/v1/views", &headers, Vec::new()).unwrap();
+        let answer = client
+            .send("GET", "/api/v1/views", &headers, Vec::new())
+            .unwrap();
         assert_eq!(answer.status, status, "{answer:?}");
         assert!(!answer.text.contains("by_site"), "{answer:?}");
         let names = client.send("GET", "/api/v1/label/__name__/values", &headers, Vec::new());

@@ -203,7 +203,8 @@ impl Upkeep {
                         .delete
                         .undo_until
                         .saturating_add(DELETES_LISTED_FOR);
-                    if time > listed_until {
+                    // What is derived of views and older than it would look right without it.
+                    if time > listed_until && self.views_know(tombstone) {
                         change.forgotten.push(id);
                     }
                 }

@@ -7,12 +7,23 @@ use millrace_log::planted::active;
 use millrace_views::{Span, Spans, ViewDefinition};
 
 use super::cover::{Cover, Segment};
+use super::stale::knows;
 use crate::compact::Keep;
 use crate::error::StoreError;
 use crate::planted::VIEW_NOT_FROZEN;
 use crate::shard::{LiveBlock, Upkeep};
+use crate::tombstone::Tombstone;
 
 impl Upkeep {
+    /// Whether nothing that is derived is older than a delete that has nothing left to hide.
+    pub(crate) fn views_know(&self, tombstone: &Tombstone) -> bool {
+        let definitions = self.context.views.to_derive();
+        let mut of_tenant = definitions
+            .iter()
+            .filter(|of| of.tenant == tombstone.tenant);
+        of_tenant.all(|of| knows(of, &self.shared.views.cover(of.id()), tombstone))
+    }
+
     /// Derives the buckets of each view that has samples in `block`, and freezes them. With `keep`, only
     /// the views of which it keeps not all series.
     ///

@@ -9,7 +9,7 @@ use millrace_views::{Span, Spans, ViewDefinition};
 use super::cover::{Cover, Segment};
 use crate::planted::{VIEW_KEEPS_STALE, VIEW_MISSES_DELETE};
 use crate::shard::View;
-use crate::tombstone::{Tombstone, TombstoneState};
+use crate::tombstone::Tombstone;
 
 /// The shard without what has no samples: where retention has left rollups alone, nothing can be
 /// derived. With `tables` also what is in memory.
@@ -63,14 +63,24 @@ pub(super) fn stale(view: &View, definition: &ViewDefinition, cover: &Cover) -> 
     Spans::from_iter(stale).minus(&frozen)
 }
 
-/// The deletes that hide something of the view's tenant.
+/// Whether all that is derived of views was derived with `tombstone`, or behind it: only then may it be
+/// forgotten.
+pub(super) fn knows(view: &ViewDefinition, cover: &Cover, tombstone: &Tombstone) -> bool {
+    let reach = reach(tombstone, view);
+    let mut segments = cover.segments.iter().filter(|s| !s.frozen);
+    segments.all(|segment| {
+        segment.span.and(reach).is_empty() || segment.deletes.binary_search(&tombstone.id()).is_ok()
+    })
+}
+
+/// The deletes of the view's tenant. Also those that have nothing left to hide: what was derived before
+/// does not know of them.
 fn deletes<'a>(
     view: &'a View,
     definition: &'a ViewDefinition,
 ) -> impl Iterator<Item = &'a Arc<Tombstone>> {
-    let hides =
-        |t: &&Arc<Tombstone>| t.tenant == definition.tenant && t.state != TombstoneState::Cleaned;
-    view.tombstones.iter().filter(hides)
+    let of_tenant = |t: &&Arc<Tombstone>| t.tenant == definition.tenant;
+    view.tombstones.iter().filter(of_tenant)
 }
 
 fn reach(tombstone: &Tombstone, definition: &ViewDefinition) -> Span {

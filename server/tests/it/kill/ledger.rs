@@ -109,7 +109,10 @@ impl Ledger {
         let ask = |expression: &str| {
             let of = format!("{expression}[{}s]", span_s + 60);
             let found = matrix(&client.query(&of, Some(&time)));
-            found.into_values().flatten().collect::<BTreeMap<i64, f64>>()
+            found
+                .into_values()
+                .flatten()
+                .collect::<BTreeMap<i64, f64>>()
         };
         let number = self.client;
         let raw = format!("ledger{{client=\"{number}\"}}[{}s]", span_s + 60);

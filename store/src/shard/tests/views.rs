@@ -403,3 +403,31 @@ fn a_damaged_cover_is_derived_again_and_a_damaged_sheet_is_an_error_that_names_i
     derive_all(&shard);
     assert_eq!(read(&shard, &view, TimeRange::ALL), (expect, 0));
 }
+
+#[test]
+fn a_delete_reaches_what_was_derived_before_it_also_when_nothing_is_left_of_it() {
+    expect_deleted();
+}
+
+pub(super) fn expect_deleted() {
+    let mut queue = VecQueue::default();
+    queue.push_rows("one", rows(&[("a", 6_000_000, 1), ("b", 6_000_000, 2)]));
+    let mut shard = open(sim(), options()).unwrap();
+    put(&shard, 0..2);
+    feed(&mut shard, &queue);
+    shard.seal().unwrap();
+    derive_all(&shard);
+    let undo_until = queue.now() - 1;
+    queue.push_delete("one", delete(1, "a", (0, 6_000_000), undo_until));
+    queue.push_rows("one", rows(&[("c", 100 * HOUR, 1)]));
+    feed(&mut shard, &queue);
+    expect_recomputed(&shard, None).unwrap();
+    shard.seal().unwrap();
+    // Nothing is derived until the delete has been brought to its end.
+    upkeep(&mut shard).unwrap();
+    expect_recomputed(&shard, None).unwrap();
+    derive_all(&shard);
+    expect_recomputed(&shard, None).unwrap();
+    let groups = read(&shard, &definition(0), TimeRange::ALL).0.len();
+    assert_eq!(groups, 2, "b and c are left");
+}
