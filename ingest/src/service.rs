@@ -46,9 +46,9 @@ pub(crate) struct Inner {
     pub(crate) appender: Appender,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Metrics,
-    memory: MemoryBudget,
+    pub(crate) memory: MemoryBudget,
     /// What waits to become durable. The appender has the same bound, and knows no shares.
-    pending: MemoryBudget,
+    pub(crate) pending: MemoryBudget,
     keeper: OnceLock<Arc<dyn KeepRejected>>,
     jitter: AtomicU64,
 }
@@ -300,7 +300,8 @@ impl Inner {
             | Format::Otlp { .. }
             | Format::Text(_)
             | Format::VmJson
-            | Format::Csv(_) => false,
+            | Format::Csv(_)
+            | Format::Computed(_) => false,
         };
         let pending = if collected.sections.is_empty() {
             None
