@@ -22,7 +22,6 @@ pub(crate) struct Metrics {
     pub(crate) interval: GaugeVec,
     pub(crate) rules: IntGaugeVec,
     pub(crate) refused: IntCounter,
-    pub(crate) corrections: IntCounter,
     pub(crate) reload_successful: IntGauge,
     pub(crate) sent: IntCounterVec,
     pub(crate) send_errors: IntCounterVec,
@@ -104,10 +103,6 @@ impl Metrics {
             refused: counter(
                 "millrace_rules_refused_samples_total",
                 "Samples of results that a limit of their tenant refused",
-            )?,
-            corrections: counter(
-                "millrace_rules_corrected_evaluations_total",
-                "Past evaluations that were made again because data came late",
             )?,
             reload_successful: gauge(
                 "millrace_rules_last_reload_successful",

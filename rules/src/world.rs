@@ -75,8 +75,6 @@ pub struct RulesOptions {
     pub resend_delay: Duration,
     /// Alerts that wait to be sent, at most; the oldest go first.
     pub notification_capacity: usize,
-    /// How far back rules are evaluated again for data that came late; zero for never.
-    pub late_window: Duration,
 }
 
 impl Default for RulesOptions {
@@ -88,7 +86,6 @@ impl Default for RulesOptions {
             for_grace_period: Duration::from_secs(600),
             resend_delay: Duration::from_secs(60),
             notification_capacity: 10_000,
-            late_window: Duration::from_secs(3600),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What can be read again while the server runs: the scrape configuration and the rules for pushed
-//! series here; tokens and certificates by whoever watches [`App::reload`]. `POST /-/reload` and
+//! What can be read again while the server runs: the scrape configuration, recording and alerting rules, and
+//! the rules for pushed series here; tokens and certificates by whoever watches [`App::reload`]. `POST /-/reload` and
 //! SIGHUP do it.
 //!
 //! **Invariant:** what has an error changes nothing, and says so in the answer, the log and the
@@ -12,6 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
 use millrace_ingest::Ingest;
 use millrace_log::fs::Fs;
+use millrace_rules::RuleManager;
 use millrace_scrape::{PushRelabel, Scraper, ScraperOptions};
 use prometheus::{IntGauge, Registry};
 use tokio::signal::unix::Signal;
@@ -25,6 +26,7 @@ use crate::failure::Failure;
 pub struct Reloader {
     scraper: Option<Scraper>,
     relabel: Option<Relabel>,
+    rules: Option<RuleManager>,
 }
 
 /// The rules for pushed series.
@@ -50,6 +52,7 @@ impl Reloader {
         let mut reloader = Self {
             scraper: None,
             relabel: None,
+            rules: None,
         };
         if let Some(path) = &config.ingest.relabel_file {
             let relabel = Relabel {
@@ -82,6 +85,11 @@ impl Reloader {
         self.scraper.as_ref()
     }
 
+    /// Has rules read again too.
+    pub fn add_rules(&mut self, rules: RuleManager) {
+        self.rules = Some(rules);
+    }
+
     /// Reads all of it again. Must be called within a runtime; blocks.
     ///
     /// # Errors
@@ -91,7 +99,9 @@ impl Reloader {
         let relabel = self.relabel.as_ref().map(Relabel::read);
         let scrape = self.scraper.as_ref().map(Scraper::reload);
         let scrape = scrape.map(|done| done.map_err(|error| error.to_string()));
-        let errors = [relabel, scrape]
+        let rules = self.rules.as_ref().map(RuleManager::reload);
+        let rules = rules.map(|done| done.map_err(|error| error.to_string()));
+        let errors = [relabel, scrape, rules]
             .into_iter()
             .flatten()
             .filter_map(Result::err);
@@ -133,14 +143,22 @@ fn successful(registry: &Registry) -> Result<IntGauge, Failure> {
 
 /// What tells this machine from others: its name, and where the process listens.
 fn machine(fs: &dyn Fs, config: &Config) -> String {
+    format!("{} {}", host_name(fs), config.top.listen)
+}
+
+/// How others may reach this process: the machine's name, and the port of `listen`.
+pub fn host_and_port(fs: &dyn Fs, config: &Config) -> String {
+    format!("{}:{}", host_name(fs), config.top.listen.port())
+}
+
+fn host_name(fs: &dyn Fs) -> String {
     let mut name = [0; 256];
     let file = fs.open(std::path::Path::new("/proc/sys/kernel/hostname"));
     // Without a name machines may ask at the same moments, which harms nobody.
     let len = file
         .and_then(|file| file.read_at(&mut name, 0))
         .unwrap_or(0);
-    let name = String::from_utf8_lossy(&name[..len]);
-    format!("{} {}", name.trim(), config.top.listen)
+    String::from_utf8_lossy(&name[..len]).trim().to_owned()
 }
 
 /// `POST /-/reload`, in Prometheus's words.

@@ -6,10 +6,10 @@ use super::exec::list;
 use super::printf::{quote, sprintf};
 use super::value::Value;
 
-/// Their names; `and`, `or` and `tmpl` are evaluated where their arguments are.
-pub(super) const NAMES: [&str; 19] = [
+/// Their names; `and` and `or` are evaluated where their arguments are.
+pub(super) const NAMES: [&str; 18] = [
     "and", "or", "not", "len", "index", "slice", "print", "printf", "println", "html", "js",
-    "urlquery", "eq", "ne", "lt", "le", "gt", "ge", "tmpl",
+    "urlquery", "eq", "ne", "lt", "le", "gt", "ge",
 ];
 
 type Done = Result<Value, String>;
@@ -36,10 +36,10 @@ pub(super) fn call(name: &str, args: &[Value]) -> Option<Done> {
         "urlquery" => Ok(Value::Str(url_escape(&print(args)))),
         "eq" => equal(args),
         "ne" => two(name, args)
-            .and_then(|(a, b)| same(a, b))
+            .and_then(|(a, b)| same(name, a, b))
             .map(|equal| Value::Bool(!equal)),
         "lt" | "le" | "gt" | "ge" => two(name, args).and_then(|(a, b)| {
-            let order = order(a, b)?;
+            let order = order(name, a, b)?;
             Ok(Value::Bool(order.is_some_and(|order| match name {
                 "lt" => order.is_lt(),
                 "le" => order.is_le(),
@@ -109,7 +109,7 @@ fn index(args: &[Value]) -> Done {
                 .unwrap_or_else(|| Value::Str(String::new())),
             (Value::List(list), Value::Int(at)) => {
                 let found = usize::try_from(*at).ok().and_then(|at| list.get(at));
-                let out = || called("index", format!("reflect: slice index out of range: {at}"));
+                let out = || called("index", format!("index out of range: {at}"));
                 found.cloned().ok_or_else(out)?
             }
             (Value::Str(text), Value::Int(at)) => {
@@ -197,14 +197,22 @@ fn equal(args: &[Value]) -> Done {
         return Err(called("eq", "missing argument for comparison"));
     };
     for other in others {
-        if same(first, other).map_err(|what| what.replace("calling ne", "calling eq"))? {
+        if same("eq", first, other)? {
             return Ok(Value::Bool(true));
         }
     }
     Ok(Value::Bool(false))
 }
 
-fn same(a: &Value, b: &Value) -> Result<bool, String> {
+fn incompatible(name: &str, a: &Value, b: &Value) -> String {
+    let (a, b) = (a.type_name(), b.type_name());
+    called(
+        name,
+        format!("incompatible types for comparison: {a} and {b}"),
+    )
+}
+
+fn same(name: &str, a: &Value, b: &Value) -> Result<bool, String> {
     Ok(match (a, b) {
         (Value::Bool(a), Value::Bool(b)) => a == b,
         (Value::Int(a), Value::Int(b)) => a == b,
@@ -212,17 +220,17 @@ fn same(a: &Value, b: &Value) -> Result<bool, String> {
         (Value::Str(a), Value::Str(b)) => a == b,
         (Value::Missing | Value::Nil, Value::Missing | Value::Nil) => true,
         (Value::Missing | Value::Nil, _) | (_, Value::Missing | Value::Nil) => false,
-        _ => return Err(called("ne", "incompatible types for comparison")),
+        _ => return Err(incompatible(name, a, b)),
     })
 }
 
-fn order(a: &Value, b: &Value) -> Result<Option<Ordering>, String> {
+fn order(name: &str, a: &Value, b: &Value) -> Result<Option<Ordering>, String> {
     match (a, b) {
         (Value::Int(a), Value::Int(b)) => Ok(Some(a.cmp(b))),
         (Value::Float(a), Value::Float(b)) => Ok(a.partial_cmp(b)),
         (Value::Str(a), Value::Str(b)) => Ok(Some(a.cmp(b))),
-        (Value::Bool(_), Value::Bool(_)) => Err(called("lt", "invalid type for comparison")),
-        _ => Err(called("lt", "incompatible types for comparison")),
+        (Value::Bool(_), Value::Bool(_)) => Err(called(name, "invalid type for comparison")),
+        _ => Err(incompatible(name, a, b)),
     }
 }
 

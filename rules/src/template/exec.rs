@@ -225,11 +225,18 @@ impl<'a> Exec<'a> {
             return self.call(first, name, &command[1..], dot, last);
         }
         if command.len() > 1 || last.is_some() {
-            let text = match &first.kind {
-                OperandKind::Field(fields) => fields.last().cloned().unwrap_or_default(),
-                _ => return Self::fail(first, "can't give argument to non-function"),
+            let what = match &first.kind {
+                OperandKind::Field(fields)
+                | OperandKind::Variable(_, fields)
+                | OperandKind::Chain(_, fields)
+                    if !fields.is_empty() =>
+                {
+                    let name = fields.last().map_or("", String::as_str);
+                    format!("{name} is not a method but has arguments")
+                }
+                _ => "can't give argument to non-function".to_owned(),
             };
-            return Self::fail(first, format!("{text} is not a method but has arguments"));
+            return Self::fail(first, what);
         }
         match first.kind {
             OperandKind::Nil => Self::fail(first, "nil is not a command"),
@@ -268,20 +275,15 @@ impl<'a> Exec<'a> {
             args.push(self.operand(operand, dot)?);
         }
         args.extend(last);
-        if name == "tmpl" {
-            let [Value::Str(called), data] = args.as_slice() else {
-                return Self::fail(at, "wrong arguments for tmpl: want a name and data");
-            };
-            let outer = std::mem::take(&mut self.out);
-            self.template(at.at, called, data.clone())?;
-            let text = std::mem::replace(&mut self.out, outer);
-            return Ok(Value::Str(text));
-        }
         let done = match builtins::call(name, &args) {
             Some(done) => done,
             None => self.functions.call(name, &args),
         };
-        done.or_else(|what| Self::fail(at, what))
+        let whole = Operand {
+            end: operands.last().map_or(at.end, |last| last.end),
+            ..at.clone()
+        };
+        done.or_else(|what| Self::fail(&whole, what))
     }
 
     fn operand(&mut self, operand: &Operand, dot: &Value) -> Result<Value, Failed> {

@@ -123,7 +123,7 @@ impl Functions<'_> {
             },
             "safeHtml" => text(&str::to_owned),
             "title" => text(&title),
-            "toUpper" => text(&str::to_uppercase),
+            "toUpper" => text(&|text| text.chars().map(upper).collect()),
             "toLower" => text(&str::to_lowercase),
             "graphLink" => text(&|expr| link(expr, 0)),
             "tableLink" => text(&|expr| link(expr, 1)),
@@ -314,23 +314,28 @@ fn humanize_duration(value: f64) -> String {
     }
 }
 
-/// The first letter of each word in upper case.
-fn title(text: &str) -> String {
-    let chars: Vec<char> = text.chars().collect();
-    let is_word = |c: char| c.is_alphanumeric() || c == '_';
-    let mut out = String::with_capacity(text.len());
-    let mut inside = false;
-    for (i, &c) in chars.iter().enumerate() {
-        let next = chars.get(i + 1);
-        let joins =
-            matches!(c, '\'' | '.' | ':' | '\u{2019}') && next.is_some_and(|c| c.is_alphabetic());
-        match (is_word(c), inside) {
-            (true, false) => out.extend(c.to_uppercase()),
-            _ => out.push(c),
-        }
-        inside = is_word(c) || (inside && joins);
+/// A letter in upper case, where that is one letter.
+fn upper(c: char) -> char {
+    let mut upper = c.to_uppercase();
+    match (upper.next(), upper.next()) {
+        (Some(one), None) => one,
+        _ => c,
     }
-    out
+}
+
+/// Go's `strings.Title`: letters behind what separates words are in upper case.
+fn title(text: &str) -> String {
+    let separates = |c: char| match c.is_ascii() {
+        true => !(c.is_ascii_alphanumeric() || c == '_'),
+        false => c.is_whitespace(),
+    };
+    let mut previous = ' ';
+    let letters = text.chars().map(|c| {
+        let letter = if separates(previous) { upper(c) } else { c };
+        previous = c;
+        letter
+    });
+    letters.collect()
 }
 
 fn link(expr: &str, tab: u8) -> String {

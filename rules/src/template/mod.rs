@@ -68,7 +68,7 @@ impl Template {
             |name: &str| builtins::NAMES.contains(&name) || functions::NAMES.contains(&name);
         let tree = parse::parse(&text, &known).map_err(|(at, what)| {
             let line = 1 + text[..at.min(text.len())].matches('\n').count();
-            format!("error parsing template {name}: template: {name}:{line}: {what}")
+            format!("template: {name}:{line}: {what}")
         })?;
         Ok(Self {
             name: name.to_owned(),
@@ -107,6 +107,9 @@ impl Template {
     }
 }
 
+/// The type of that in Go, as errors name it.
+const DATA_TYPE: &str = "struct { Labels map[string]string; ExternalLabels map[string]string; ExternalURL string; Value interface {} }";
+
 /// What the templates of an alert see.
 pub(crate) fn alert_data(
     labels: &Labels,
@@ -126,5 +129,5 @@ pub(crate) fn alert_data(
         ),
         ("Value".to_owned(), Value::Float(value)),
     ];
-    Value::Struct("struct", Rc::new(fields.into_iter().collect()))
+    Value::Struct(DATA_TYPE, Rc::new(fields.into_iter().collect()))
 }

@@ -131,7 +131,7 @@ impl Parser<'_> {
     fn unexpected<T>(&self, context: &str) -> Result<T, Wrong> {
         let item = self.peek();
         let shown = match &item.token {
-            Token::End => "EOF".to_owned(),
+            Token::End => return Err((item.at, "unexpected EOF".to_owned())),
             Token::Close => "\"}}\"".to_owned(),
             Token::Word(word) => format!("<{word}>"),
             Token::Str(text) => format!("{text:?}"),
@@ -275,7 +275,7 @@ impl Parser<'_> {
         self.loops -= usize::from(word == "range");
         let mut otherwise = Vec::new();
         match stop {
-            Stop::Eof => return self.unexpected(word),
+            Stop::Eof => return Err((self.here(), "unexpected EOF".to_owned())),
             Stop::End => self.close("end")?,
             Stop::Else => match self.keyword() {
                 Some(chained @ ("if" | "with")) if chained == word => {
@@ -311,7 +311,7 @@ impl Parser<'_> {
         let (sets, declares) = self.declarations(context)?;
         let mut commands = Vec::new();
         loop {
-            let command = self.command(context)?;
+            let command = self.command()?;
             if command.is_empty() {
                 let at = self.here();
                 return Err((at, format!("missing value for {context}")));
@@ -382,7 +382,7 @@ impl Parser<'_> {
         Ok((sets, declares))
     }
 
-    fn command(&mut self, context: &str) -> Result<Vec<Operand>, Wrong> {
+    fn command(&mut self) -> Result<Vec<Operand>, Wrong> {
         let mut operands = Vec::new();
         while let Some(operand) = self.operand()? {
             operands.push(operand);
@@ -392,7 +392,6 @@ impl Parser<'_> {
                 _ => return self.unexpected("operand"),
             }
         }
-        let _ = context;
         Ok(operands)
     }
 

@@ -9,7 +9,7 @@ use super::number::format_float;
 /// A value of a template.
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
-    /// What a map does not have; shown as `<no value>`.
+    /// No value at all; shown as `<no value>`.
     Missing,
     /// `nil`
     Nil,
@@ -17,7 +17,7 @@ pub(crate) enum Value {
     Int(i64),
     Float(f64),
     Str(String),
-    /// `map[string]string` or `map[string]interface{}`: what is not there is [`Value::Missing`].
+    /// `map[string]string`: what is not there is the empty string.
     Map(Rc<BTreeMap<String, Value>>),
     /// A struct: what is not there is an error.
     Struct(&'static str, Rc<BTreeMap<String, Value>>),
@@ -114,7 +114,10 @@ impl Value {
     /// What a field of it is.
     pub(super) fn field(&self, name: &str) -> Result<Self, String> {
         match self {
-            Self::Map(map) => Ok(map.get(name).cloned().unwrap_or(Self::Missing)),
+            Self::Map(map) => Ok(map
+                .get(name)
+                .cloned()
+                .unwrap_or_else(|| Self::Str(String::new()))),
             Self::Struct(of, fields) => fields
                 .get(name)
                 .cloned()

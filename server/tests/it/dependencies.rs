@@ -28,6 +28,10 @@ const EDGES: &[(&str, &[&str])] = &[
         &["millrace-log", "millrace-model", "millrace-queue"],
     ),
     ("millrace-query", &["millrace-model"]),
+    (
+        "millrace-rules",
+        &["millrace-model", "millrace-query", "millrace-relabel"],
+    ),
     ("millrace-auth", &["millrace-log", "millrace-model"]),
     (
         "millrace-fleet",
@@ -43,6 +47,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "millrace-model",
             "millrace-query",
             "millrace-queue",
+            "millrace-rules",
             "millrace-scrape",
             "millrace-store",
         ],
