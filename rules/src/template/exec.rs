@@ -283,7 +283,10 @@ impl<'a> Exec<'a> {
             end: operands.last().map_or(at.end, |last| last.end),
             ..at.clone()
         };
-        done.or_else(|what| Self::fail(&whole, what))
+        done.or_else(|what| match what.starts_with("wrong number") {
+            true => Self::fail(at, what),
+            false => Self::fail(&whole, what),
+        })
     }
 
     fn operand(&mut self, operand: &Operand, dot: &Value) -> Result<Value, Failed> {

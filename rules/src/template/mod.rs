@@ -94,10 +94,6 @@ impl Template {
             let column = before.len() - before.rfind('\n').map_or(0, |at| at + 1);
             let name = &self.name;
             let node = self.text.get(failed.at..failed.end).unwrap_or_default().trim_end();
-            let node = match node.char_indices().nth(20) {
-                Some((cut, _)) => format!("{}...", &node[..cut]),
-                None => node.to_owned(),
-            };
             format!(
                 "error executing template {name}: template: {name}:{line}:{column}: executing {} at <{node}>: {}",
                 builtins::quoted(name),
