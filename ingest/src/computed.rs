@@ -9,7 +9,7 @@ use crate::core::{Format, Input};
 use crate::decode::computed::BATCH;
 use crate::encoding::Encoding;
 use crate::series::Scratch;
-use crate::service::{Inner, not_submitted};
+use crate::service::Inner;
 use crate::{Ingest, IngestError};
 
 /// What became of computed samples.
@@ -107,7 +107,12 @@ impl Inner {
             arrival: self.clock.now(),
             monotonic,
         };
-        let decoded = self.core.decode(&input, &mut memory, scratch);
+        let mut submitted = Ok(None);
+        let mut submit = |sections, samples| {
+            submitted = self.submit(&tenant, &limits, sections, samples);
+            submitted.is_ok()
+        };
+        let decoded = self.core.decode(&input, &mut memory, scratch, &mut submit);
         scratch.trim();
         let collected = decoded?.collected;
         let spent = self.clock.monotonic().saturating_sub(monotonic);
@@ -122,14 +127,6 @@ impl Inner {
             reason: collected.report.details().first().map(ToString::to_string),
             position: None,
         };
-        if collected.sections.is_empty() {
-            return Ok((done, None));
-        }
-        tenant.take_samples(&limits, collected.accepted, self.clock.monotonic())?;
-        let bytes = collected.sections.iter().map(|(_, s)| s.bytes_len()).sum();
-        let mut held = self.pending.reserve_none(&tenant.pending);
-        held.grow_or_leave(bytes)?;
-        let submitted = self.appender.submit(tenant.id(), collected.sections);
-        Ok((done, Some((submitted.map_err(not_submitted)?, held))))
+        Ok((done, submitted?))
     }
 }
