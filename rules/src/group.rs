@@ -50,6 +50,12 @@ struct Progress {
     evaluations: u64,
     restored: bool,
     ended: bool,
+    /// By rule, the series that it has made lately, with the last moment.
+    made: Vec<BTreeMap<Labels, i64>>,
+    /// The moment of the first evaluation.
+    first: Option<TimestampMs>,
+    /// When past evaluations were made again last, by the monotonic clock.
+    corrected: Option<Duration>,
 }
 
 /// What is known of a rule.
@@ -81,6 +87,7 @@ impl Group {
     ) -> Self {
         let mut progress = Progress {
             written: vec![BTreeSet::new(); spec.rules.len()],
+            made: vec![BTreeMap::new(); spec.rules.len()],
             restored,
             ..Progress::default()
         };
@@ -184,6 +191,10 @@ impl Group {
                     state.last_error.clear();
                     drop(state);
                     samples += made.len();
+                    if matches!(rule.kind, RuleKind::Recording) {
+                        let new = made.iter().map(|(labels, _)| (labels.clone(), at.0));
+                        progress.made[index].extend(new);
+                    }
                     let series: BTreeSet<Labels> = made.iter().map(|(l, _)| l.clone()).collect();
                     let gone = progress.written[index].difference(&series);
                     let marker = Sample {
@@ -219,6 +230,8 @@ impl Group {
             self.restore(shared, clock.now());
             progress.restored = true;
         }
+        progress.first.get_or_insert(ts);
+        self.correct(shared, &mut progress, ts);
         drop(progress);
         let took = clock.monotonic().saturating_sub(begun);
         *self.last.lock() = LastEvaluation {
@@ -239,6 +252,52 @@ impl Group {
             .last_samples
             .with_label_values(of)
             .set(i64::try_from(samples).unwrap_or(i64::MAX));
+    }
+
+    /// Makes past evaluations again, once a tenth of the window has passed.
+    fn correct(&self, shared: &Shared, progress: &mut Progress, ts: TimestampMs) {
+        let now = shared.world.clock.monotonic();
+        let window = shared.options.correct_window;
+        let last = *progress.corrected.get_or_insert(now);
+        let first = progress.first.unwrap_or(ts);
+        if now.saturating_sub(last) < window / 10 {
+            return;
+        }
+        let Some(moments) = self.correctable(shared, first.0, ts.0) else {
+            return;
+        };
+        progress.corrected = Some(now);
+        for (rule, index) in self.spec.rules.iter().zip(0..) {
+            let made = &mut progress.made[index];
+            made.retain(|_, last| *last >= moments.first.0);
+            let made: BTreeSet<Labels> = made.keys().cloned().collect();
+            let found = self.differences(shared, rule, moments, &made);
+            let written = found.and_then(|samples| {
+                let count = samples.len() as u64;
+                if count == 0 {
+                    return Ok(());
+                }
+                let new = samples
+                    .iter()
+                    .map(|(labels, sample)| (labels.clone(), sample.timestamp.0));
+                progress.made[index].extend(new.collect::<Vec<_>>());
+                let appended = shared.world.sink.append(&self.spec.tenant, samples)?;
+                shared.metrics.corrected.inc_by(count);
+                // The rules behind this one read what it has made.
+                match &appended.position {
+                    Some(position) => shared.wait(position),
+                    None => Ok(()),
+                }
+            });
+            if let Err(error) = written {
+                tracing::warn!(
+                    group = self.key,
+                    rule = rule.name,
+                    error,
+                    "past evaluations cannot be made again"
+                );
+            }
+        }
     }
 
     /// Stores what rules have made. The position behind it.
@@ -515,3 +574,6 @@ impl Environment for Surroundings<'_> {
 }
 
 pub(crate) type Groups = BTreeMap<String, Arc<Group>>;
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,7 @@
 
 mod alert;
 mod config;
+mod correct;
 mod error;
 mod group;
 mod manager;

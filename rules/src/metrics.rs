@@ -22,6 +22,7 @@ pub(crate) struct Metrics {
     pub(crate) interval: GaugeVec,
     pub(crate) rules: IntGaugeVec,
     pub(crate) refused: IntCounter,
+    pub(crate) corrected: IntCounter,
     pub(crate) reload_successful: IntGauge,
     pub(crate) sent: IntCounterVec,
     pub(crate) send_errors: IntCounterVec,
@@ -103,6 +104,10 @@ impl Metrics {
             refused: counter(
                 "millrace_rules_refused_samples_total",
                 "Samples of results that a limit of their tenant refused",
+            )?,
+            corrected: counter(
+                "millrace_rules_corrected_samples_total",
+                "Recorded samples that were written again because data came late",
             )?,
             reload_successful: gauge(
                 "millrace_rules_last_reload_successful",

@@ -75,6 +75,8 @@ pub struct RulesOptions {
     pub resend_delay: Duration,
     /// Alerts that wait to be sent, at most; the oldest go first.
     pub notification_capacity: usize,
+    /// How far back recording rules are evaluated again for data that came late; zero for never.
+    pub correct_window: Duration,
 }
 
 impl Default for RulesOptions {
@@ -86,6 +88,7 @@ impl Default for RulesOptions {
             for_grace_period: Duration::from_secs(600),
             resend_delay: Duration::from_secs(60),
             notification_capacity: 10_000,
+            correct_window: Duration::from_secs(600),
         }
     }
 }
@@ -101,6 +104,13 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Waits until what was written up to `position` can be read.
+    pub(crate) fn wait(&self, position: &str) -> Result<(), String> {
+        let freshness = &self.world.freshness;
+        let waited = freshness.wait(position, VISIBLE_WITHIN);
+        waited.map_err(|error| error.to_string())
+    }
+
     /// Evaluates an expression at one moment. What was written up to `after` is seen.
     pub(crate) fn query(
         &self,
@@ -111,10 +121,7 @@ impl Shared {
     ) -> Result<Vec<(Labels, f64)>, String> {
         let mut point = ReadPoint::default();
         if let Some(position) = after {
-            self.world
-                .freshness
-                .wait(position, VISIBLE_WITHIN)
-                .map_err(|error| error.to_string())?;
+            self.wait(position)?;
             point = ReadPoint::after(position);
         }
         let outcome = self.world.engine.query(&QueryRequest {

@@ -55,6 +55,7 @@ pub fn start(
         for_grace_period: settings.for_grace_period,
         resend_delay: settings.resend_delay,
         notification_capacity: settings.notification_queue,
+        correct_window: settings.correct_window.unwrap_or_default(),
     };
     let world = RulesWorld {
         engine: engine.clone(),

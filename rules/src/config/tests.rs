@@ -22,7 +22,12 @@ fn engine() -> Engine {
 }
 
 fn check(text: &str) -> Result<Vec<GroupSpec>, Vec<String>> {
-    let checked = check_file(Path::new("r.yml"), text, &GlobalConfig::default(), &engine());
+    let checked = check_file(
+        Path::new("r.yml"),
+        text,
+        &GlobalConfig::default(),
+        &engine(),
+    );
     checked.map_err(|faults| faults.iter().map(ToString::to_string).collect())
 }
 
@@ -40,9 +45,15 @@ fn groups_have_their_fields_and_what_global_says() {
     let [a, b] = groups.as_slice() else {
         panic!("{groups:?}")
     };
-    assert_eq!((a.interval.as_secs(), a.query_offset.as_secs(), a.limit), (15, 60, 7));
+    assert_eq!(
+        (a.interval.as_secs(), a.query_offset.as_secs(), a.limit),
+        (15, 60, 7)
+    );
     assert_eq!(a.tenant.as_str(), "other");
-    assert_eq!((b.interval.as_secs(), b.tenant.as_str(), b.rules.len()), (60, "anonymous", 0));
+    assert_eq!(
+        (b.interval.as_secs(), b.tenant.as_str(), b.rules.len()),
+        (60, "anonymous", 0)
+    );
     let queries: Vec<_> = a.rules.iter().map(|rule| rule.query.as_str()).collect();
     assert_eq!(queries, ["sum(up)", "a:b > 1", "1"]);
     assert_eq!(a.rules[0].labels["kind"], "rule");
@@ -105,8 +116,14 @@ fn errors_name_line_group_and_rule() {
         assert_eq!(faults, [expected], "{text}");
     }
     for (text, parts) in [
-        ("groups:\n  - name: a\n    intervall: 5s\n", ["r.yml: 3:", "intervall"]),
-        ("groups:\n  - name: a\n    interval: 5\n", ["r.yml: 3:", "not a valid duration string: \"5\""]),
+        (
+            "groups:\n  - name: a\n    intervall: 5s\n",
+            ["r.yml: 3:", "intervall"],
+        ),
+        (
+            "groups:\n  - name: a\n    interval: 5\n",
+            ["r.yml: 3:", "not a valid duration string: \"5\""],
+        ),
         ("group: []\n", ["r.yml: 1:", "group"]),
     ] {
         let faults = check(text).unwrap_err().join("");
@@ -124,7 +141,9 @@ impl Files for Texts {
     fn matching(&self, pattern: &Path) -> Result<Vec<(PathBuf, String)>, String> {
         let fits = |name: &str| glob_like(&pattern.to_string_lossy(), name);
         let found = self.0.iter().filter(|(name, _)| fits(name));
-        Ok(found.map(|(name, text)| (PathBuf::from(name), (*text).to_owned())).collect())
+        Ok(found
+            .map(|(name, text)| (PathBuf::from(name), (*text).to_owned()))
+            .collect())
     }
 }
 
@@ -163,7 +182,10 @@ fn prometheus_own_file_says_where_rules_are_and_where_alerts_go() {
         .map(|group| (group.name.as_str(), group.interval.as_secs()))
         .collect();
     assert_eq!(groups, [("c", 30), ("a", 30), ("b", 5)]);
-    assert_eq!(config.global.external_labels, [("region".to_owned(), "eu".to_owned())]);
+    assert_eq!(
+        config.global.external_labels,
+        [("region".to_owned(), "eu".to_owned())]
+    );
     assert_eq!(config.alerting.groups.len(), 1);
     let bad = Texts(vec![(
         "p.yml",

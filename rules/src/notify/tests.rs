@@ -152,13 +152,20 @@ fn alertmanagers_are_found_relabelled_and_proven_to() {
 #[test]
 fn what_nobody_takes_and_what_does_not_fit_is_counted() {
     let yaml = "alerting:\n  alertmanagers:\n  - {static_configs: [{targets: ['a:1']}]}\n";
-    let five: Vec<_> = ["1", "2", "3", "4", "5"].map(|name| alert(name, false)).into();
+    let five: Vec<_> = ["1", "2", "3", "4", "5"]
+        .map(|name| alert(name, false))
+        .into();
     let (noted, metrics, _) = sent(yaml, 200, &five);
     assert_eq!(metrics.dropped.get(), 2);
     let body = noted.posts.lock()[0].2.clone();
-    assert!(!body.contains("\"2\"") && body.contains("\"3\""), "the oldest go: {body}");
+    assert!(
+        !body.contains("\"2\"") && body.contains("\"3\""),
+        "the oldest go: {body}"
+    );
     let (_, metrics, _) = sent(yaml, 500, &five[..1]);
     assert_eq!(metrics.dropped.get(), 1);
-    let errors = metrics.send_errors.with_label_values(&["http://a:1/api/v2/alerts"]);
+    let errors = metrics
+        .send_errors
+        .with_label_values(&["http://a:1/api/v2/alerts"]);
     assert_eq!(errors.get(), 1);
 }

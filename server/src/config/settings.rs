@@ -522,6 +522,9 @@ settings! {
         for_grace_period: Duration = "10m";
         /// An alert that goes on firing is sent to the Alertmanagers again after this time.
         resend_delay: Duration = "1m";
+        /// Data that come late change what recording rules have recorded so far back: past evaluations are made
+        /// again. `none` leaves them as they are.
+        correct_window: Option<Duration> = "10m";
         /// Alerts that wait to be sent at most; beyond, the oldest go.
         notification_queue: usize = "10000";
     }
