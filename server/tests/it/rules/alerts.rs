@@ -41,7 +41,7 @@ fn configuration(dir: &Path, source: &str, target: &str, alertmanagers: &[String
     let rules = dir.join("rules.yml");
     let alertmanagers = alertmanagers.join("', '");
     format!(
-        "global:\n  scrape_interval: 500ms\n  evaluation_interval: 1s\n  \
+        "global:\n  scrape_interval: 500ms\n  scrape_timeout: 500ms\n  evaluation_interval: 1s\n  \
          external_labels: {{source: {source}, region: eu}}\n\
          rule_files: ['{}']\n\
          alerting:\n  alert_relabel_configs:\n    - {{action: labeldrop, regex: instance}}\n  \
@@ -278,7 +278,7 @@ fn rules_with_an_error_are_refused_and_those_before_go_on() {
     let bad = good.replace("vector(1)", "vector(");
     std::fs::write(&rules, good).unwrap();
     let set = format!("rules.files={}", dir.path().join("*.yml").display());
-    let millrace = Millrace::start(&dir.path().join("data"), &[&set]);
+    let millrace = Millrace::start(&dir.path().join("data"), &[&set, "server.admin_api=true"]);
     let client = millrace.client();
     let there = |metric: &str| {
         eventually(metric, PATIENCE, || {

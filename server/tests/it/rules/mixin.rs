@@ -113,6 +113,7 @@ fn the_rules_of_a_mixin_give_what_they_give_in_prometheus() {
     let set = [
         format!("rules.files={}", pattern.display()),
         format!("rules.evaluation_interval={INTERVAL_MS}ms"),
+        "server.admin_api=true".to_owned(),
     ];
     let set: Vec<&str> = set.iter().map(String::as_str).collect();
     let millrace = Millrace::start(&dir.join("millrace"), &set);
