@@ -184,9 +184,6 @@ fn open_parts(
         let options = options::ingest(config);
         let ingest = Ingest::new(options, appender.clone(), app.clock.clone(), &app.registry);
         router = router.merge(ingest.router());
-        let started = Reloader::start(app, fs, config, &ingest)?;
-        opened.scraper = started.scraper().cloned();
-        *reloader = Some(started);
         if let Some(bytes) = config.ingest.keep_rejected {
             let letters =
                 letters::rejected::open(fs, &config.top.data_dir).map_err(Failure::Data)?;
@@ -206,10 +203,15 @@ fn open_parts(
         }));
         if let Some(path) = &config.tenants.overrides_file {
             let defaults = options::ingest(config).limits;
-            let file = limits::OverridesFile::new(fs.clone(), path.clone(), defaults);
-            let watch = limits::Watch::start(file, ingest, &app.registry);
+            let memory = config.ingest.decode_memory_bytes;
+            let file = limits::OverridesFile::new(fs.clone(), path.clone(), defaults, memory);
+            let watch = limits::Watch::start(file, ingest.clone(), &app.registry);
             *opened.limits.lock() = Some(watch.map_err(Failure::Refused)?);
         }
+        // IMPORTANT: last, since it begins to scrape, and what is scraped is under the limits.
+        let started = Reloader::start(app, fs, config, &ingest)?;
+        opened.scraper = started.scraper().cloned();
+        *reloader = Some(started);
         opened.appender = Some(appender);
     }
     if let Some(store) = opened.store.as_ref().filter(|_| queue.is_remote()) {

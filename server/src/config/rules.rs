@@ -50,29 +50,12 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
         "queue.partitions",
         &|| format!("must be from 1 to {MAX_PARTITIONS}"),
     )?;
-    rule(
-        config.limits.decoded_bytes >= config.limits.body_bytes,
-        "ingest.limits.decoded_bytes",
-        &|| {
-            format!(
-                "must not be less than ingest.limits.body_bytes, which is {}",
-                config.limits.body_bytes
-            )
-        },
-    )?;
-    // A compressed body and what it decodes to are in memory together.
-    let one_request = Bytes(
-        config
-            .limits
-            .decoded_bytes
-            .0
-            .saturating_add(config.limits.body_bytes.0),
-    );
-    rule(
-        config.ingest.decode_memory_bytes >= one_request,
-        "ingest.decode_memory_bytes",
-        &|| format!("must not be less than what one request may take, which is {one_request}"),
-    )?;
+    one_request_fits(
+        config.limits.body_bytes,
+        config.limits.decoded_bytes,
+        config.ingest.decode_memory_bytes,
+    )
+    .map_err(|(key, reason)| broken(config, key, reason))?;
     rule(
         config.ingest.keep_rejected.is_none() || config.queue.backend == QueueBackend::Embedded,
         "ingest.keep_rejected",
@@ -120,6 +103,29 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
     )?;
     fleet_rules::check(config)?;
     positive(config)
+}
+
+/// Whether one request can be decoded: its body, what it decodes to, and the memory for both of all requests.
+///
+/// # Errors
+///
+/// Which setting is wrong, and why.
+pub fn one_request_fits(
+    body: Bytes,
+    decoded: Bytes,
+    memory: Bytes,
+) -> Result<(), (&'static str, String)> {
+    if decoded < body {
+        let reason = format!("must not be less than ingest.limits.body_bytes, which is {body}");
+        return Err(("ingest.limits.decoded_bytes", reason));
+    }
+    // A compressed body and what it decodes to are in memory together.
+    let both = Bytes(decoded.0.saturating_add(body.0));
+    if memory < both {
+        let reason = format!("must not be less than what one request may take, which is {both}");
+        return Err(("ingest.decode_memory_bytes", reason));
+    }
+    Ok(())
 }
 
 /// Who reaches the server, and how it knows them.

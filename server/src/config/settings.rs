@@ -131,9 +131,10 @@ settings! {
         /// anyone who reaches it may read and write everything.
         allow_public_without_auth: bool = "false";
         /// A second address for what changes or shows the whole server: `/api/v1/admin`, `/api/v1/dlq`,
-        /// `/api/v1/queue`, `/-/reload`, and the server's own figures; without TLS if it is a loopback
-        /// address. `listen` then serves these no more. `none`: they are at `listen` if that is a loopback
-        /// address, and nowhere otherwise. The same address as `listen`: they are there, whoever can reach it.
+        /// `/api/v1/queue`, `/-/reload`; without TLS if it is a loopback address. `listen` then serves these
+        /// no more. `none`: they are at `listen` if that is a loopback address, and nowhere otherwise. The same
+        /// address as `listen`: they are there, whoever can reach it. The server's own figures (`/metrics` and
+        /// what else needs `monitor`) are at both.
         admin_listen: Option<SocketAddr> = "none";
         /// Open connections at most; more wait in the system's backlog.
         max_connections: usize = "4096";
