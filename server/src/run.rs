@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::config::kind::QueueBackend;
 use crate::edge::{self, TokenFile};
 use crate::failure::Failure;
-use crate::http::{Drained, HttpMetrics, Listener, Serving, serve};
+use crate::http::{Drained, HttpLimits, HttpMetrics, Listener, Serving, serve};
 use crate::lock::DirLock;
 use crate::open::{close, open};
 use crate::queue::Queue;
@@ -44,6 +44,9 @@ const CUT_OFF_AFTER: Duration = Duration::from_secs(10);
 
 /// How often it is looked again at what the queue's durability is made of.
 const LOOK_AGAIN_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Connections of an address of its own for administrative routes.
+const ADMIN_CONNECTIONS: usize = 64;
 
 /// Starts everything and serves until SIGTERM or SIGINT.
 ///
@@ -96,7 +99,8 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     ))?;
 
     let mut limits = options::http(config);
-    limits.connections = connections;
+    let shares = shares(connections, admin.is_some());
+    limits.connections = shares.main;
     let metrics = edge.gate.metrics.clone();
     let serving = Serving {
         router: routes::router(&app, edge.gate, config.server.admin_api),
@@ -110,6 +114,10 @@ pub fn run(config: &Config) -> Result<(), Failure> {
         let serving = Serving {
             listener: Listener::Admin,
             tls: edge.tls.filter(|_| !address.ip().is_loopback()),
+            limits: HttpLimits {
+                connections: shares.admin,
+                ..limits
+            },
             ..serving
         };
         listeners.push((listener, serving));
@@ -126,6 +134,23 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     drop(runtime);
     drop(lock);
     ended
+}
+
+/// How many connections each listener may have.
+#[derive(Debug, PartialEq, Eq)]
+struct Shares {
+    main: usize,
+    admin: usize,
+}
+
+/// All connections need files out of one number, so that an own address takes its part of them: a few, at most half.
+fn shares(connections: usize, own_admin: bool) -> Shares {
+    let admin = match own_admin {
+        true => ADMIN_CONNECTIONS.min(connections / 2).max(1),
+        false => 0,
+    };
+    let main = connections.saturating_sub(admin).max(1);
+    Shares { main, admin }
 }
 
 /// A socket that listens, and where.
@@ -467,5 +492,22 @@ impl Signals {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_listeners_share_the_connections_that_there_are_files_for() {
+        let of = |connections, own| {
+            let Shares { main, admin } = shares(connections, own);
+            (main, admin)
+        };
+        assert_eq!(of(4096, false), (4096, 0));
+        assert_eq!(of(4096, true), (4032, 64));
+        assert_eq!(of(16, true), (8, 8));
+        assert_eq!(of(1, true), (1, 1));
     }
 }
