@@ -21,7 +21,7 @@ use tracing::{error, info, warn};
 use crate::app::{App, Stage};
 use crate::config::Config;
 use crate::config::kind::QueueBackend;
-use crate::edge::{self, TokenFile};
+use crate::edge::{self, TokenFile, Watched};
 use crate::failure::Failure;
 use crate::http::{Drained, HttpLimits, HttpMetrics, Listener, Serving, serve};
 use crate::lock::DirLock;
@@ -86,12 +86,19 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     let started = clock.now();
     let app = app(&fs, clock.clone(), started.0)?;
     let edge = edge::open(&fs, &clock, config, &app.registry)?;
+    // On loopback nobody listens in.
+    let admin_tls = edge.tls.clone().filter(|_| {
+        let address = admin.as_ref().map(|(_, address)| address.ip());
+        address.is_some_and(|address| !address.is_loopback())
+    });
     crate::print(&format!(
         "{}\n",
         banner::text(&banner::Start {
             address,
             tls: edge.tls.is_some(),
-            admin: admin.as_ref().map(|(_, address)| *address),
+            admin: admin
+                .as_ref()
+                .map(|(_, address)| (*address, admin_tls.is_some())),
             tokens: config.auth.enabled,
             roles: config.top.roles,
             data_dir: keeps_data.then_some(&*config.top.data_dir),
@@ -101,19 +108,19 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     let mut limits = options::http(config);
     let shares = shares(connections, admin.is_some());
     limits.connections = shares.main;
-    let metrics = edge.gate.metrics.clone();
+    let reload = config.server.admin_api.then(|| edge.watched.clone());
     let serving = Serving {
-        router: routes::router(&app, edge.gate, config.server.admin_api),
+        router: routes::router(&app, edge.gate, reload),
         limits,
         metrics: app.http.clone(),
         listener: Listener::Main,
-        tls: edge.tls.clone(),
+        tls: edge.tls,
     };
     let mut listeners = vec![(listener, serving.clone())];
-    if let Some((listener, address)) = admin {
+    if let Some((listener, _)) = admin {
         let serving = Serving {
             listener: Listener::Admin,
-            tls: edge.tls.filter(|_| !address.ip().is_loopback()),
+            tls: admin_tls,
             limits: HttpLimits {
                 connections: shares.admin,
                 ..limits
@@ -125,7 +132,7 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     let begun = Begun {
         listeners,
         address,
-        watching: edge::watch(app.clone(), Arc::new(edge.watched), metrics),
+        watched: edge.watched,
         fleet_token: edge.fleet_token,
     };
     let ended = runtime.block_on(life(begun, &app, &fs, config));
@@ -163,11 +170,11 @@ fn listen(address: SocketAddr) -> Result<(std::net::TcpListener, SocketAddr), Fa
 }
 
 /// What stands before the parts are opened.
-struct Begun<W> {
+struct Begun {
     listeners: Vec<(std::net::TcpListener, Serving)>,
     address: SocketAddr,
-    /// Looks at files that may change.
-    watching: W,
+    /// Files that may change.
+    watched: Arc<Watched>,
     fleet_token: Option<Arc<TokenFile>>,
 }
 
@@ -203,7 +210,7 @@ fn app(fs: &Arc<dyn Fs>, clock: Arc<dyn Clock>, started_ms: i64) -> Result<Arc<A
 }
 
 async fn life(
-    begun: Begun<impl Future<Output = ()> + Send + 'static>,
+    begun: Begun,
     app: &Arc<App>,
     fs: &Arc<dyn Fs>,
     config: &Config,
@@ -226,9 +233,9 @@ async fn life(
             grace,
         )));
     }
-    let looking = tokio::spawn(begun.watching);
+    let looking = tokio::spawn(edge::watch(begun.watched.clone()));
     let hangups = signal(SignalKind::hangup()).map_err(system)?;
-    let reloading = tokio::spawn(reload::on_hangup(app.clone(), hangups));
+    let reloading = tokio::spawn(reload::on_hangup(app.clone(), begun.watched, hangups));
 
     let opening = {
         let (app, fs, config) = (app.clone(), fs.clone(), config.clone());

@@ -136,7 +136,7 @@ settings! {
         /// address as `listen`: they are there, whoever can reach it. The server's own figures (`/metrics` and
         /// what else needs `monitor`) are at both.
         admin_listen: Option<SocketAddr> = "none";
-        /// Open connections at most; more wait in the system's backlog.
+        /// Open connections at most; more wait in the system's backlog. `server.admin_listen` takes 64 of them.
         max_connections: usize = "4096";
         /// Open connections at most from one address; more are closed at once.
         max_connections_per_peer: usize = "256";

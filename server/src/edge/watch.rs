@@ -1,5 +1,5 @@
 //! Files that hold while they stand: tokens, certificates. They are looked at once a second, and when
-//! somebody asks for it.
+//! somebody asks for it (`reload`).
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +13,6 @@ use tokio::time::MissedTickBehavior;
 use tracing::{error, info};
 
 use super::metrics::EdgeMetrics;
-use crate::app::App;
 
 /// How old what is in force may be.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -89,6 +88,7 @@ pub struct Watched {
     book: Option<Arc<TokenBook>>,
     tls: Option<Arc<TlsReload>>,
     fleet_token: Option<Arc<TokenFile>>,
+    metrics: EdgeMetrics,
     /// What was wrong with each at the last look, so that it is told once.
     wrong: Mutex<[Option<String>; 3]>,
 }
@@ -100,16 +100,19 @@ impl Watched {
         book: Option<Arc<TokenBook>>,
         tls: Option<Arc<TlsReload>>,
         fleet_token: Option<Arc<TokenFile>>,
+        metrics: EdgeMetrics,
     ) -> Self {
         Self {
             book,
             tls,
             fleet_token,
+            metrics,
             wrong: Mutex::default(),
         }
     }
 
-    fn look(&self, metrics: &EdgeMetrics) {
+    /// Looks at all of them; what is wrong, in words. Blocks on the disk.
+    pub fn look(&self) -> Vec<String> {
         type Look<'a> = Box<dyn Fn() -> Result<bool, AuthError> + 'a>;
         let tokens = self
             .book
@@ -121,6 +124,8 @@ impl Watched {
             .map(|tls| Box::new(move || tls.reload()) as Look<'_>);
         let fleet = self.fleet_token.as_ref();
         let fleet = fleet.map(|file| Box::new(move || file.reload()) as Look<'_>);
+        let metrics = &self.metrics;
+        let mut errors = Vec::new();
         let mut wrong = self.wrong.lock();
         let all = [("tokens", tokens), ("tls", tls), ("fleet_token", fleet)];
         for ((what, look), wrong) in all.into_iter().zip(wrong.iter_mut()) {
@@ -136,6 +141,7 @@ impl Watched {
                 Err(error) => {
                     metrics.reload_errors.with_label_values(&[what]).inc();
                     let error = error.to_string();
+                    errors.push(error.clone());
                     if wrong.as_deref() != Some(&error) {
                         error!(
                             what,
@@ -151,22 +157,19 @@ impl Watched {
                 .tokens
                 .set(i64::try_from(book.len()).unwrap_or(i64::MAX));
         }
+        errors
     }
 }
 
 /// Looks at the files for as long as the process runs. Ends only with its task.
-pub async fn watch(app: Arc<App>, watched: Arc<Watched>, metrics: EdgeMetrics) {
-    let mut asked = app.reload.subscribe();
+pub async fn watch(watched: Arc<Watched>) {
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            // The sender is in the app that this holds.
-            _asked = asked.changed() => {}
-        }
-        let (watched, metrics) = (watched.clone(), metrics.clone());
-        let looking = tokio::task::spawn_blocking(move || watched.look(&metrics));
+        ticks.tick().await;
+        let watched = watched.clone();
+        // What is wrong is in the log.
+        let looking = tokio::task::spawn_blocking(move || drop(watched.look()));
         if let Err(error) = looking.await {
             error!(%error, "looking at changed files panicked");
         }
