@@ -36,6 +36,9 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 /// How often it is looked whether the file has changed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
+// A change holds within seconds (docs/ingest.md).
+const _: () = assert!(LOOK_INTERVAL.as_secs() <= 2);
+
 /// Limits by tenant.
 pub type Overrides = BTreeMap<TenantId, TenantLimits>;
 
