@@ -178,9 +178,18 @@ impl Probe {
             monotonic: Duration::ZERO,
         };
         let mut memory = self.memory.reserve_none(&tenant.decoding);
-        let decoded = self.core.decode(&input, &mut memory, &mut self.scratch)?;
+        let mut sections = Vec::new();
+        let mut take = |taken, _| {
+            sections = taken;
+            true
+        };
+        let decoded = self
+            .core
+            .decode(&input, &mut memory, &mut self.scratch, &mut take)?;
+        // As if the sections had become durable.
+        self.core.metadata_sent(&decoded.news);
         Ok(ProbeOutcome {
-            sections: decoded.collected.sections,
+            sections,
             accepted: decoded.collected.accepted,
             report: decoded.collected.report,
             body_bytes: decoded.body_bytes,

@@ -10,6 +10,7 @@ use crate::IngestError;
 use crate::core::Core;
 use crate::decode::family::{self, Family};
 use crate::decode::text::{Dialect, Event, Parser, TextSample, help_text, series_labels};
+use crate::memory::Reservation;
 use crate::metadata::MetadataFilter;
 use crate::options::TimeWindow;
 use crate::report::{Place, Reason, Rejection, Report, excerpt};
@@ -69,10 +70,13 @@ impl TargetSeries {
             decoded, scraped, ..
         } = scratch;
         let mut wire_bytes = 0;
+        // Holds the decompressed bytes to the end.
+        let mut memory = None;
         let text = match &scrape.body {
             Ok(body) => {
                 wire_bytes = body.len() as u64;
-                decompress(body, self.options.limits.body_size, core, decoded)?
+                let memory = memory.insert(body.memory.share());
+                decompress(body, self.options.limits.body_size, core, decoded, memory)?
             }
             Err(failure) => Err(failure.clone()),
         };
@@ -80,6 +84,7 @@ impl TargetSeries {
         let tenant = self.options.tenant.clone();
         let mut run = Run {
             written: Written {
+                number: self.number,
                 wire_bytes,
                 decoded_bytes: text.as_ref().map_or(0, |text| text.len() as u64),
                 rejected: Report::keeping(1),
@@ -433,17 +438,14 @@ fn decompress<'a>(
     limit: usize,
     core: &Core,
     buffer: &'a mut Vec<u8>,
+    memory: &mut Reservation,
 ) -> Result<Result<&'a [u8], ScrapeFailure>, IngestError> {
     let most = core.options().decode_memory_bytes;
     let limit = match limit {
         0 => most,
         limit => limit.min(most),
     };
-    let mut memory = body.memory.share();
-    match body
-        .encoding
-        .decode(&body.bytes, limit, buffer, &mut memory)
-    {
+    match body.encoding.decode(&body.bytes, limit, buffer, memory) {
         Ok(text) => Ok(Ok(text)),
         Err(IngestError::TooLarge { .. }) => Ok(Err(ScrapeFailure::BodySize)),
         Err(error) if error.is_retryable() => Err(error),

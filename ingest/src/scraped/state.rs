@@ -5,7 +5,9 @@
 //!   several keys may share a slot. Slots are found by identity, so a series that is written in
 //!   another way is still the same.
 //! - A slot is *live* while the queue may have a sample of it without a marker behind it.
-//! - What was not in the last good scrape is forgotten once its marker is written.
+//! - What was not in the last good scrape is forgotten once its marker is written. Where no scrape is
+//!   good, or none becomes durable, what is not live is forgotten when there is far more of it than the
+//!   last good scrape had.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -33,6 +35,8 @@ pub struct TargetSeries {
     pub(super) keys: KeyMap<Known>,
     /// Keys of the scrape in hand.
     pub(super) keys_seen: usize,
+    /// How much was known after the last good scrape.
+    known_good: usize,
     by_id: HashMap<SeriesId, u32>,
     slots: Vec<Slot>,
     free: Vec<u32>,
@@ -79,6 +83,8 @@ pub(super) struct Slot {
     /// The last scrape that had it without a timestamp of its own, or 0.
     pub(super) tracked: u64,
     live: bool,
+    /// It is live by the scrape in hand alone.
+    begun: bool,
     /// A marker is on its way.
     ending: bool,
     used: bool,
@@ -94,6 +100,8 @@ struct ReportSeries {
 /// What a scrape wrote.
 #[derive(Debug, Default)]
 pub(super) struct Written {
+    /// Number of the scrape.
+    pub(super) number: u64,
     pub(super) sections: Vec<(PartitionId, EncodedSection)>,
     pub(super) outcome: ScrapeOutcome,
     pub(super) news: MetadataNews,
@@ -125,6 +133,7 @@ impl TargetSeries {
             number: 0,
             keys: KeyMap::default(),
             keys_seen: 0,
+            known_good: 0,
             by_id: HashMap::new(),
             slots: Vec::new(),
             free: Vec::new(),
@@ -185,6 +194,7 @@ impl TargetSeries {
             seen: 0,
             tracked: 0,
             live: false,
+            begun: false,
             ending: false,
             used: true,
         };
@@ -204,6 +214,9 @@ impl TargetSeries {
 
     /// Begins a scrape.
     pub(super) fn begin(&mut self, core: &Core, writer: &mut ScrapeWriter) {
+        if self.knows_too_much() {
+            self.forget();
+        }
         self.number += 1;
         self.keys_seen = 0;
         self.last = Last::Nothing;
@@ -228,6 +241,7 @@ impl TargetSeries {
         for slot in self.slots.iter_mut().filter(|slot| slot.used) {
             let here = good && slot.tracked == number;
             slot.ending = slot.live && !here;
+            slot.begun = here && !slot.live;
             slot.live |= here;
             if slot.ending {
                 writer.push(slot.id, slot.partition, slot.labels.canonical(), marker);
@@ -322,6 +336,7 @@ impl TargetSeries {
             markers += 1;
         }
         Written {
+            number: self.number,
             outcome: ScrapeOutcome {
                 markers,
                 stored: writer.count(),
@@ -332,24 +347,58 @@ impl TargetSeries {
         }
     }
 
-    /// Notes that what the last scrape wrote is durable.
-    pub(super) fn written(&mut self) {
-        let (number, last) = (self.number, std::mem::take(&mut self.last));
+    /// Notes that the queue has taken nothing of the scrape in hand.
+    pub(super) fn not_submitted(&mut self) {
+        for slot in &mut self.slots {
+            slot.live &= !slot.begun;
+        }
+    }
+
+    /// Notes that what the scrape of this number wrote is durable. Another one may have begun
+    /// meanwhile, which has written all markers again.
+    pub(super) fn written(&mut self, number: u64) {
+        if number != self.number {
+            return;
+        }
+        let last = std::mem::take(&mut self.last);
         if last == Last::Nothing {
             return;
         }
-        let good = last == Last::Good;
-        for (slot, index) in self.slots.iter_mut().zip(0..) {
+        for slot in &mut self.slots {
             slot.live &= !slot.ending;
             slot.ending = false;
-            if good && slot.used && !slot.live && slot.seen != number {
+        }
+        let good = last == Last::Good;
+        if good || self.knows_too_much() {
+            self.forget();
+        }
+        if good {
+            self.known_good = self.known();
+        }
+    }
+
+    fn known(&self) -> usize {
+        self.keys.len().max(self.by_id.len())
+    }
+
+    /// Whether what has gathered since the last good scrape is far more than that had. (The rule is
+    /// Prometheus's.)
+    fn knows_too_much(&self) -> bool {
+        self.known() > 2 * self.known_good + 1000
+    }
+
+    /// Forgets what is not live and was not in the last scrape.
+    fn forget(&mut self) {
+        let number = self.number;
+        for (slot, index) in self.slots.iter_mut().zip(0..) {
+            if slot.used && !slot.live && slot.seen != number {
                 slot.used = false;
                 slot.labels = Labels::empty();
                 self.by_id.remove(&slot.id);
                 self.free.push(index);
             }
         }
-        if good && self.keys_seen < self.keys.len() {
+        if self.keys_seen < self.keys.len() {
             self.keys.retain(|_, known| known.seen == number);
         }
     }

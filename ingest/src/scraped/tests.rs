@@ -4,10 +4,11 @@ use crate::core::Core;
 use crate::memory::{DECODING, MemoryBudget};
 use crate::metrics::Metrics;
 use crate::testing::{NOW, stored};
-use millrace_model::{Clock as _, ManualClock, QueueId, ShardKey, TenantId, is_stale};
+use millrace_model::{Clock, ManualClock, QueueId, ShardKey, TenantId, is_stale};
 use millrace_queue::QueueIdentity;
 use millrace_relabel::{RuleConfig, Rules};
-use prometheus::Registry;
+use prometheus::{IntGauge, Registry};
+use std::io::Write as _;
 
 /// One target, and what has been stored of it.
 struct Rig {
@@ -16,8 +17,15 @@ struct Rig {
     clock: ManualClock,
     scratch: Scratch,
     target: TargetSeries,
-    /// Whether what is written becomes durable.
-    durable: bool,
+    fate: Fate,
+}
+
+/// What becomes of what is written.
+enum Fate {
+    Durable,
+    /// It is submitted, and then nobody knows.
+    Unknown,
+    Refused,
 }
 
 fn options() -> TargetOptions {
@@ -51,7 +59,7 @@ impl Rig {
             clock: ManualClock::new(TimestampMs(NOW)),
             scratch: Scratch::default(),
             target: TargetSeries::new(options),
-            durable: true,
+            fate: Fate::Durable,
         }
     }
 
@@ -85,8 +93,10 @@ impl Rig {
         let written = written.unwrap();
         let (series, count) = stored(&written.sections);
         assert_eq!(count, written.outcome.stored);
-        if self.durable {
-            self.target.written();
+        match self.fate {
+            Fate::Durable => self.target.written(written.number),
+            Fate::Unknown => {}
+            Fate::Refused => self.target.not_submitted(),
         }
         (self.shown(&series), written.outcome)
     }
@@ -192,10 +202,10 @@ fn a_body_that_breaks_off_half_way_stores_nothing_but_markers() {
 fn markers_that_did_not_become_durable_are_written_again() {
     let mut rig = Rig::new(options());
     rig.own(Ok("a 1\nb 1\n"));
-    rig.durable = false;
+    rig.fate = Fate::Unknown;
     assert_eq!(rig.own(Ok("a 2\n")), ["a 2", "b stale"]);
     assert_eq!(rig.own(Ok("a 3\n")), ["a 3", "b stale"]);
-    rig.durable = true;
+    rig.fate = Fate::Durable;
     assert_eq!(rig.own(Ok("a 4\n")), ["a 4", "b stale"]);
     assert_eq!(rig.own(Ok("a 5\n")), ["a 5"]);
 }
@@ -432,4 +442,102 @@ fn memory_does_not_grow_with_series_that_are_gone() {
         rig.target.slots_len()
     );
     assert_eq!(rig.target.keys.len(), 20);
+}
+
+/// Scrapes a hundred times what has a hundred new series each time.
+fn churn(rig: &mut Rig) {
+    for round in 0..100 {
+        let body: String = (0..100)
+            .map(|i| format!("m{{i=\"{round}-{i}\"}} 1\n"))
+            .collect();
+        rig.own(Ok(&body));
+        let known = rig.target.keys.len().max(rig.target.slots_len());
+        assert!(known <= 1400, "{known} are known in round {round}");
+    }
+}
+
+#[test]
+fn memory_does_not_grow_while_scrapes_fail() {
+    let mut rig = Rig::new(with_limits(ScrapeLimits {
+        samples: 50,
+        ..ScrapeLimits::default()
+    }));
+    rig.own(Ok("a 1\nb 1\n"));
+    churn(&mut rig);
+    assert_eq!(rig.own(Ok("a 2\n")), ["a 2"]);
+}
+
+#[test]
+fn memory_does_not_grow_while_the_queue_takes_nothing() {
+    let mut rig = Rig::new(options());
+    rig.own(Ok("a 1\nb 1\n"));
+    rig.fate = Fate::Refused;
+    churn(&mut rig);
+    rig.fate = Fate::Durable;
+    // Markers for what the queue has a sample of, and for nothing else.
+    assert_eq!(rig.own(Ok("a 2\n")), ["a 2", "b stale"]);
+    assert_eq!(rig.own(Ok("a 3\n")), ["a 3"]);
+}
+
+#[test]
+fn markers_of_another_scrape_are_not_noted_as_durable() {
+    let mut rig = Rig::new(options());
+    rig.own(Ok("a 1\nb 1\n"));
+    let before = rig.target.number;
+    rig.fate = Fate::Unknown;
+    assert_eq!(rig.own(Ok("a 2\n")), ["a 2", "b stale"]);
+    // The loop before a reload hears that its scrape is durable; this one never is.
+    rig.target.written(before);
+    assert_eq!(rig.own(Ok("a 3\n")), ["a 3", "b stale"]);
+}
+
+/// A clock that notes how much is reserved whenever it is looked at.
+#[derive(Debug)]
+struct Watching<'a> {
+    clock: &'a ManualClock,
+    reserved: IntGauge,
+    seen: Mutex<Vec<i64>>,
+}
+
+impl Clock for Watching<'_> {
+    fn now(&self) -> TimestampMs {
+        self.clock.now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.seen.lock().push(self.reserved.get());
+        self.clock.monotonic()
+    }
+}
+
+#[test]
+fn decompressed_bytes_count_as_long_as_they_are_there() {
+    let mut rig = Rig::new(options());
+    let reserved = IntGauge::new("reserved", "bytes").unwrap();
+    let memory = MemoryBudget::new(1 << 20, Arc::default(), DECODING, Some(reserved.clone()));
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(b"a 1\n").unwrap();
+    let scrape = Scrape {
+        body: Ok(ScrapeBody {
+            bytes: packed.finish().unwrap(),
+            memory: memory.reserve_none(&Arc::default()),
+            limit: 1 << 20,
+            encoding: Encoding::Gzip,
+            format: ScrapeFormat::Text,
+        }),
+        time: rig.clock.now(),
+        began: rig.clock.monotonic(),
+    };
+    let clock = Watching {
+        clock: &rig.clock,
+        reserved: reserved.clone(),
+        seen: Mutex::default(),
+    };
+    let (core, scratch) = (&rig.core, &mut rig.scratch);
+    let written = rig.target.scrape(core, &clock, scrape, scratch).unwrap();
+    assert_eq!((written.outcome.error, written.outcome.samples), (None, 1));
+    // Its last look is behind the parsing.
+    let last = *clock.seen.lock().last().unwrap();
+    assert!(last > 0, "{:?}", clock.seen);
+    assert_eq!(reserved.get(), 0);
 }

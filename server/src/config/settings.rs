@@ -231,9 +231,10 @@ settings! {
         keep_identifying_resource_attributes: bool = "false";
         /// Whether name, version, schema and attributes of the scope become labels `otel_scope_…`.
         promote_scope_metadata: bool = "false";
-        /// What becomes of delta temporality: `refuse` names it in the answer, `store` keeps each
-        /// delta as a sample, for `sum_over_time`.
-        delta: DeltaSetting = "refuse";
+        /// What becomes of delta temporality: `accumulate` keeps each delta as a sample of a series with
+        /// `__temporality__="delta"`, which `rate`, `increase` and `irate` add up; `store` keeps it without
+        /// that label, for `sum_over_time`; `refuse` names it in the answer.
+        delta: DeltaSetting = "accumulate";
     }
 
     /// Bounds of one request. A value equal to its limit passes.
