@@ -230,6 +230,7 @@ pub fn api(config: &Config) -> ApiOptions {
         read_after_timeout: query.read_after_timeout,
         max_steps: i64::from(query.max_steps),
         lookback: query.lookback,
+        stale_after: query.stale_after,
         slow_threshold: query.slow_log_threshold,
         remote_read_samples: query.remote_read_samples as u64,
         cors_origin: query.cors_origin.as_ref().map(|pattern| {

@@ -462,6 +462,8 @@ settings! {
         timeout: Duration = "30s";
         /// How far an instant selector looks back.
         lookback: Duration = "5m";
+        /// A series without a sample for longer is stale to `latest`, where a request says nothing else.
+        stale_after: Duration = "5m";
         /// Samples that one query may hold at most.
         max_samples: usize = "50000000";
         /// Memory that one query's samples and series may take.

@@ -210,6 +210,7 @@ pub static TABLE: &[Row] = &[
     read("/api/v1/labels", GET_POST),
     read("/api/v1/label/{name}/values", GET),
     read("/api/v1/metadata", GET),
+    read("/api/v1/latest", GET_POST),
     read("/federate", GET),
     read("/api/v1/read", POST),
     read("/api/v1/export", GET_POST),
