@@ -40,8 +40,8 @@ pub(super) fn string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// A label set as an object.
-pub(super) fn labels(out: &mut Vec<u8>, labels: &Labels) {
+/// A label set as a JSON object.
+pub fn labels(out: &mut Vec<u8>, labels: &Labels) {
     out.push(b'{');
     for (i, (name, value)) in labels.iter().enumerate() {
         if i > 0 {
@@ -75,9 +75,9 @@ pub(super) fn point(out: &mut Vec<u8>, timestamp_ms: i64, sample: f64) {
     out.extend_from_slice(b"\"]");
 }
 
-/// A series' value without quotes, as Prometheus writes it: with an exponent below 1e-6 and from 1e21
-/// on.
-pub(super) fn value(out: &mut Vec<u8>, value: f64) {
+/// A series' value as Prometheus's API writes it, without its quotes: with an exponent below 1e-6 and
+/// from 1e21 on; `NaN`, `+Inf`, `-Inf`.
+pub fn value(out: &mut Vec<u8>, value: f64) {
     if value == 0.0 || !value.is_finite() || (1e-6..1e21).contains(&value.abs()) {
         number(out, value);
     } else {

@@ -499,6 +499,19 @@ settings! {
         max_steps: u32 = "11000";
     }
 
+    /// Samples as they are applied, for whoever listens ([live.md](live.md)).
+    live: Live ["live."] {
+        /// Subscribers at most, and never more than half of `server.max_connections`; one more is answered 503.
+        max_subscribers: usize = "1000";
+        /// Memory for what was applied last, shared by all subscribers. Who reads so slowly that it is gone is
+        /// dropped.
+        ring_bytes: Bytes = "64MiB";
+        /// A subscriber that nothing happens for is told so this often.
+        heartbeat: Duration = "15s";
+        /// Who loses the connection is told to come back after this time to twice as long, each after another.
+        reconnect: Duration = "2s";
+    }
+
     /// Logs, on standard error.
     log: Log ["log."] {
         /// Level, or levels by part.
