@@ -106,6 +106,15 @@ fn wait_stopped(client: &Client, code: &str) -> Value {
     found
 }
 
+/// Waits until the process is ready again: trouble is looked at every now and then, so its end is
+/// told a moment after it.
+fn wait_ready(client: &Client) {
+    eventually("ready again", PATIENCE, || {
+        let answer = client.get("/-/ready");
+        (answer.status == 200).then_some(()).ok_or(answer.text)
+    });
+}
+
 /// The command that a stopped partition's status tells.
 fn told(status: &Value, which: usize) -> &str {
     status["resolve"][which].as_str().expect("a command")
