@@ -64,8 +64,8 @@ pub use companions::{
     Health, Rule, RuleGroup, Rules, ServerInfo, Statistics, Targets,
 };
 pub use cors::CorsOrigin;
-pub use json::{labels as write_labels, value as write_value};
 pub use freshness::{AlwaysFresh, Freshness, FreshnessError};
+pub use json::{labels as write_labels, value as write_value};
 pub use metrics::ApiMetrics;
 pub use options::{ApiOptions, BuildInfo};
 

@@ -89,15 +89,13 @@ fn page(
         series.retain(|series| series.labels() > after);
     }
     let limit = limit?;
-    let by_labels =
-        |a: &Box<dyn StoredSeries>, b: &Box<dyn StoredSeries>| a.labels().cmp(b.labels());
     let more = series.len() > limit;
     if more {
         // A page of a million need not put the million in order.
-        series.select_nth_unstable_by(limit, by_labels);
+        series.select_nth_unstable_by(limit, |a, b| a.labels().cmp(b.labels()));
         series.truncate(limit);
     }
-    series.sort_unstable_by(by_labels);
+    series.sort_unstable_by(|a, b| a.labels().cmp(b.labels()));
     let last = series.last().filter(|_| more)?;
     Some(to_token(last.labels()))
 }

@@ -160,7 +160,7 @@ fn access(config: &Config) -> Result<(), ConfigError> {
 
 /// Zero would switch the server off rather than the bound.
 fn positive(config: &Config) -> Result<(), ConfigError> {
-    let durations: [(&'static str, Duration); 9] = [
+    let durations: [(&'static str, Duration); 11] = [
         ("server.header_timeout", config.server.header_timeout),
         ("server.body_timeout", config.server.body_timeout),
         ("server.write_timeout", config.server.write_timeout),
