@@ -42,6 +42,9 @@ const LAG_INTERVAL: Duration = Duration::from_secs(1);
 /// reason.
 const CUT_OFF_AFTER: Duration = Duration::from_secs(10);
 
+/// How long a WebSocket gets to take its goodbye when the server stops.
+const GOODBYE: Duration = Duration::from_secs(2);
+
 /// How often it is looked again at what the queue's durability is made of.
 const LOOK_AGAIN_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -297,6 +300,10 @@ async fn life(
     app.enter(Stage::Stopping, "");
     // Nobody listens any more only if the server has ended already, which is told below.
     stop.send_replace(true);
+    // A stream has no end of its own, so its reader is told that it ends.
+    if let Some(live) = &opened.live {
+        live.close();
+    }
     tokio::spawn(async move {
         let name = signals.next().await;
         warn!(signal = name, "a second signal: ending at once");
@@ -308,6 +315,13 @@ async fn life(
                 connections,
                 "requests in flight were cut at the end of the grace"
             );
+        }
+    }
+    if let Some(live) = &opened.live {
+        // WebSockets are no requests in flight any more.
+        let left = live.drained(GOODBYE).await;
+        if left > 0 {
+            warn!(subscribers = left, "subscribers did not take their goodbye");
         }
     }
     let closing = tokio::task::spawn_blocking(move || close(&opened));

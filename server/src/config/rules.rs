@@ -161,7 +161,7 @@ fn access(config: &Config) -> Result<(), ConfigError> {
 
 /// Zero would switch the server off rather than the bound.
 fn positive(config: &Config) -> Result<(), ConfigError> {
-    let durations: [(&'static str, Duration); 9] = [
+    let durations: [(&'static str, Duration); 11] = [
         ("server.header_timeout", config.server.header_timeout),
         ("server.body_timeout", config.server.body_timeout),
         ("server.write_timeout", config.server.write_timeout),
@@ -171,13 +171,15 @@ fn positive(config: &Config) -> Result<(), ConfigError> {
         ("store.block_window", config.store.block_window),
         ("query.timeout", config.query.timeout),
         ("query.lookback", config.query.lookback),
+        ("live.heartbeat", config.live.heartbeat),
+        ("live.reconnect", config.live.reconnect),
     ];
     for (key, duration) in durations {
         if duration.is_zero() {
             return Err(broken(config, key, "must be more than zero".to_owned()));
         }
     }
-    let counts: [(&'static str, u64); 19] = [
+    let counts: [(&'static str, u64); 21] = [
         ("ingest.tenants.processes", config.tenants.processes),
         (
             "server.max_connections",
@@ -207,6 +209,8 @@ fn positive(config: &Config) -> Result<(), ConfigError> {
         ("query.max_samples", config.query.max_samples as u64),
         ("query.max_memory_bytes", config.query.max_memory_bytes.0),
         ("query.max_query_bytes", config.query.max_query_bytes.0),
+        ("live.max_subscribers", config.live.max_subscribers as u64),
+        ("live.ring_bytes", config.live.ring_bytes.0),
         ("query.max_waiting", config.query.max_waiting as u64),
         ("query.max_steps", u64::from(config.query.max_steps)),
     ];

@@ -464,6 +464,8 @@ settings! {
         timeout: Duration = "30s";
         /// How far an instant selector looks back.
         lookback: Duration = "5m";
+        /// A series without a sample for longer is stale to `latest`, where a request says nothing else.
+        stale_after: Duration = "5m";
         /// Samples that one query may hold at most.
         max_samples: usize = "50000000";
         /// Memory that one query's samples and series may take.
@@ -497,6 +499,19 @@ settings! {
         remote_read_samples: usize = "5000000";
         /// Steps of a range query beyond its first at most.
         max_steps: u32 = "11000";
+    }
+
+    /// Samples as they are applied, for whoever listens ([live.md](live.md)).
+    live: Live ["live."] {
+        /// Subscribers at most, and never more than half of `server.max_connections`; one more is answered 503.
+        max_subscribers: usize = "1000";
+        /// Memory for what was applied last, shared by all subscribers. Who reads so slowly that it is gone is
+        /// dropped.
+        ring_bytes: Bytes = "64MiB";
+        /// A subscriber that nothing happens for is told so this often.
+        heartbeat: Duration = "15s";
+        /// Who loses the connection is told to come back after this time to twice as long, each after another.
+        reconnect: Duration = "2s";
     }
 
     /// Logs, on standard error.

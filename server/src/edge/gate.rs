@@ -16,6 +16,7 @@ use millrace_auth::{
     Act, AuditLog, Identity, Presented, TokenBook, TokenId, Who, presented, without_secrets,
 };
 use millrace_ingest::{PushContext, PushShape};
+use millrace_live::StillAllowed;
 use millrace_model::{TenantId, TimestampMs};
 use millrace_query::ReadScope;
 use parking_lot::Mutex;
@@ -317,6 +318,25 @@ impl Gate {
             Presented::Nothing | Presented::Garbage => Known(false),
         }
     }
+
+    /// Says later whether the token of a request still opens that route; `None` if none is asked for.
+    fn still_allowed(
+        &self,
+        row: &'static Row,
+        request: &Request,
+        app: &App,
+    ) -> Option<StillAllowed> {
+        let book = self.book.clone()?;
+        let shown = presented(request.headers(), request.uri().query(), false);
+        let Presented::Token(secret) = shown else {
+            return None;
+        };
+        let clock = app.clock.clone();
+        Some(StillAllowed(Arc::new(move || {
+            let identity = book.check(&secret, clock.now());
+            identity.is_ok_and(|identity| row.need.met_by(&identity.scopes))
+        })))
+    }
 }
 
 /// A refusal, and who was refused, if that is known.
@@ -370,6 +390,11 @@ impl Front {
                 });
             }
             Need::Open | Need::Token | Need::Monitor | Need::Fleet => {}
+        }
+        if row.lasts
+            && let Some(allowed) = self.gate.still_allowed(row, &request, &self.app)
+        {
+            request.extensions_mut().insert(allowed);
         }
         let Some(act) = audited(row, request.method()) else {
             return self.forward(row, request).await;
