@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use http::Uri;
 use millrace_ingest::Ingest;
+use millrace_live::Live;
 use millrace_log::fs::Fs;
 use millrace_model::{Offset, PartitionId};
 use millrace_query::Engine;
@@ -31,12 +32,12 @@ use crate::edge::{self, TokenFile};
 use crate::failure::Failure;
 use crate::lag::LagWatch;
 use crate::letters::rejected::Keeper;
-use crate::letters::{self, Letters, LocalLetters};
+use crate::letters::{self, Letters, LocalLetters, WithRejected};
 use crate::queue::{self, DurabilityMetrics, Queue};
 use crate::reload::Reloader;
 use crate::snapshot::{self, Snapshots};
 use crate::source::PartSource;
-use crate::{fleet, limits, options, records, replay, retention, routes};
+use crate::{fleet, limits, live, options, records, replay, retention, routes};
 
 /// Between two tries to reach brokers that went away during the start.
 const RETRY: Duration = Duration::from_secs(1);
@@ -49,6 +50,8 @@ pub struct Opened {
     pub store: Option<Arc<Store>>,
     appender: Option<Appender>,
     producer: Option<Arc<LazyProducer>>,
+    /// The live feed of the store.
+    pub live: Option<Live>,
     /// Limits of single tenants, to be looked at again and again.
     pub limits: Mutex<Option<limits::Watch>>,
     rejected: Option<DeadLetterBox>,
@@ -88,6 +91,7 @@ pub fn open(
         store: None,
         appender: None,
         producer: None,
+        live: None,
         limits: Mutex::new(None),
         rejected: None,
         #[cfg(feature = "kafka")]
@@ -190,10 +194,6 @@ fn open_parts(
         let options = options::ingest(config);
         let ingest = Ingest::new(options, appender.clone(), app.clock.clone(), &app.registry);
         router = router.merge(ingest.router());
-        let started = Reloader::start(app, fs, config, &ingest)?;
-        opened.ingest = Some(ingest.clone());
-        opened.scraper = started.scraper().cloned();
-        *reloader = Some(started);
         if let Some(bytes) = config.ingest.keep_rejected {
             let letters =
                 letters::rejected::open(fs, &config.top.data_dir).map_err(Failure::Data)?;
@@ -213,10 +213,16 @@ fn open_parts(
         }));
         if let Some(path) = &config.tenants.overrides_file {
             let defaults = options::ingest(config).limits;
-            let file = limits::OverridesFile::new(fs.clone(), path.clone(), defaults);
-            let watch = limits::Watch::start(file, ingest, &app.registry);
+            let memory = config.ingest.decode_memory_bytes;
+            let file = limits::OverridesFile::new(fs.clone(), path.clone(), defaults, memory);
+            let watch = limits::Watch::start(file, ingest.clone(), &app.registry);
             *opened.limits.lock() = Some(watch.map_err(Failure::Refused)?);
         }
+        // IMPORTANT: last, since it begins to scrape, and what is scraped is under the limits.
+        let started = Reloader::start(app, fs, config, &ingest)?;
+        opened.ingest = Some(ingest);
+        opened.scraper = started.scraper().cloned();
+        *reloader = Some(started);
         opened.appender = Some(appender);
     }
     if let Some(store) = opened.store.as_ref().filter(|_| queue.is_remote()) {
@@ -245,13 +251,28 @@ fn open_parts(
             data_dir: config.top.data_dir.clone(),
         }));
     }
-    let letters = local_letters(opened);
+    if let Some(store) = &opened.store {
+        let (live, routes) = live::open(app, config, store, &**queue)?;
+        opened.live = Some(live);
+        router = router.merge(routes);
+    }
+    let letters = letters_of(opened, &**queue);
     let store = opened.store.as_ref();
     Ok(router.merge(tending(app, config, (store, letters), queue, &producer)))
 }
 
-/// The letters in this process's own directories, if it has such.
-fn local_letters(opened: &Opened) -> Option<Arc<dyn Letters>> {
+/// The letters that are looked after here: those of the queue, or of this process's own directories, and of
+/// what it has refused.
+fn letters_of(opened: &Opened, queue: &dyn Queue) -> Option<Arc<dyn Letters>> {
+    if let Some(beside) = queue.letters() {
+        return Some(match opened.rejected.clone() {
+            Some(rejected) => Arc::new(WithRejected {
+                queue: beside,
+                rejected: LocalLetters(vec![rejected]),
+            }),
+            None => beside,
+        });
+    }
     let boxes = opened.store.iter().flat_map(|store| store.dead_letters());
     let boxes = boxes
         .map(|(_, letters)| letters)
@@ -264,13 +285,13 @@ fn local_letters(opened: &Opened) -> Option<Arc<dyn Letters>> {
 fn tending(
     app: &App,
     config: &Config,
-    (store, local): (Option<&Arc<Store>>, Option<Arc<dyn Letters>>),
+    (store, letters): (Option<&Arc<Store>>, Option<Arc<dyn Letters>>),
     queue: &Arc<dyn Queue>,
     producer: &Arc<LazyProducer>,
 ) -> Router {
     let enabled = config.server.admin_api;
     let mut router = Router::new();
-    if let Some(letters) = queue.letters().or(local) {
+    if let Some(letters) = letters {
         router = router.merge(letters::http::router(letters::http::Endpoints {
             enabled,
             letters,

@@ -264,6 +264,8 @@ fn contains(all: &Value, part: &Value) -> bool {
         (Value::Array(all), Value::Array(part)) => {
             all.len() == part.len() && all.iter().zip(part).all(|(a, p)| contains(a, p))
         }
+        // Go writes whole numbers without a fraction.
+        (Value::Number(all), Value::Number(part)) => all.as_f64() == part.as_f64(),
         (all, part) => all == part,
     }
 }

@@ -56,7 +56,7 @@ fn names(dir: &Path, scraped: i64) -> [std::path::PathBuf; 2] {
 
 /// Everything that the rules have made in a while, by series.
 fn made(client: &Client, end: i64) -> Series {
-    let window = EVALUATIONS as i64 * INTERVAL_MS / 1000 + 1;
+    let window = EVALUATIONS as i64 * INTERVAL_MS / 1000;
     let mut all = Series::new();
     for selector in ["{__name__=~\"instance:.+\"}", "{__name__=\"ALERTS\"}"] {
         let end = format!("{}.{:03}", end / 1000, end % 1000);
@@ -64,6 +64,13 @@ fn made(client: &Client, end: i64) -> Series {
         all.extend(matrix(&found));
     }
     all
+}
+
+/// Go writes whole numbers without a fraction.
+fn plain(value: &Value) -> Value {
+    value
+        .as_f64()
+        .map_or_else(|| value.clone(), |number| json!(number))
 }
 
 /// What of the groups is the same each time.
@@ -82,7 +89,7 @@ fn definitions(client: &Client) -> BTreeMap<String, Value> {
         ];
         let kept = fields
             .iter()
-            .map(|field| ((*field).to_owned(), rule[*field].clone()));
+            .map(|field| ((*field).to_owned(), plain(&rule[*field])));
         Value::Object(kept.collect())
     };
     let group = |group: &Value| {
@@ -92,7 +99,8 @@ fn definitions(client: &Client) -> BTreeMap<String, Value> {
             .iter()
             .map(rule)
             .collect();
-        let shown = json!({ "file": group["file"], "interval": group["interval"], "rules": rules });
+        let shown =
+            json!({ "file": group["file"], "interval": plain(&group["interval"]), "rules": rules });
         (group["name"].as_str().unwrap().to_owned(), shown)
     };
     groups.as_array().unwrap().iter().map(group).collect()
