@@ -78,6 +78,15 @@ impl StoreSeries {
         thinned.reduce(|a, b| (a.0.max(b.0), a.1.max(b.1)))
     }
 
+    /// The same series in some of its sources, which keep their order.
+    pub(crate) fn of_sources(&self, sources: Vec<Source>) -> Self {
+        Self {
+            labels: self.labels.clone(),
+            range: self.range,
+            sources,
+        }
+    }
+
     pub(crate) fn into_labels(self) -> Labels {
         self.labels
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use millrace_log::planted::active;
-use millrace_model::{Labels, Matcher, SeriesId, TenantId};
+use millrace_model::{Labels, Matcher, SeriesId, TenantId, TimeRange};
 use roaring::RoaringBitmap;
 
 use super::series::{ClosedChunk, Series, sort_keep_last};
@@ -150,6 +150,11 @@ impl Rows {
         let series = self.series_at(at);
         let tenant = &self.tenants[series.tenant() as usize];
         (tenant, series.labels())
+    }
+
+    /// First and last timestamp of a series.
+    pub(crate) fn range_of(&self, at: SeriesRef) -> TimeRange {
+        self.series_at(at).range()
     }
 
     /// The newest sample of a series.
