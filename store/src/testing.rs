@@ -13,18 +13,16 @@ use millrace_model::batch::{
 use millrace_model::{
     DELTA, Delete, DeleteEntry, DeleteId, Labels, ManualClock, MatchOp, Matcher, MetricMetadata,
     Offset, PartitionId, QueueId, Sample, SeriesHasher, ShardKey, TEMPORALITY, TenantId, TimeRange,
-    TimestampMs, is_stale,
+    TimestampMs,
 };
 use millrace_queue::{QueueIdentity, Record};
 use prometheus::Registry;
 
 use crate::block::PageCache;
 use crate::compact::CompactJob;
-use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::metrics::StoreMetrics;
 use crate::options::{StoreOptions, WalSync};
-use crate::read::StoreSeries;
 use crate::retain::{RetentionItem, RetentionOptions, RetentionPart, Unexpired, decide};
 use crate::shard::{Change, CleanStep, Shard, ShardContext};
 
@@ -408,10 +406,6 @@ pub(crate) fn dump_range(
             let (mut timestamps, mut values) = (Vec::new(), Vec::new());
             series.read(&mut timestamps, &mut values)?;
             assert!(timestamps.is_sorted_by(|a, b| a < b), "{timestamps:?}");
-            // Where samples have gone, rollups know more than what is read.
-            if series.thinned().is_none() {
-                check_digests(&series, &timestamps, &values);
-            }
             let last = timestamps.last().zip(values.last().map(|v| v.to_bits()));
             let newest = series
                 .newest()?
@@ -429,64 +423,6 @@ pub(crate) fn dump_range(
         }
     }
     Ok(model)
-}
-
-/// Compares what is told for windows of a function with what the samples say, for windows of one and two grains.
-fn check_digests(series: &StoreSeries, timestamps: &[i64], values: &[f64]) {
-    for grain in [300_000, 600_000, 3_600_000] {
-        for digest in [Digest::Last, Digest::Min, Digest::Max, Digest::Count] {
-            let (mut times, mut told) = (Vec::new(), Vec::new());
-            let read = series.read_digest(grain, digest, &mut times, &mut told);
-            if read.unwrap().is_none() {
-                assert!(times.is_empty(), "something was told all the same");
-                continue;
-            }
-            assert!(times.is_sorted_by(|a, b| a < b), "{times:?}");
-            let ends = timestamps.iter().filter(|t| t.abs() < 1 << 50);
-            let ends: BTreeSet<i64> = ends
-                .map(|t| -(-t).div_euclid(grain) * grain)
-                .flat_map(|end| [end, end + grain])
-                .collect();
-            for end in ends {
-                for width in [grain, 2 * grain] {
-                    let of = |times: &[i64], values: &[f64]| {
-                        let inside = times
-                            .iter()
-                            .zip(values)
-                            .filter(|(t, v)| end - width < **t && **t <= end && !is_stale(**v));
-                        inside.map(|(_, value)| *value).collect::<Vec<f64>>()
-                    };
-                    let expect = of(timestamps, values);
-                    let got = of(&times, &told);
-                    let expect = match digest {
-                        Digest::Count => (!expect.is_empty()).then_some(expect.len() as f64),
-                        Digest::Last | Digest::Min | Digest::Max => fold(digest, &expect),
-                    };
-                    let got = match digest {
-                        Digest::Count => (!got.is_empty()).then(|| got.iter().sum()),
-                        Digest::Last | Digest::Min | Digest::Max => fold(digest, &got),
-                    };
-                    assert_eq!(
-                        got.map(f64::to_bits),
-                        expect.map(f64::to_bits),
-                        "{digest:?} of {} in ({}, {end}]",
-                        series.labels(),
-                        end - width
-                    );
-                }
-            }
-        }
-    }
-}
-
-/// As the query engine does it: of equal values the first, and NaN gives way to whatever comes.
-fn fold(digest: Digest, values: &[f64]) -> Option<f64> {
-    values.iter().copied().reduce(|best, value| match digest {
-        Digest::Min if value < best || best.is_nan() => value,
-        Digest::Max if value > best || best.is_nan() => value,
-        Digest::Min | Digest::Max => best,
-        Digest::Last | Digest::Count => value,
-    })
 }
 
 /// Compares a golden file with the hex dump on its page, line by line.
