@@ -3,6 +3,7 @@
 use millrace_model::{Clock, METRIC_NAME, MetricMetadata, MetricType, Sample, TimestampMs};
 use millrace_relabel::LabelSet;
 
+use super::bounds;
 use super::state::{Known, Meaning, TargetSeries, Written};
 use super::writer::ScrapeWriter;
 use super::{Scrape, ScrapeBody, ScrapeFormat};
@@ -48,6 +49,8 @@ struct Run<'a> {
     window: TimeWindow,
     hasher: KeyHasher,
     over_limit: bool,
+    /// As the last line says that says one.
+    kind: MetricType,
 }
 
 /// Some exporters have thousands of metrics; none has more than this unless something is wrong.
@@ -98,6 +101,7 @@ impl TargetSeries {
             window: TimeWindow::at(clock.now(), &core.options().limits),
             hasher: core.series().hasher(&tenant, &["scrape"]),
             over_limit: false,
+            kind: MetricType::Unknown,
         };
         let too_large = matches!(text, Err(ScrapeFailure::BodySize));
         let format = scrape
@@ -154,6 +158,7 @@ impl TargetSeries {
             match event {
                 Ok(Event::Sample(sample)) => self.sample(core, &sample, line, run, writer)?,
                 Ok(Event::Type(metric, kind)) => {
+                    run.kind = kind;
                     self.family(metric, &mut family, core, run).metric_type = kind;
                 }
                 Ok(Event::Help(metric, help)) => {
@@ -205,7 +210,7 @@ impl TargetSeries {
                 (known.meaning, false)
             }
             None => {
-                let meaning = self.meaning(core, sample.series, key, line)?;
+                let meaning = self.meaning(core, sample.series, run.kind, key, line)?;
                 (meaning, true)
             }
         };
@@ -256,11 +261,12 @@ impl TargetSeries {
         &mut self,
         core: &Core,
         raw: &[u8],
+        kind: MetricType,
         key: Key,
         line: u64,
     ) -> Result<Meaning, ScrapeFailure> {
         let at_line = |what: &str| ScrapeFailure::Malformed(format!("line {line}: {what}"));
-        let mut labels = exposed(raw).map_err(|bad| at_line(&bad.message))?;
+        let mut labels = exposed(raw, kind).map_err(|bad| at_line(&bad.message))?;
         self.add_target_labels(&mut labels);
         let Exposed { mut labels, .. } = labels;
         let kept = self.options.metric_relabel.apply(&mut labels);
@@ -414,7 +420,7 @@ struct Exposed {
     empty: Vec<String>,
 }
 
-fn exposed(raw: &[u8]) -> Result<Exposed, BadSeries> {
+fn exposed(raw: &[u8], kind: MetricType) -> Result<Exposed, BadSeries> {
     let (mut labels, mut empty) = (LabelSet::new(), Vec::new());
     series_labels(raw, |name, value| {
         if labels.has(name) || empty.iter().any(|other| other == name) {
@@ -426,7 +432,10 @@ fn exposed(raw: &[u8]) -> Result<Exposed, BadSeries> {
         if value.is_empty() {
             empty.push(name.to_owned());
         }
-        labels.set(name, value);
+        match bounds::canonical(kind, name, value) {
+            Some(value) => labels.set(name, &value),
+            None => labels.set(name, value),
+        }
         Ok(())
     })?;
     Ok(Exposed { labels, empty })

@@ -96,7 +96,7 @@ impl Rig {
             let mut labels = metric.get_label().iter();
             value.is_none_or(|value| labels.any(|label| label.value() == value))
         });
-        wanted.map(|metric| metric.get_counter().value()).sum()
+        wanted.map(|metric| metric.get_counter().get_value()).sum()
     }
 
     /// Errors of the targets, in order of their URLs.

@@ -190,7 +190,6 @@ fn what_is_refused_at_the_same_time_is_kept_all_of_it() {
     });
     assert_eq!(origins.len(), 200);
     let all = letters.read_all().unwrap();
-    let payloads: std::collections::BTreeSet<_> =
-        all.iter().map(|l| l.record.payload.clone()).collect();
+    let payloads: std::collections::BTreeSet<_> = all.iter().map(|l| l.payload.clone()).collect();
     assert_eq!(payloads.len(), 200);
 }
