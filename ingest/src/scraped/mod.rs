@@ -5,8 +5,9 @@
 //! rules are Prometheus's (`docs/scraping.md`).
 //!
 //! **Invariants:**
-//! - A scrape is stored whole or not at all. One that fails, for whatever reason, stores staleness
-//!   markers for all that the target had, and `up` as 0.
+//! - A scrape is stored whole or not at all, but for series beyond a limit of their tenant and samples at
+//!   a time that is not taken, which are counted and named. One that fails, for whatever reason, stores
+//!   staleness markers for all that the target had, and `up` as 0.
 //! - A marker counts as written only when its append has succeeded; until then the next scrape
 //!   writes it again.
 //! - Per sample of a known series: one hash, one look-up, one copy. Rules are asked once per series.

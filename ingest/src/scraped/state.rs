@@ -23,6 +23,7 @@ use super::outcome::ScrapeOutcome;
 use super::writer::ScrapeWriter;
 use crate::core::Core;
 use crate::metadata::MetadataNews;
+use crate::options::Limits;
 use crate::report::{Reason, Report};
 use crate::series::{KeyMap, Scratch};
 
@@ -43,6 +44,8 @@ pub struct TargetSeries {
     report: Vec<ReportSeries>,
     pub(super) metadata: BTreeMap<String, MetricMetadata>,
     pub(super) builder: LabelsBuilder,
+    /// What its keys were found out under.
+    bounds: Limits,
     last: Last,
 }
 
@@ -82,6 +85,8 @@ pub(super) struct Slot {
     pub(super) seen: u64,
     /// The last scrape that had it without a timestamp of its own, or 0.
     pub(super) tracked: u64,
+    /// The epoch in which its tenant's count was told of it; 0 for never.
+    pub(super) told: u16,
     live: bool,
     /// It is live by the scrape in hand alone.
     begun: bool,
@@ -140,6 +145,7 @@ impl TargetSeries {
             report: Vec::new(),
             metadata: BTreeMap::new(),
             builder: LabelsBuilder::new(),
+            bounds: Limits::default(),
             last: Last::Nothing,
         }
     }
@@ -150,6 +156,22 @@ impl TargetSeries {
         self.options = options;
         self.keys.clear();
         self.report.clear();
+    }
+
+    /// Goes on under these bounds of its tenant: under others, other series are refused.
+    pub(super) fn bound_by(&mut self, bounds: &Limits) {
+        if self.bounds != *bounds {
+            self.bounds = bounds.clone();
+            self.keys.clear();
+        }
+    }
+
+    /// Has the tenant's count told of all series again that it was told of in the epoch `mark`: it has
+    /// forgotten them.
+    pub(super) fn untell(&mut self, mark: u16) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.told == mark) {
+            slot.told = 0;
+        }
     }
 
     /// Whose series they are.
@@ -193,6 +215,7 @@ impl TargetSeries {
             labels,
             seen: 0,
             tracked: 0,
+            told: 0,
             live: false,
             begun: false,
             ending: false,

@@ -63,6 +63,12 @@ impl Rig {
         }
     }
 
+    /// Puts other limits of the tenant in force.
+    fn limit(&self, limits: crate::TenantLimits) {
+        let overrides = [(TenantId::anonymous(), limits)].into();
+        self.core.tenants().set_overrides(overrides);
+    }
+
     /// Scrapes, and returns what was stored (own series first, report series under their names) and
     /// what came of it.
     fn scrape(&mut self, body: Result<&str, &str>) -> (Vec<String>, ScrapeOutcome) {
@@ -556,4 +562,102 @@ fn decompressed_bytes_count_as_long_as_they_are_there() {
     let last = *clock.seen.lock().last().unwrap();
     assert!(last > 0, "{:?}", clock.seen);
     assert_eq!(reserved.get(), 0);
+}
+
+#[test]
+fn series_beyond_the_limit_of_the_tenant_are_named_and_the_others_go_on() {
+    let mut rig = Rig::new(options());
+    let at_most = |active_series| crate::TenantLimits {
+        active_series: Some(active_series),
+        ..crate::TenantLimits::default()
+    };
+    rig.limit(at_most(2));
+    assert_eq!(rig.own(Ok("a 1\nb 1\n")), ["a 1", "b 1"]);
+    let (shown, outcome) = rig.scrape(Ok("a 2\nb 2\nc 2\nd 2\n"));
+    assert!(shown.contains(&"a 2".to_owned()) && shown.contains(&"up 1".to_owned()));
+    assert!(
+        !shown.iter().any(|line| line.starts_with("c ")),
+        "{shown:?}"
+    );
+    assert_eq!((outcome.error, outcome.refused), (None, 2));
+    let refusal = outcome.refusal.unwrap();
+    assert!(refusal.starts_with("line 3, c: "), "{refusal}");
+    assert!(refusal.contains("the limit is 2") && refusal.ends_with("(too_many_active_series)"));
+    // What never was stored gets no marker, and is asked for again each time.
+    assert_eq!(
+        rig.own(Ok("a 3\nc 3\n")),
+        ["a 3", "b NaN"].map(|s| s.replace("NaN", "stale"))
+    );
+    rig.limit(at_most(3));
+    assert_eq!(rig.own(Ok("a 4\nc 4\nd 4\n")), ["a 4", "c 4"]);
+    // Five minutes later they are told of anew, and still known.
+    rig.clock.advance(Duration::from_secs(400));
+    let (_, outcome) = rig.scrape(Ok("a 5\nc 5\nd 5\n"));
+    assert_eq!(outcome.refused, 1);
+    assert_eq!(rig.own(Ok("a 6\nc 6\n")), ["a 6", "c 6"]);
+}
+
+#[test]
+fn a_scrape_that_fails_counts_no_series_of_its_tenant() {
+    let mut rig = Rig::new(TargetOptions {
+        limits: ScrapeLimits {
+            samples: 2,
+            ..ScrapeLimits::default()
+        },
+        ..options()
+    });
+    rig.limit(crate::TenantLimits {
+        active_series: Some(2),
+        ..crate::TenantLimits::default()
+    });
+    let (_, outcome) = rig.scrape(Ok("x 1\ny 1\nz 1\n"));
+    assert_eq!(outcome.error.as_deref(), Some("sample limit exceeded"));
+    assert_eq!(outcome.exceeded, Some("sample_limit"));
+    let (_, outcome) = rig.scrape(Ok("a 1\nb 1\n"));
+    assert_eq!((outcome.error, outcome.refused), (None, 0));
+    // They are counted, though the scrape before told of `x` and `y` in the same five minutes.
+    let (_, outcome) = rig.scrape(Ok("x 1\ny 1\n"));
+    assert_eq!(outcome.refused, 2);
+}
+
+#[test]
+fn a_scrape_over_the_rate_of_its_tenant_fails_whole_and_says_so() {
+    let mut rig = Rig::new(options());
+    rig.limit(crate::TenantLimits {
+        samples_per_second: Some(1),
+        samples_burst: Some(3),
+        ..crate::TenantLimits::default()
+    });
+    // Takes the burst of 3, and leaves a debt.
+    assert_eq!(rig.own(Ok("a 1\nb 1\nc 1\nd 1\ne 1\n")).len(), 5);
+    let (shown, outcome) = rig.scrape(Ok("a 2\nb 2\n"));
+    assert_eq!(outcome.exceeded, Some("samples_per_second"));
+    let error = outcome.error.unwrap();
+    assert!(error.contains("1 samples a second"), "{error}");
+    assert_eq!(outcome.markers, 5);
+    assert!(shown.contains(&"up 0".to_owned()) && shown.contains(&"a stale".to_owned()));
+    rig.clock.advance(Duration::from_secs(3));
+    assert_eq!(rig.own(Ok("a 3\n")), ["a 3"]);
+}
+
+#[test]
+fn bounds_of_series_and_times_are_those_of_the_tenant_and_may_change() {
+    let mut rig = Rig::new(options());
+    let bounded = |label_value_bytes| {
+        let mut limits = crate::TenantLimits::default();
+        limits.request.label_value_bytes = label_value_bytes;
+        limits.max_age = Some(Duration::from_secs(60));
+        limits
+    };
+    rig.limit(bounded(3));
+    let old = NOW - 120_000;
+    let body = format!("a{{x=\"1234\"}} 1\nb 1\nc 1 {old}\n");
+    let (_, outcome) = rig.scrape(Ok(&body));
+    assert_eq!(outcome.refused, 2);
+    assert!(outcome.refusal.unwrap().ends_with("(label_value_too_long)"));
+    rig.limit(bounded(4));
+    let (shown, outcome) = rig.scrape(Ok(&body));
+    assert_eq!(outcome.refused, 1);
+    assert!(outcome.refusal.unwrap().ends_with("(too_old)"));
+    assert!(shown.iter().any(|line| line.contains("1234")), "{shown:?}");
 }

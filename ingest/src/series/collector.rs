@@ -324,10 +324,11 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
-    /// Whether a timestamp is taken; if not, reason and message.
+    /// Whether a timestamp is taken; if not, reason and message. Where refused samples are kept every one
+    /// passes here, and is refused once it is known which series it is of.
     #[inline]
     pub(crate) fn check_time(&self, timestamp: TimestampMs) -> Result<(), BadSeries> {
-        if self.context.window.contains(timestamp) {
+        if self.context.window.contains(timestamp) || self.context.keep_rejected {
             return Ok(());
         }
         Err(out_of_window(timestamp, self.context.window))

@@ -202,8 +202,8 @@ settings! {
         /// Memory for the cache of known series.
         series_cache_bytes: Bytes = "256MiB";
         /// Samples that are refused for a limit of their tenant, or as too old or too far ahead, are
-        /// kept as dead letters in so many bytes of the data directory, to be queued once the limit is
-        /// raised. With the embedded queue only.
+        /// kept as dead letters in so many bytes of this process's data directory, to be queued once the
+        /// limit is raised.
         keep_rejected: Option<Bytes> = "none";
         /// Line protocol: what stands between measurement and field in a metric's name.
         influx_separator: String = "_";

@@ -19,6 +19,7 @@ fn without_enough_replicas_nothing_is_acknowledged_and_nothing_lost() {
     let server = topic.start(dir.path(), &settings);
     let client = server.client();
     let mut book = Book::new(1);
+    book.push_until_taken(&client);
     book.push(&client, 10);
     wait_applied(&client);
 
@@ -48,7 +49,9 @@ fn without_enough_replicas_nothing_is_acknowledged_and_nothing_lost() {
     book.push_until_taken(&client);
     wait_ready(&client);
     cluster.restart(3);
-    book.push(&client, 10);
+    for _ in 0..10 {
+        book.push_until_taken(&client);
+    }
     wait_applied(&client);
     book.ledger.check(&client);
 }

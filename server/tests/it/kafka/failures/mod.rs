@@ -33,7 +33,7 @@ impl Book {
     fn new(client: u32) -> Self {
         Self {
             client,
-            ledger: Ledger::new(client, now_ms() - 3_600_000),
+            ledger: Ledger::new(client, now_ms() - 24 * 3_600_000),
             next: 0,
         }
     }
@@ -78,7 +78,7 @@ impl Book {
     /// How many of this book's samples a store has.
     fn stored(&self, from: &Client) -> u64 {
         let of = format!("ledger{{client=\"{}\"}}", self.client);
-        let found = vector(&from.query(&format!("sum(count_over_time({of}[2h]))"), None));
+        let found = vector(&from.query(&format!("sum(count_over_time({of}[25h]))"), None));
         found.get("{}").map_or(0, |count| *count as u64)
     }
 }
@@ -126,9 +126,18 @@ fn resolve(server: Millrace, topic: &Topic, dir: &Path, command: &str, more: &[&
     assert!(!stderr.contains("panicked"), "{stderr}");
     topic.obey(dir, command);
     let server = topic.start(dir, more);
-    let found = partitions(&server.client()).remove(0);
-    assert_eq!(found["state"], "running", "{found}");
+    wait_running(&server.client());
     server
+}
+
+/// Waits until the only partition runs.
+fn wait_running(client: &Client) {
+    eventually("the shard to run", PATIENCE, || {
+        let found = partitions(client).remove(0);
+        (found["state"] == "running")
+            .then_some(())
+            .ok_or_else(|| found.to_string())
+    });
 }
 
 /// What the manifest keeps of the change: (from, to) by offset.
