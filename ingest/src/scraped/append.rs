@@ -67,15 +67,12 @@ struct Run<'a> {
     window: TimeWindow,
     hasher: KeyHasher,
     over_limit: bool,
-<<<<<<< HEAD
     /// As the last line says that says one.
     kind: MetricType,
-=======
     /// The tenant's bounds of series, and its count of them.
     bounds: &'a Limits,
     gate: Gate<'a>,
     mark: u16,
->>>>>>> main
 }
 
 /// Some exporters have thousands of metrics; none has more than this unless something is wrong.
@@ -135,13 +132,10 @@ impl TargetSeries {
             window: TimeWindow::at(clock.now(), &limits),
             hasher: core.series().hasher(&tenant, &["scrape"]),
             over_limit: false,
-<<<<<<< HEAD
             kind: MetricType::Unknown,
-=======
             bounds: &limits.request,
             mark: gate.mark(),
             gate,
->>>>>>> main
         };
         let too_large = matches!(text, Err(ScrapeFailure::BodySize));
         let format = scrape
@@ -219,12 +213,8 @@ impl TargetSeries {
             match event {
                 Ok(Event::Sample(sample)) => self.sample(core, &sample, line, run, writer)?,
                 Ok(Event::Type(metric, kind)) => {
-<<<<<<< HEAD
                     run.kind = kind;
-                    self.family(metric, &mut family, core, run).metric_type = kind;
-=======
                     self.family(metric, &mut family, run).metric_type = kind;
->>>>>>> main
                 }
                 Ok(Event::Help(metric, help)) => {
                     self.family(metric, &mut family, run).help = help;
@@ -275,11 +265,7 @@ impl TargetSeries {
                 (known.meaning, false)
             }
             None => {
-<<<<<<< HEAD
-                let meaning = self.meaning(core, sample.series, run.kind, key, line)?;
-=======
-                let meaning = self.meaning(core, sample.series, key, line, run.bounds)?;
->>>>>>> main
+                let meaning = self.meaning(core, sample.series, run.kind, key, line, run.bounds)?;
                 (meaning, true)
             }
         };
