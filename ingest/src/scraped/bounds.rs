@@ -5,11 +5,10 @@ use millrace_model::MetricType;
 
 /// The value of a label as OpenMetrics writes it, if it is a bound or a quantile and a number.
 pub(super) fn canonical(kind: MetricType, label: &str, value: &str) -> Option<String> {
-    let is_number = matches!(
-        (kind, label),
-        (MetricType::Histogram, "le") | (MetricType::Summary, "quantile")
-    );
-    let number: f64 = value.parse().ok().filter(|_| is_number)?;
+    let (MetricType::Histogram, "le") | (MetricType::Summary, "quantile") = (kind, label) else {
+        return None;
+    };
+    let number: f64 = value.parse().ok()?;
     // What is beyond all floats is no number to Go.
     let beyond = number.is_infinite() && value.contains(|c: char| c.is_ascii_digit());
     (!beyond).then(|| text(number))
