@@ -5,9 +5,14 @@ use millrace_model::MetricType;
 
 /// The value of a label as OpenMetrics writes it, if it is a bound or a quantile and a number.
 pub(super) fn canonical(kind: MetricType, label: &str, value: &str) -> Option<String> {
-    let (MetricType::Histogram, "le") | (MetricType::Summary, "quantile") = (kind, label) else {
-        return None;
+    let of = match label {
+        "le" => MetricType::Histogram,
+        "quantile" => MetricType::Summary,
+        _ => return None,
     };
+    if kind != of {
+        return None;
+    }
     let number: f64 = value.parse().ok()?;
     // What is beyond all floats is no number to Go.
     let beyond = number.is_infinite() && value.contains(|c: char| c.is_ascii_digit());
