@@ -135,7 +135,7 @@ impl Scraper {
         for section in &config.ignored {
             tracing::warn!(
                 section,
-                "this section of the scrape configuration means nothing here"
+                "the scraper makes no use of this section of its configuration"
             );
         }
         let mut pools = self.inner.pools.lock();

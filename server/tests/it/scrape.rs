@@ -5,7 +5,7 @@
 //! the second half.
 
 mod alone;
-mod target;
+pub mod target;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
