@@ -11,7 +11,7 @@ mod result;
 mod scope;
 mod source;
 
-pub use engine::{Engine, EngineOptions, QueryWatch, StatsLevel};
+pub use engine::{Engine, EngineOptions, Outline, QueryWatch, Selection, StatsLevel};
 pub use result::{
     CancelFlag, MatrixSeries, QueryError, QueryOutcome, QueryRequest, QueryStats, QueryTime,
     QueryValue, SampleCounts, VectorSample,

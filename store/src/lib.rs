@@ -55,6 +55,7 @@ mod retain;
 mod retain_bound;
 mod runtime;
 pub mod shard;
+mod sorted;
 mod statistics;
 mod store;
 #[cfg(test)]

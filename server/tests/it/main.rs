@@ -28,6 +28,7 @@ mod readme;
 mod replay;
 mod repository;
 mod resume;
+mod rules;
 mod scrape;
 mod support;
 mod verify;

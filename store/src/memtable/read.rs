@@ -13,7 +13,7 @@ use crate::chunk::{ChunkError, decode_chunk};
 use crate::index::{IndexCounts, MemIndex};
 use crate::merge::Merger;
 use crate::planted::{SEAL_KEEPS_FIRST, SEAL_LOSES_LATE};
-use crate::read::Fresh;
+use crate::sorted::Fresh;
 
 /// Series that are looked at under one lock.
 const SERIES_PER_LOCK: usize = 512;
