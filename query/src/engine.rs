@@ -22,6 +22,7 @@ mod budget;
 mod call;
 mod check;
 mod date;
+mod digest;
 mod eval;
 mod exec;
 mod functions;

@@ -18,6 +18,6 @@ pub use result::{
 };
 pub use scope::{ReadScope, ScopedSource};
 pub use source::{
-    LabelRequest, ReadContext, ReadPoint, ReadStats, SampleColumns, Select, SeriesSource,
+    Digest, LabelRequest, ReadContext, ReadPoint, ReadStats, SampleColumns, Select, SeriesSource,
     SourceError, StoredSeries,
 };

@@ -447,8 +447,8 @@ settings! {
         fine_rollups_age: Option<Duration> = "none";
         /// Bytes of blocks kept; beyond, the oldest go. `none` keeps them.
         bytes: Option<Bytes> = "none";
-        /// Percent of all blocks' bytes that go in an hour at most, so that a mistaken age is noticed in time; 100 for
-        /// no bound. `millrace retention --now` lets the rest go.
+        /// Percent of all blocks' bytes that go in an hour at most, beside as many as came in it, so that a mistaken age
+        /// is noticed in time; 100 for no bound. `millrace retention --now` lets the rest go.
         hourly_percent: u32 = "10";
         /// File with other ages by tenant and label: an array of tables `rule` with `tenant`,
         /// `matchers` such as `["job=node", "path=~/api/.*"]`, and `age`; the first that fits counts.

@@ -21,6 +21,7 @@ mod lifecycle;
 mod limits;
 mod live;
 mod overload;
+mod planner;
 mod prometheus;
 mod readers;
 mod readme;
