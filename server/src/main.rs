@@ -26,6 +26,7 @@ mod http;
 mod lag;
 mod letters;
 mod limits;
+mod live;
 mod lock;
 mod logging;
 mod open;
@@ -39,6 +40,7 @@ mod reload;
 mod replay;
 mod retention;
 mod routes;
+mod rules;
 mod run;
 mod snapshot;
 mod source;
@@ -96,6 +98,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Some(Command::Export(args)) => commands::export::run(&configuration(&cli.config)?, &args),
         Some(Command::Import(args)) => commands::import::run(&args),
         Some(Command::Token(args)) => commands::token::run(&configuration(&cli.config)?, &args),
+        Some(Command::Check(args)) => commands::check::run(&args, &configuration(&cli.config)?),
         Some(Command::Version) => print(concat!("millrace ", env!("CARGO_PKG_VERSION"), "\n")),
     }
 }

@@ -25,7 +25,7 @@ pub struct Edge {
     /// The token that stores are shown.
     pub fleet_token: Option<Arc<TokenFile>>,
     /// What is to be looked at while the process runs.
-    pub watched: Watched,
+    pub watched: Arc<Watched>,
 }
 
 /// Reads tokens and certificates.
@@ -91,15 +91,26 @@ pub fn open(
             .set(i64::try_from(book.len()).unwrap_or(i64::MAX));
     }
     let audit = AuditLog::new(fs.clone(), clock.clone(), config.audit_file());
+    if config.server.admin_api {
+        audit.check().map_err(|error| {
+            let text = "administrative acts cannot be noted (auth.audit_file)";
+            Failure::Refused(format!("{text}: {error}"))
+        })?;
+    }
     Ok(Edge {
         gate: Gate {
             book: book.clone(),
             trust_tenant_header: config.auth.trust_tenant_header,
             admin: admin_place(config),
             audit: Some(Arc::new(audit)),
-            metrics,
+            metrics: metrics.clone(),
         },
-        watched: Watched::new(book, tls.clone(), fleet_token.clone()),
+        watched: Arc::new(Watched::new(
+            book,
+            tls.clone(),
+            fleet_token.clone(),
+            metrics,
+        )),
         tls,
         fleet_token,
     })

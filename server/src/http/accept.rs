@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use millrace_auth::tls::TlsReload;
+use millrace_live::Held;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -90,9 +91,10 @@ pub async fn serve(
                 let stopped = stopped.clone();
                 connections.spawn(async move {
                     serving.metrics.connections.inc();
-                    connection(stream, peer, &serving, stopped).await;
+                    // A WebSocket outlives its request, and keeps the place.
+                    let held = Held(Arc::new((place, permit)));
+                    connection(stream, (peer, held), &serving, stopped).await;
                     serving.metrics.connections.dec();
-                    drop((place, permit));
                 });
             }
             Err(error) => after_failed_accept(&error, &serving.metrics).await,
@@ -155,7 +157,7 @@ async fn after_failed_accept(error: &io::Error, metrics: &HttpMetrics) {
 
 async fn connection(
     stream: TcpStream,
-    peer: SocketAddr,
+    (peer, held): (SocketAddr, Held),
     serving: &Serving,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -165,7 +167,7 @@ async fn connection(
     }
     let (stream, state) = TimedStream::new(stream, serving.limits);
     let Some(tls) = &serving.tls else {
-        return requests(stream, peer, serving, &state, stop).await;
+        return requests(stream, (peer, held), serving, &state, stop).await;
     };
     // The stream's timer for the first head covers the handshake too.
     let handshake = TlsAcceptor::from(tls.current()).accept(stream);
@@ -175,7 +177,7 @@ async fn connection(
         shaken = handshake => shaken,
     };
     match shaken {
-        Ok(stream) => requests(stream, peer, serving, &state, stop).await,
+        Ok(stream) => requests(stream, (peer, held), serving, &state, stop).await,
         Err(error) => {
             serving.metrics.failed.with_label_values(&["tls"]).inc();
             debug!(%peer, %error, "a connection could not begin TLS");
@@ -185,8 +187,8 @@ async fn connection(
 
 /// Answers the requests of a connection.
 async fn requests(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    peer: SocketAddr,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    (peer, held): (SocketAddr, Held),
     serving: &Serving,
     state: &Arc<ConnectionState>,
     mut stop: watch::Receiver<bool>,
@@ -197,6 +199,7 @@ async fn requests(
     };
     let service = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(origin);
+        request.extensions_mut().insert(held.clone());
         answer(request, serving.clone(), state.clone())
     });
     let connection = http1::Builder::new()
@@ -206,7 +209,8 @@ async fn requests(
         .max_headers(MAX_HEADERS)
         .max_header_size(MAX_HEAD_BYTES)
         .max_buf_size(MAX_BUFFER_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     tokio::pin!(connection);
     let ended = tokio::select! {
         // The stop first, so that an answer that is ready at that moment says `connection: close`.
@@ -256,6 +260,9 @@ fn answer(
             .oneshot(request)
             .await
             .unwrap_or_else(|infallible| match infallible {});
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            state.upgraded();
+        }
         serving
             .metrics
             .requests

@@ -41,6 +41,8 @@ enum Phase {
         /// When the connection is closed.
         until: Instant,
     },
+    /// It speaks another protocol now, and keeps its own time. Who takes nothing is still given up.
+    Upgraded,
     /// The peer was too slow: nothing is written any more, so that the connection ends without an
     /// answer and the client knows that it does not know the outcome.
     GivenUp,
@@ -58,6 +60,11 @@ impl ConnectionState {
     /// The head of a request is complete.
     pub fn request_begins(&self) {
         *self.phase.lock() = Phase::Request;
+    }
+
+    /// What follows is no HTTP any more.
+    pub fn upgraded(&self) {
+        *self.phase.lock() = Phase::Upgraded;
     }
 
     /// The body was too slow.
@@ -133,7 +140,7 @@ impl TimedStream {
 
     fn poll_read_timer(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let (until, what) = match *self.state.phase.lock() {
-            Phase::Request | Phase::GivenUp => {
+            Phase::Request | Phase::Upgraded | Phase::GivenUp => {
                 self.state.task.register(cx.waker());
                 return Poll::Pending;
             }

@@ -28,9 +28,17 @@ const EDGES: &[(&str, &[&str])] = &[
         &["millrace-log", "millrace-model", "millrace-queue"],
     ),
     ("millrace-query", &["millrace-model"]),
+    (
+        "millrace-rules",
+        &["millrace-model", "millrace-query", "millrace-relabel"],
+    ),
     ("millrace-auth", &["millrace-log", "millrace-model"]),
     (
         "millrace-fleet",
+        &["millrace-model", "millrace-query", "millrace-queue"],
+    ),
+    (
+        "millrace-live",
         &["millrace-model", "millrace-query", "millrace-queue"],
     ),
     (
@@ -39,10 +47,12 @@ const EDGES: &[(&str, &[&str])] = &[
             "millrace-auth",
             "millrace-fleet",
             "millrace-ingest",
+            "millrace-live",
             "millrace-log",
             "millrace-model",
             "millrace-query",
             "millrace-queue",
+            "millrace-rules",
             "millrace-scrape",
             "millrace-store",
         ],
