@@ -26,7 +26,7 @@ use crate::announce::{self, Announced};
 use crate::app::{App, Parts, Stage};
 use crate::append::LazyProducer;
 use crate::config::Config;
-use crate::edge::{self, TokenFile};
+use crate::edge::{self, StoreEdge};
 use crate::failure::Failure;
 use crate::lag::LagWatch;
 use crate::letters::rejected::Keeper;
@@ -59,7 +59,7 @@ pub struct Opened {
 }
 
 /// Opens what the roles need of queue and store, starts the shards and hands what the roles serve to
-/// the routes. Blocks. `listening` is where others reach this process, `fleet_token` what it shows to stores.
+/// the routes. Blocks. `listening` is where others reach this process, `stores` how it speaks to stores.
 ///
 /// # Errors
 ///
@@ -69,7 +69,7 @@ pub fn open(
     fs: &Arc<dyn Fs>,
     config: &Config,
     listening: SocketAddr,
-    fleet_token: Option<&TokenFile>,
+    stores: &StoreEdge,
 ) -> Result<Opened, Failure> {
     let begun = app.clock.monotonic();
     let roles = config.top.roles;
@@ -112,13 +112,7 @@ pub fn open(
         let store = opened.store.as_ref();
         let scraper = opened.scraper.as_ref();
         router = router.merge(queries::router(
-            app,
-            &**fs,
-            config,
-            store,
-            identity,
-            fleet_token,
-            scraper,
+            app, &**fs, config, store, identity, stores, scraper,
         )?);
     }
     let unknown = move |uri: Uri| async move { routes::unknown_path(roles, &uri) };

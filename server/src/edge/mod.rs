@@ -19,6 +19,6 @@ pub use gate::AdminPlace;
 pub use gate::{Gate, in_front, same_route};
 #[cfg(test)]
 pub use metrics::EdgeMetrics;
-pub use open::{open, own_admin_address};
+pub use open::{StoreEdge, open, own_admin_address};
 pub use table::page as routes_page;
-pub use watch::{TokenFile, watch};
+pub use watch::watch;

@@ -15,7 +15,7 @@ use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Pr
 
 use crate::app::App;
 use crate::config::Config;
-use crate::edge::TokenFile;
+use crate::edge::StoreEdge;
 use crate::export::{self, Export};
 use crate::failure::Failure;
 use crate::source::{PartSource, StoreFreshness};
@@ -33,7 +33,7 @@ pub(super) fn router(
     config: &Config,
     store: Option<&Arc<Store>>,
     identity: Option<&QueueIdentity>,
-    fleet_token: Option<&TokenFile>,
+    stores: &StoreEdge,
     scraper: Option<&Scraper>,
 ) -> Result<Router, Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::Data(error.to_string());
@@ -47,14 +47,9 @@ pub(super) fn router(
             ),
             None => {
                 let directory = fleet::directory(app, fs, config, identity)?;
-                let remote = fleet::remote(
-                    config,
-                    directory,
-                    &app.registry,
-                    Handle::current(),
-                    fleet_token,
-                )
-                .map_err(|error| failed(&error))?;
+                let remote =
+                    fleet::remote(config, directory, &app.registry, Handle::current(), stores)
+                        .map_err(|error| failed(&error))?;
                 (remote.source, remote.freshness, remote.router)
             }
         };
