@@ -19,7 +19,7 @@ use crate::memory::Reservation;
 use crate::metadata::{MetadataCache, MetadataFilter, MetadataNews};
 use crate::metrics::Metrics;
 use crate::options::{TenantLimits, TimeWindow};
-use crate::series::{Collected, Collector, Context, Scratch, SeriesCache};
+use crate::series::{Collected, Collector, Context, Scratch, SeriesCache, Submit};
 use crate::tenants::{Gate, Tenant, Tenants};
 use crate::{IngestError, IngestOptions, Precision};
 
@@ -161,7 +161,7 @@ impl Core {
         *self.relabel.write() = Arc::new(PushRules { rules, scope });
     }
 
-    /// Decompresses and decodes a request.
+    /// Decompresses and decodes a request, and hands what is good of it to `submit`.
     ///
     /// # Errors
     ///
@@ -171,6 +171,7 @@ impl Core {
         input: &Input<'_>,
         memory: &mut Reservation,
         scratch: &mut Scratch,
+        submit: &mut Submit<'_>,
     ) -> Result<Decoded, IngestError> {
         let relabel = Arc::clone(&self.relabel.read());
         let context = Context {
@@ -286,7 +287,7 @@ impl Core {
                 csv::decode(body, format, &hasher(&["csv", &format.scope()]), &mut out)?;
             }
         }
-        let mut collected = out.finish()?;
+        let mut collected = out.finish(submit)?;
         if let Format::Line { quote: true, .. } = input.format
             && !collected.report.is_empty()
         {

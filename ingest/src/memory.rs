@@ -144,13 +144,10 @@ impl Reservation {
     ///
     /// [`IngestError::Overloaded`] if the others hold too much.
     pub(crate) fn grow_or_leave(&mut self, more: usize) -> Result<(), IngestError> {
-        let limit = self.budget.0.limit;
-        let several = self.budget.0.several.load(Ordering::Relaxed);
-        // A tenant that has nothing yet may have one request of any size.
-        if more > limit || (several && self.of.bytes() == 0 && !is_fair(0, more, 0, limit)) {
-            return Ok(());
+        match more > self.budget.0.limit {
+            true => Ok(()),
+            false => self.grow(more),
         }
-        self.grow(more)
     }
 
     /// A reservation of nothing in the same budget, for the same tenant.

@@ -38,6 +38,7 @@ impl MetadataCache {
             cache: self,
             hasher: series.hasher(tenant, &["metadata"]),
             now,
+            told: KeyMap::default(),
             news: Vec::new(),
         }
     }
@@ -65,6 +66,9 @@ pub(crate) struct MetadataFilter<'a> {
     cache: &'a MetadataCache,
     hasher: KeyHasher,
     now: Duration,
+    /// What this request has said so far: by hash of the metric that of the last message. OTLP repeats
+    /// a metric's metadata for each resource.
+    told: KeyMap<Key>,
     news: Vec<(Key, Key)>,
 }
 
@@ -72,6 +76,9 @@ impl MetadataFilter<'_> {
     /// Whether this metadata message of `metric` has to be queued.
     pub(crate) fn is_news(&mut self, metric: &[u8], message: &[u8]) -> bool {
         let (metric, message) = (self.hasher.hash(metric), self.hasher.hash(message));
+        if self.told.insert(metric, message) == Some(message) {
+            return false;
+        }
         let sent = self.cache.sent.lock().get(&metric).copied();
         let known = sent.is_some_and(|(last, at)| {
             last == message && self.now.saturating_sub(at) < MetadataCache::REFRESH
@@ -96,4 +103,40 @@ impl MetadataFilter<'_> {
 pub(crate) struct MetadataNews {
     keys: Vec<(Key, Key)>,
     at: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::IngestOptions;
+    use crate::metrics::Metrics;
+
+    #[test]
+    fn a_request_queues_what_it_repeats_once_and_what_it_changes_each_time() {
+        let metrics = Metrics::new(&prometheus::Registry::new());
+        let bytes = IngestOptions::default().series_cache_bytes;
+        let (cache_bytes, cache_series) =
+            (metrics.cache_bytes.clone(), metrics.cache_series.clone());
+        let series = SeriesCache::new(bytes, cache_bytes, cache_series);
+        let cache = MetadataCache::default();
+        let tenant = TenantId::anonymous();
+        let mut filter = cache.filter(&series, &tenant, Duration::ZERO);
+        let said = [
+            ("a", "1"),
+            ("a", "1"),
+            ("b", "1"),
+            ("a", "2"),
+            ("a", "1"),
+            ("b", "1"),
+        ];
+        let news =
+            said.map(|(metric, message)| filter.is_news(metric.as_bytes(), message.as_bytes()));
+        assert_eq!(news, [true, false, true, true, true, false]);
+        // Nothing was durable, so all of it is news to the next request.
+        let mut filter = cache.filter(&series, &tenant, Duration::ZERO);
+        assert!(filter.is_news(b"a", b"1"));
+        cache.sent(&filter.into_news());
+        let mut filter = cache.filter(&series, &tenant, Duration::ZERO);
+        assert!(!filter.is_news(b"a", b"1"));
+    }
 }

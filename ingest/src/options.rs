@@ -224,12 +224,15 @@ impl TranslationStrategy {
 /// What becomes of data points that say how much was added since the last one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeltaTemporality {
-    /// They are refused and named.
+    /// One sample per delta, in a series that says so with the label
+    /// [`TEMPORALITY`](millrace_model::TEMPORALITY), so that queries add them up (`rate`, `increase`,
+    /// `irate`). Their identity is series and time, so that a delta that is sent again counts once.
     #[default]
-    Refuse,
-    /// They are stored as they are, one sample per delta: for `sum_over_time`, not for `rate`. Their
-    /// identity is series and time, so that a delta that is sent again counts once.
+    Accumulate,
+    /// The same without the label: for `sum_over_time`, not for `rate`.
     Store,
+    /// They are refused and named.
+    Refuse,
 }
 
 /// The timestamps that are taken at one moment, both ends included.

@@ -84,6 +84,8 @@ pub struct ProbeOutcome {
     pub accepted: u64,
     /// What was refused.
     pub report: Report,
+    /// What was refused and is kept, if that is wanted.
+    pub kept: Vec<(PartitionId, EncodedSection)>,
     /// Length of the decompressed body.
     pub body_bytes: usize,
 }
@@ -94,6 +96,7 @@ pub struct Probe {
     core: Core,
     memory: MemoryBudget,
     scratch: Scratch,
+    keep_rejected: bool,
 }
 
 impl Probe {
@@ -112,7 +115,13 @@ impl Probe {
             core: Core::new(options, queue, 8 << 20, &metrics),
             memory,
             scratch: Scratch::default(),
+            keep_rejected: false,
         }
+    }
+
+    /// Keeps what is refused for a limit that may be another one tomorrow.
+    pub fn keep_rejected(&mut self) {
+        self.keep_rejected = true;
     }
 
     /// Decodes one body as if it arrived at `now`. Timestamps are in milliseconds.
@@ -170,7 +179,7 @@ impl Probe {
             limits: &limits,
             forced: &[],
             details: usize::MAX,
-            keep_rejected: false,
+            keep_rejected: self.keep_rejected,
             format: &format,
             encoding,
             body,
@@ -178,11 +187,21 @@ impl Probe {
             monotonic: Duration::ZERO,
         };
         let mut memory = self.memory.reserve_none(&tenant.decoding);
-        let decoded = self.core.decode(&input, &mut memory, &mut self.scratch)?;
+        let mut sections = Vec::new();
+        let mut take = |taken, _| {
+            sections = taken;
+            true
+        };
+        let decoded = self
+            .core
+            .decode(&input, &mut memory, &mut self.scratch, &mut take)?;
+        // As if the sections had become durable.
+        self.core.metadata_sent(&decoded.news);
         Ok(ProbeOutcome {
-            sections: decoded.collected.sections,
+            sections,
             accepted: decoded.collected.accepted,
             report: decoded.collected.report,
+            kept: decoded.collected.rejected,
             body_bytes: decoded.body_bytes,
         })
     }

@@ -28,7 +28,7 @@ use crate::metrics::{Metrics, Protocol};
 use crate::options::TenantLimits;
 use crate::pool::DecodePool;
 use crate::report::Report;
-use crate::series::Scratch;
+use crate::series::{Scratch, Submit};
 use crate::tenants::{LimitsReport, Tenant};
 use crate::{IngestError, IngestOptions};
 
@@ -284,7 +284,11 @@ impl Inner {
         scratch: &mut Scratch,
     ) -> Result<Submitted, IngestError> {
         let start = self.clock.monotonic();
-        let result = self.decode(&request, scratch);
+        let mut submitted = Ok(None);
+        let result = self.decode(&request, scratch, &mut |sections, samples| {
+            submitted = self.submit(&request, sections, samples);
+            submitted.is_ok()
+        });
         scratch.trim();
         let elapsed = self.clock.monotonic().saturating_sub(start);
         let metrics = self.metrics.of(request.protocol);
@@ -302,17 +306,7 @@ impl Inner {
             | Format::VmJson
             | Format::Csv(_) => false,
         };
-        let pending = if collected.sections.is_empty() {
-            None
-        } else {
-            let (tenant, now) = (&request.tenant, self.clock.monotonic());
-            tenant.take_samples(&request.limits, collected.accepted, now)?;
-            let bytes = collected.sections.iter().map(|(_, s)| s.bytes_len()).sum();
-            let mut held = self.pending.reserve_none(&tenant.pending);
-            held.grow_or_leave(bytes)?;
-            let submitted = self.appender.submit(tenant.id(), collected.sections);
-            Some((submitted.map_err(not_submitted)?, held))
-        };
+        let pending = submitted?;
         let kept = self.keep(request.tenant.id(), &collected.rejected, &collected.report);
         // Unlike bodies these wait until the client has read them, which is up to the client.
         let mut report = collected.report;
@@ -331,6 +325,31 @@ impl Inner {
             pending,
             news,
         })
+    }
+
+    /// Submits what is good of a request. What its tenant may take is charged last, so that a request
+    /// that is refused for anything else costs nothing.
+    fn submit(
+        &self,
+        request: &Request,
+        sections: Vec<(PartitionId, EncodedSection)>,
+        samples: u64,
+    ) -> Result<Option<(PendingAppend, Reservation)>, IngestError> {
+        if sections.is_empty() {
+            return Ok(None);
+        }
+        let tenant = &request.tenant;
+        let bytes = sections.iter().map(|(_, s)| s.bytes_len()).sum();
+        let mut held = self.pending.reserve_none(&tenant.pending);
+        held.grow_or_leave(bytes)?;
+        tenant.take_samples(&request.limits, samples, self.clock.monotonic())?;
+        match self.appender.submit(tenant.id(), sections) {
+            Ok(pending) => Ok(Some((pending, held))),
+            Err(error) => {
+                tenant.give_back_samples(samples);
+                Err(not_submitted(error))
+            }
+        }
     }
 
     /// Hands over what was refused for a limit. Samples that are kept.
@@ -354,7 +373,12 @@ impl Inner {
         kept.sum()
     }
 
-    fn decode(&self, request: &Request, scratch: &mut Scratch) -> Result<Decoded, IngestError> {
+    fn decode(
+        &self,
+        request: &Request,
+        scratch: &mut Scratch,
+        submit: &mut Submit<'_>,
+    ) -> Result<Decoded, IngestError> {
         let input = Input {
             tenant: &request.tenant,
             limits: &request.limits,
@@ -368,7 +392,7 @@ impl Inner {
             monotonic: self.clock.monotonic(),
         };
         let mut memory = request.memory.share();
-        let decoded = self.core.decode(&input, &mut memory, scratch)?;
+        let decoded = self.core.decode(&input, &mut memory, scratch, submit)?;
         let metrics = &self.metrics;
         let tenants = self.core.tenants();
         let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);

@@ -9,6 +9,12 @@ use crate::{read_varint, write_varint};
 /// The label that holds the metric's name.
 pub const METRIC_NAME: &str = "__name__";
 
+/// The label that says what the samples of a series are, where they are not running totals or states.
+pub const TEMPORALITY: &str = "__temporality__";
+
+/// The value of [`TEMPORALITY`] where each sample is what was added since the one before.
+pub const DELTA: &str = "delta";
+
 /// A label set: pairs of UTF-8 name and value, sorted by name, each name once, no empty value
 /// (a label with an empty value is the same as no label, as in Prometheus).
 ///
@@ -104,6 +110,12 @@ impl Labels {
     #[must_use]
     pub fn metric_name(&self) -> Option<&str> {
         self.get(METRIC_NAME)
+    }
+
+    /// Whether each sample is what was added since the one before it, and not the total.
+    #[must_use]
+    pub fn is_delta(&self) -> bool {
+        self.get(TEMPORALITY) == Some(DELTA)
     }
 
     /// The number of labels.

@@ -20,7 +20,10 @@ mod varint;
 pub use delete::{Delete, DeleteEntry, DeleteId};
 pub use duration::parse_duration_ms;
 pub use ids::{Offset, PartitionId, QueueId};
-pub use labels::{Labels, LabelsBuilder, LabelsError, LabelsIter, METRIC_NAME, RawPair, RawPairs};
+pub use labels::{
+    DELTA, Labels, LabelsBuilder, LabelsError, LabelsIter, METRIC_NAME, RawPair, RawPairs,
+    TEMPORALITY,
+};
 pub use matcher::{MatchOp, Matcher, MatcherError};
 pub use metadata::{MetricMetadata, MetricType};
 pub use sample::{STALE_NAN_BITS, Sample, is_stale, stale_nan};

@@ -11,6 +11,7 @@ pub(crate) struct Metrics {
     pub(crate) up: IntCounter,
     pub(crate) down: IntCounter,
     lost: IntCounterVec,
+    exceeded: IntCounterVec,
     pub(crate) skipped: IntCounter,
     pub(crate) markers: IntCounter,
     pub(crate) duplicates: IntCounter,
@@ -58,6 +59,11 @@ impl Metrics {
                 "Scrapes of which nothing was stored, not even up, by reason",
                 "reason",
             )?,
+            exceeded: counters(
+                "millrace_scrape_exceeded_limit_total",
+                "Scrapes that failed for a limit of their job or their tenant, by limit",
+                "limit",
+            )?,
             skipped: counter(
                 "millrace_scrape_skipped_total",
                 "Scrapes that were not begun because the one before still went on",
@@ -92,6 +98,10 @@ impl Metrics {
 
     pub(crate) fn lost(&self, reason: &str) {
         self.lost.with_label_values(&[reason]).inc();
+    }
+
+    pub(crate) fn exceeded(&self, limit: &str) {
+        self.exceeded.with_label_values(&[limit]).inc();
     }
 
     pub(crate) fn discovery_failed(&self, mechanism: &str) {

@@ -217,9 +217,18 @@ impl ScrapeLoop {
                 }
                 metrics.markers.inc_by(outcome.markers);
                 metrics.duplicates.inc_by(outcome.duplicates);
+                if let Some(limit) = outcome.exceeded {
+                    metrics.exceeded(limit);
+                }
                 standing.health = health;
                 standing.last_scrape_duration = outcome.duration;
-                standing.last_error = outcome.error.unwrap_or_default();
+                standing.last_error = match (outcome.error, outcome.refusal) {
+                    (Some(error), _) => error,
+                    (None, Some(first)) => {
+                        format!("{} samples are not stored; {first}", outcome.refused)
+                    }
+                    (None, None) => String::new(),
+                };
                 if health == Health::Down {
                     let (job, url) = (self.job.name(), self.target.url.as_str());
                     tracing::debug!(job, url, error = standing.last_error, "scrape failed");

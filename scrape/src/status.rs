@@ -28,7 +28,7 @@ pub struct TargetStatus {
     pub labels: BTreeMap<String, String>,
     /// Where it is scraped.
     pub url: String,
-    /// Why the last scrape failed or was lost; empty if neither.
+    /// Why the last scrape failed or was lost, or what of a good one is not stored; empty otherwise.
     pub last_error: String,
     /// When it was scraped last.
     pub last_scrape: Option<TimestampMs>,

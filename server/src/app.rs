@@ -30,8 +30,8 @@ pub enum Stage {
     CatchingUp,
     /// Requests are served.
     Ready,
-    /// The queue cannot be read. It is tried again and again; requests are served with what there
-    /// is.
+    /// The queue cannot be read or appended to. It is tried again and again; requests are served
+    /// with what there is.
     Hindered,
     /// A shard has stopped by an error. Nothing repairs that but a restart.
     Failed,

@@ -30,7 +30,7 @@ use crate::edge::{self, StoreEdge};
 use crate::failure::Failure;
 use crate::lag::LagWatch;
 use crate::letters::rejected::Keeper;
-use crate::letters::{self, Letters, LocalLetters};
+use crate::letters::{self, Letters, LocalLetters, WithRejected};
 use crate::queue::{self, DurabilityMetrics, Queue};
 use crate::reload::Reloader;
 use crate::snapshot::{self, Snapshots};
@@ -232,13 +232,23 @@ fn open_parts(
             data_dir: config.top.data_dir.clone(),
         }));
     }
-    let letters = local_letters(opened);
+    let letters = letters_of(opened, &**queue);
     let store = opened.store.as_ref();
     Ok(router.merge(tending(app, config, (store, letters), queue, &producer)))
 }
 
-/// The letters in this process's own directories, if it has such.
-fn local_letters(opened: &Opened) -> Option<Arc<dyn Letters>> {
+/// The letters that are looked after here: those of the queue, or of this process's own directories, and of
+/// what it has refused.
+fn letters_of(opened: &Opened, queue: &dyn Queue) -> Option<Arc<dyn Letters>> {
+    if let Some(beside) = queue.letters() {
+        return Some(match opened.rejected.clone() {
+            Some(rejected) => Arc::new(WithRejected {
+                queue: beside,
+                rejected: LocalLetters(vec![rejected]),
+            }),
+            None => beside,
+        });
+    }
     let boxes = opened.store.iter().flat_map(|store| store.dead_letters());
     let boxes = boxes
         .map(|(_, letters)| letters)
@@ -251,13 +261,13 @@ fn local_letters(opened: &Opened) -> Option<Arc<dyn Letters>> {
 fn tending(
     app: &App,
     config: &Config,
-    (store, local): (Option<&Arc<Store>>, Option<Arc<dyn Letters>>),
+    (store, letters): (Option<&Arc<Store>>, Option<Arc<dyn Letters>>),
     queue: &Arc<dyn Queue>,
     producer: &Arc<LazyProducer>,
 ) -> Router {
     let enabled = config.server.admin_api;
     let mut router = Router::new();
-    if let Some(letters) = queue.letters().or(local) {
+    if let Some(letters) = letters {
         router = router.merge(letters::http::router(letters::http::Endpoints {
             enabled,
             letters,

@@ -193,8 +193,9 @@ fn otlp(otlp: &Otlp) -> OtlpOptions {
         keep_identifying_resource_attributes: otlp.keep_identifying_resource_attributes,
         promote_scope_metadata: otlp.promote_scope_metadata,
         delta: match otlp.delta {
-            DeltaSetting::Refuse => DeltaTemporality::Refuse,
+            DeltaSetting::Accumulate => DeltaTemporality::Accumulate,
             DeltaSetting::Store => DeltaTemporality::Store,
+            DeltaSetting::Refuse => DeltaTemporality::Refuse,
         },
     }
 }

@@ -334,7 +334,7 @@ async fn watch_for_failure(app: &App) {
         if hindrances.is_empty() {
             cut_off_since = None;
             if hindered {
-                info!("the queue can be read again");
+                info!("the queue can be used again");
                 app.enter(Stage::Ready, "");
             }
             continue;
@@ -344,7 +344,7 @@ async fn watch_for_failure(app: &App) {
         if hindered || (ready && now.saturating_sub(since) >= CUT_OFF_AFTER) {
             let reason = hindrances.join("; ");
             if ready {
-                warn!(%reason, "the queue cannot be read; it is tried again and again");
+                warn!(%reason, "cut off from the queue; it is tried again and again");
             }
             app.enter(Stage::Hindered, reason);
         }

@@ -50,6 +50,7 @@ pub use error::{BlockError, Section};
 pub(crate) use find::Found;
 pub use pages::PageCache;
 pub use ranges::ReadRanges;
+pub(crate) use read::Left;
 pub use reader::{BlockIter, BlockReader};
 pub use rollup::RollupColumns;
 pub use statistics::{BlockStatistics, LabelStatistics};

@@ -15,7 +15,7 @@ use hashbrown::HashTable;
 use millrace_log::planted::active;
 use millrace_model::{Labels, Matcher, SeriesId, TenantId, TimeRange, TimestampMs};
 
-use crate::block::Found;
+use crate::block::{Found, Left};
 use crate::error::StoreError;
 use crate::layer::Layer;
 use crate::memtable::{Memtable, SeriesRef, SeriesSnapshot};
@@ -62,7 +62,7 @@ impl StoreSeries {
 
     /// Of the places where its samples are gone and only rollups are left: the moment of the last
     /// sample there was, and the finest resolution that is left, in ms, the coarsest of these.
-    /// [`read`](Self::read) then tells the last sample of each bucket.
+    /// [`read`](Self::read) then tells the last sample of each bucket, or of deltas what they come to.
     #[must_use]
     pub fn thinned(&self) -> Option<(TimestampMs, i64)> {
         let thinned = self
@@ -83,7 +83,8 @@ impl StoreSeries {
     }
 
     /// Appends its samples in the selected range to the columns: sorted by timestamp, each once,
-    /// staleness markers among them, every value bit for bit as it was sent. The bytes of blocks
+    /// staleness markers among them, every value bit for bit as it was sent where it is not
+    /// [thinned](Self::thinned). The bytes of blocks
     /// that were decoded for it.
     ///
     /// # Errors
@@ -148,7 +149,11 @@ impl StoreSeries {
         let bytes = match &source.place {
             Place::Block(block, number) => {
                 let reader = &block.reader;
-                reader.read_number(*number, self.range, timestamps, values)?
+                let left = match self.labels.is_delta() {
+                    true => Left::Sum,
+                    false => Left::Last,
+                };
+                reader.read_number(*number, left, self.range, timestamps, values)?
             }
             Place::Table(table, at) => {
                 let mut snapshot = SNAPSHOT.take();

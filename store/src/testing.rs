@@ -11,8 +11,9 @@ use millrace_model::batch::{
     encode_metadata_section, requeue,
 };
 use millrace_model::{
-    Delete, DeleteEntry, DeleteId, Labels, ManualClock, MatchOp, Matcher, MetricMetadata, Offset,
-    PartitionId, QueueId, Sample, SeriesHasher, ShardKey, TenantId, TimeRange, TimestampMs,
+    DELTA, Delete, DeleteEntry, DeleteId, Labels, ManualClock, MatchOp, Matcher, MetricMetadata,
+    Offset, PartitionId, QueueId, Sample, SeriesHasher, ShardKey, TEMPORALITY, TenantId, TimeRange,
+    TimestampMs,
 };
 use millrace_queue::{QueueIdentity, Record};
 use prometheus::Registry;
@@ -35,8 +36,15 @@ pub(crate) fn tenant(name: &str) -> TenantId {
     name.parse().unwrap()
 }
 
+/// Those of a series; one whose name begins with `delta` is of deltas.
 pub(crate) fn labels(name: &str) -> Labels {
-    Labels::from_pairs([("__name__", "m"), ("series", name)]).unwrap()
+    let temporality = if name.starts_with("delta") { DELTA } else { "" };
+    let pairs = [
+        ("__name__", "m"),
+        (TEMPORALITY, temporality),
+        ("series", name),
+    ];
+    Labels::from_pairs(pairs).unwrap()
 }
 
 /// (series, timestamp, bits) of one batch.

@@ -15,8 +15,8 @@ const ALL: [u32; 4] = [0, 1, 2, 3];
 
 fn impatient() -> millrace_fleet::FleetOptions {
     millrace_fleet::FleetOptions {
-        first_byte_timeout: Duration::from_millis(800),
-        stall_timeout: Duration::from_millis(800),
+        first_byte_timeout: Duration::from_secs(2),
+        stall_timeout: Duration::from_secs(2),
         ..options()
     }
 }
@@ -49,7 +49,12 @@ fn another_replica_answers_for_one_that_fails_in_whatever_way() {
     }
     for fault in FAULTS {
         bad.fail(*fault);
-        let fleet = FleetSource::new(fleet(&[&good, &bad], impatient()));
+        let fleet = fleet(&[&good, &bad], impatient());
+        until("both are known", || {
+            let stores = fleet.status().stores;
+            stores.iter().filter(|s| s.state == "reachable").count() == 2
+        });
+        let fleet = FleetSource::new(fleet);
         let before = bad.reads();
         let found = read_all(&fleet, &context()).unwrap();
         assert!(found == expect, "{fault:?}");

@@ -10,10 +10,12 @@ use crate::IngestError;
 use crate::core::Core;
 use crate::decode::family::{self, Family};
 use crate::decode::text::{Dialect, Event, Parser, TextSample, help_text, series_labels};
+use crate::memory::Reservation;
 use crate::metadata::MetadataFilter;
-use crate::options::TimeWindow;
+use crate::options::{Limits, TimeWindow};
 use crate::report::{Place, Reason, Rejection, Report, excerpt};
 use crate::series::{BadSeries, Key, KeyHasher, Scratch, SeriesBuilder, metadata_sections};
+use crate::tenants::Gate;
 
 /// Why a target counts as down.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,6 +38,23 @@ pub enum ScrapeFailure {
     /// A series has more, or longer, labels than its job allows.
     #[error("{0}")]
     LabelLimit(String),
+    /// Its tenant is over its rate of samples.
+    #[error("{0}")]
+    Rate(String),
+}
+
+impl ScrapeFailure {
+    /// The limit that the scrape is over, by its name in the configuration of jobs or tenants.
+    #[must_use]
+    pub fn limit(&self) -> Option<&'static str> {
+        match self {
+            Self::Fetch(_) | Self::Encoding(_) | Self::Malformed(_) => None,
+            Self::BodySize => Some("body_size_limit"),
+            Self::SampleLimit => Some("sample_limit"),
+            Self::LabelLimit(_) => Some("label_limits"),
+            Self::Rate(_) => Some("samples_per_second"),
+        }
+    }
 }
 
 /// What goes on beside the samples.
@@ -47,6 +66,10 @@ struct Run<'a> {
     window: TimeWindow,
     hasher: KeyHasher,
     over_limit: bool,
+    /// The tenant's bounds of series, and its count of them.
+    bounds: &'a Limits,
+    gate: Gate<'a>,
+    mark: u16,
 }
 
 /// Some exporters have thousands of metrics; none has more than this unless something is wrong.
@@ -66,20 +89,33 @@ impl TargetSeries {
         scratch: &mut Scratch,
     ) -> Result<Written, IngestError> {
         let Scratch {
-            decoded, scraped, ..
+            decoded,
+            scraped,
+            new_series,
+            ..
         } = scratch;
+        let now = clock.monotonic();
+        let tenants = core.tenants();
+        let pusher = tenants.get(&self.options.tenant, now)?;
+        let limits = pusher.limits();
+        self.bound_by(&limits.request);
         let mut wire_bytes = 0;
+        // Holds the decompressed bytes to the end.
+        let mut memory = None;
         let text = match &scrape.body {
             Ok(body) => {
                 wire_bytes = body.len() as u64;
-                decompress(body, self.options.limits.body_size, core, decoded)?
+                let memory = memory.insert(body.memory.share());
+                decompress(body, self.options.limits.body_size, core, decoded, memory)?
             }
             Err(failure) => Err(failure.clone()),
         };
         self.begin(core, scraped);
         let tenant = self.options.tenant.clone();
+        let gate = Gate::open(tenants, &pusher, &limits, now, new_series);
         let mut run = Run {
             written: Written {
+                number: self.number,
                 wire_bytes,
                 decoded_bytes: text.as_ref().map_or(0, |text| text.len() as u64),
                 rejected: Report::keeping(1),
@@ -90,23 +126,47 @@ impl TargetSeries {
                 .metadata()
                 .filter(core.series(), &tenant, clock.monotonic()),
             time: scrape.time,
-            window: TimeWindow::at(clock.now(), &core.options().limits),
+            window: TimeWindow::at(clock.now(), &limits),
             hasher: core.series().hasher(&tenant, &["scrape"]),
             over_limit: false,
+            bounds: &limits.request,
+            mark: gate.mark(),
+            gate,
         };
         let too_large = matches!(text, Err(ScrapeFailure::BodySize));
         let format = scrape
             .body
             .as_ref()
             .map_or(ScrapeFormat::Text, |body| body.format);
-        let taken = text.and_then(|text| self.take(core, text, format, &mut run, scraped));
-        if taken.is_err() {
-            // A scrape is stored whole or not at all.
-            scraped.begin(core.queue().partitions, core.max_section_bytes());
+        let mut taken = text.and_then(|text| self.take(core, text, format, &mut run, scraped));
+        if taken.is_ok() && scraped.count() > 0 {
+            let asked = pusher.take_samples(&limits, scraped.count(), now);
+            taken = asked.map_err(|over| ScrapeFailure::Rate(over.to_string()));
         }
-        let mut written = run.written;
+        let Run {
+            mut written,
+            metadata,
+            filter,
+            gate,
+            mark,
+            ..
+        } = run;
+        match &taken {
+            Ok(()) => gate.commit(),
+            Err(_) => {
+                // A scrape is stored whole or not at all.
+                scraped.begin(core.queue().partitions, core.max_section_bytes());
+                drop(gate);
+                self.untell(mark);
+            }
+        }
         written.outcome.markers = self.mark_stale(taken.is_ok(), scrape.time, scraped);
-        written.outcome.error = taken.err().map(|failure| failure.to_string());
+        written.outcome.refused = written.rejected.samples();
+        let first = written.rejected.details().first();
+        written.outcome.refusal = first.map(ToString::to_string);
+        let failure = taken.err();
+        written.outcome.exceeded = failure.as_ref().and_then(ScrapeFailure::limit);
+        written.outcome.error = failure.map(|failure| failure.to_string());
         written.outcome.duration = clock.monotonic().saturating_sub(scrape.began);
         let body_bytes = match too_large {
             true => -1.0,
@@ -116,9 +176,9 @@ impl TargetSeries {
         written.outcome.stored = scraped.count();
         written.sections = scraped.finish();
         if written.outcome.error.is_none() {
-            let sections = metadata_sections(&tenant, core.queue(), run.metadata);
+            let sections = metadata_sections(&tenant, core.queue(), metadata);
             written.sections.extend(sections);
-            written.news = run.filter.into_news();
+            written.news = filter.into_news();
         }
         for rejection in written.rejected.details() {
             tracing::debug!(%rejection, target_labels = ?self.options.labels, "a scraped sample is not stored");
@@ -149,13 +209,13 @@ impl TargetSeries {
             match event {
                 Ok(Event::Sample(sample)) => self.sample(core, &sample, line, run, writer)?,
                 Ok(Event::Type(metric, kind)) => {
-                    self.family(metric, &mut family, core, run).metric_type = kind;
+                    self.family(metric, &mut family, run).metric_type = kind;
                 }
                 Ok(Event::Help(metric, help)) => {
-                    self.family(metric, &mut family, core, run).help = help;
+                    self.family(metric, &mut family, run).help = help;
                 }
                 Ok(Event::Unit(metric, unit)) => {
-                    self.family(metric, &mut family, core, run).unit = unit;
+                    self.family(metric, &mut family, run).unit = unit;
                 }
                 Ok(Event::Eof) => ended = dialect == Dialect::OpenMetrics,
                 Err(error) => {
@@ -171,7 +231,7 @@ impl TargetSeries {
         if dialect == Dialect::OpenMetrics && !ended {
             return Err(not_whole("data does not end with # EOF"));
         }
-        self.flush(family.take(), core, run);
+        self.flush(family.take(), run);
         match run.over_limit {
             true => Err(ScrapeFailure::SampleLimit),
             false => Ok(()),
@@ -200,7 +260,7 @@ impl TargetSeries {
                 (known.meaning, false)
             }
             None => {
-                let meaning = self.meaning(core, sample.series, key, line)?;
+                let meaning = self.meaning(core, sample.series, key, line, run.bounds)?;
                 (meaning, true)
             }
         };
@@ -218,6 +278,16 @@ impl TargetSeries {
         let own_time = sample.timestamp.filter(|_| self.options.honor_timestamps);
         let track = own_time.is_none() || self.options.track_timestamps_staleness;
         let slot = self.slot(index);
+        if slot.told != run.mark {
+            if let Err(full) = run.gate.ask(slot.id, slot.labels.canonical()) {
+                // It stays known, so that it is asked for again.
+                slot.seen = number;
+                let bad = run.gate.refusal(full).clone();
+                refuse(run, line, bad, sample.series);
+                return Ok(());
+            }
+            slot.told = run.mark;
+        }
         let again = slot.seen == number && own_time.is_none();
         let outside = own_time.is_some_and(|time| !run.window.contains(time));
         slot.seen = number;
@@ -253,6 +323,7 @@ impl TargetSeries {
         raw: &[u8],
         key: Key,
         line: u64,
+        bounds: &Limits,
     ) -> Result<Meaning, ScrapeFailure> {
         let at_line = |what: &str| ScrapeFailure::Malformed(format!("line {line}: {what}"));
         let mut labels = exposed(raw).map_err(|bad| at_line(&bad.message))?;
@@ -265,8 +336,7 @@ impl TargetSeries {
             return Err(at_line("missing metric name (__name__ label)"));
         } else {
             self.check_limits(&labels)?;
-            let mut builder =
-                SeriesBuilder::new(&mut self.builder, &core.options().limits.request, &[]);
+            let mut builder = SeriesBuilder::new(&mut self.builder, bounds, &[]);
             let pairs = labels.iter().try_for_each(|(n, v)| builder.label(n, v));
             match pairs.and_then(|()| builder.finish()) {
                 Ok(labels) => Meaning::Series(self.slot_of(labels, core.queue())),
@@ -346,11 +416,10 @@ impl TargetSeries {
         &mut self,
         metric: &'t [u8],
         current: &'f mut Option<Family<'t>>,
-        core: &Core,
         run: &mut Run<'_>,
     ) -> &'f mut Family<'t> {
         if current.is_none_or(|family| family.metric != metric) {
-            self.flush(current.take(), core, run);
+            self.flush(current.take(), run);
         }
         current.get_or_insert(Family {
             metric,
@@ -360,7 +429,7 @@ impl TargetSeries {
         })
     }
 
-    fn flush(&mut self, family: Option<Family<'_>>, core: &Core, run: &mut Run<'_>) {
+    fn flush(&mut self, family: Option<Family<'_>>, run: &mut Run<'_>) {
         let Some(family) = family else {
             return;
         };
@@ -369,8 +438,7 @@ impl TargetSeries {
             help: &help,
             ..family
         };
-        let Ok([metric, help, unit]) = family::check(&family, &core.options().limits.request)
-        else {
+        let Ok([metric, help, unit]) = family::check(&family, run.bounds) else {
             let place = Place::Line(0);
             let bad = BadSeries::new(Reason::BadMetadata, "metadata over a limit");
             let rejected = &mut run.written.rejected;
@@ -433,17 +501,14 @@ fn decompress<'a>(
     limit: usize,
     core: &Core,
     buffer: &'a mut Vec<u8>,
+    memory: &mut Reservation,
 ) -> Result<Result<&'a [u8], ScrapeFailure>, IngestError> {
     let most = core.options().decode_memory_bytes;
     let limit = match limit {
         0 => most,
         limit => limit.min(most),
     };
-    let mut memory = body.memory.share();
-    match body
-        .encoding
-        .decode(&body.bytes, limit, buffer, &mut memory)
-    {
+    match body.encoding.decode(&body.bytes, limit, buffer, memory) {
         Ok(text) => Ok(Ok(text)),
         Err(IngestError::TooLarge { .. }) => Ok(Err(ScrapeFailure::BodySize)),
         Err(error) if error.is_retryable() => Err(error),
@@ -458,8 +523,12 @@ fn not_whole(what: &str) -> ScrapeFailure {
 
 #[cold]
 fn reject(run: &mut Run<'_>, line: u64, reason: Reason, series: &[u8]) {
-    run.written.rejected.reject(reason, 1, || {
-        let bad = BadSeries::new(reason, "not stored");
+    refuse(run, line, BadSeries::new(reason, "not stored"), series);
+}
+
+#[cold]
+fn refuse(run: &mut Run<'_>, line: u64, bad: BadSeries, series: &[u8]) {
+    run.written.rejected.reject(bad.reason, 1, || {
         Rejection::new(Place::Line(line), bad).of_series(Some(excerpt(series)))
     });
 }

@@ -5,8 +5,9 @@
 //! rules are Prometheus's (`docs/scraping.md`).
 //!
 //! **Invariants:**
-//! - A scrape is stored whole or not at all. One that fails, for whatever reason, stores staleness
-//!   markers for all that the target had, and `up` as 0.
+//! - A scrape is stored whole or not at all, but for series beyond a limit of their tenant and samples at
+//!   a time that is not taken, which are counted and named. One that fails, for whatever reason, stores
+//!   staleness markers for all that the target had, and `up` as 0.
 //! - A marker counts as written only when its append has succeeded; until then the next scrape
 //!   writes it again.
 //! - Per sample of a known series: one hash, one look-up, one copy. Rules are asked once per series.
@@ -33,6 +34,7 @@ pub use append::ScrapeFailure;
 pub use options::{ReportExtras, ScrapeLimits, TargetOptions};
 pub use outcome::ScrapeOutcome;
 pub use state::TargetSeries;
+use state::Written;
 pub(crate) use writer::ScrapeWriter;
 
 /// Which text format a body is in.
@@ -226,22 +228,33 @@ impl Ingest {
                     .metrics
                     .ignored_exemplars
                     .inc_by(written.ignored_exemplars);
-                let pending = match written.sections.is_empty() {
+                let Written {
+                    number,
+                    sections,
+                    outcome,
+                    news,
+                    rejected,
+                    ..
+                } = written;
+                let pending = match sections.is_empty() {
                     true => None,
                     false => {
-                        let submitted = inner.appender.submit(series.tenant(), written.sections);
-                        Some(submitted.map_err(not_submitted)?)
+                        let submitted = inner.appender.submit(series.tenant(), sections);
+                        Some(submitted.map_err(|error| {
+                            series.not_submitted();
+                            not_submitted(error)
+                        })?)
                     }
                 };
-                Ok::<_, IngestError>((pending, written.outcome, written.news, written.rejected))
+                Ok::<_, IngestError>((number, pending, outcome, news, rejected))
             })
             .await?;
-        let (pending, outcome, news, rejected) = written?;
+        let (number, pending, outcome, news, rejected) = written?;
         if let Some(pending) = pending {
             pending.await?;
         }
         // IMPORTANT: only now are the markers and the metadata in the queue for certain.
-        target.lock().written();
+        target.lock().written(number);
         let inner = self.inner();
         inner.core.metadata_sent(&news);
         inner.metrics.scraped.samples.inc_by(outcome.stored);

@@ -7,6 +7,13 @@ use std::time::Duration;
 pub struct ScrapeOutcome {
     /// Why the target counts as down; `None` if it is up.
     pub error: Option<String>,
+    /// The limit that the scrape is over, if that is why.
+    pub exceeded: Option<&'static str>,
+    /// Samples of a good scrape that are not stored: of series beyond a limit of their tenant, or at a
+    /// time that is not taken.
+    pub refused: u64,
+    /// The first of them: where it stands, and why.
+    pub refusal: Option<String>,
     /// From its beginning until everything was decoded.
     pub duration: Duration,
     /// `scrape_samples_scraped`

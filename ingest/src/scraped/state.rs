@@ -5,7 +5,9 @@
 //!   several keys may share a slot. Slots are found by identity, so a series that is written in
 //!   another way is still the same.
 //! - A slot is *live* while the queue may have a sample of it without a marker behind it.
-//! - What was not in the last good scrape is forgotten once its marker is written.
+//! - What was not in the last good scrape is forgotten once its marker is written. Where no scrape is
+//!   good, or none becomes durable, what is not live is forgotten when there is far more of it than the
+//!   last good scrape had.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -21,6 +23,7 @@ use super::outcome::ScrapeOutcome;
 use super::writer::ScrapeWriter;
 use crate::core::Core;
 use crate::metadata::MetadataNews;
+use crate::options::Limits;
 use crate::report::{Reason, Report};
 use crate::series::{KeyMap, Scratch};
 
@@ -33,12 +36,16 @@ pub struct TargetSeries {
     pub(super) keys: KeyMap<Known>,
     /// Keys of the scrape in hand.
     pub(super) keys_seen: usize,
+    /// How much was known after the last good scrape.
+    known_good: usize,
     by_id: HashMap<SeriesId, u32>,
     slots: Vec<Slot>,
     free: Vec<u32>,
     report: Vec<ReportSeries>,
     pub(super) metadata: BTreeMap<String, MetricMetadata>,
     pub(super) builder: LabelsBuilder,
+    /// What its keys were found out under.
+    bounds: Limits,
     last: Last,
 }
 
@@ -78,7 +85,11 @@ pub(super) struct Slot {
     pub(super) seen: u64,
     /// The last scrape that had it without a timestamp of its own, or 0.
     pub(super) tracked: u64,
+    /// The epoch in which its tenant's count was told of it; 0 for never.
+    pub(super) told: u16,
     live: bool,
+    /// It is live by the scrape in hand alone.
+    begun: bool,
     /// A marker is on its way.
     ending: bool,
     used: bool,
@@ -94,6 +105,8 @@ struct ReportSeries {
 /// What a scrape wrote.
 #[derive(Debug, Default)]
 pub(super) struct Written {
+    /// Number of the scrape.
+    pub(super) number: u64,
     pub(super) sections: Vec<(PartitionId, EncodedSection)>,
     pub(super) outcome: ScrapeOutcome,
     pub(super) news: MetadataNews,
@@ -125,12 +138,14 @@ impl TargetSeries {
             number: 0,
             keys: KeyMap::default(),
             keys_seen: 0,
+            known_good: 0,
             by_id: HashMap::new(),
             slots: Vec::new(),
             free: Vec::new(),
             report: Vec::new(),
             metadata: BTreeMap::new(),
             builder: LabelsBuilder::new(),
+            bounds: Limits::default(),
             last: Last::Nothing,
         }
     }
@@ -141,6 +156,22 @@ impl TargetSeries {
         self.options = options;
         self.keys.clear();
         self.report.clear();
+    }
+
+    /// Goes on under these bounds of its tenant: under others, other series are refused.
+    pub(super) fn bound_by(&mut self, bounds: &Limits) {
+        if self.bounds != *bounds {
+            self.bounds = bounds.clone();
+            self.keys.clear();
+        }
+    }
+
+    /// Has the tenant's count told of all series again that it was told of in the epoch `mark`: it has
+    /// forgotten them.
+    pub(super) fn untell(&mut self, mark: u16) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.told == mark) {
+            slot.told = 0;
+        }
     }
 
     /// Whose series they are.
@@ -184,7 +215,9 @@ impl TargetSeries {
             labels,
             seen: 0,
             tracked: 0,
+            told: 0,
             live: false,
+            begun: false,
             ending: false,
             used: true,
         };
@@ -204,6 +237,9 @@ impl TargetSeries {
 
     /// Begins a scrape.
     pub(super) fn begin(&mut self, core: &Core, writer: &mut ScrapeWriter) {
+        if self.knows_too_much() {
+            self.forget();
+        }
         self.number += 1;
         self.keys_seen = 0;
         self.last = Last::Nothing;
@@ -228,6 +264,7 @@ impl TargetSeries {
         for slot in self.slots.iter_mut().filter(|slot| slot.used) {
             let here = good && slot.tracked == number;
             slot.ending = slot.live && !here;
+            slot.begun = here && !slot.live;
             slot.live |= here;
             if slot.ending {
                 writer.push(slot.id, slot.partition, slot.labels.canonical(), marker);
@@ -322,6 +359,7 @@ impl TargetSeries {
             markers += 1;
         }
         Written {
+            number: self.number,
             outcome: ScrapeOutcome {
                 markers,
                 stored: writer.count(),
@@ -332,24 +370,58 @@ impl TargetSeries {
         }
     }
 
-    /// Notes that what the last scrape wrote is durable.
-    pub(super) fn written(&mut self) {
-        let (number, last) = (self.number, std::mem::take(&mut self.last));
+    /// Notes that the queue has taken nothing of the scrape in hand.
+    pub(super) fn not_submitted(&mut self) {
+        for slot in &mut self.slots {
+            slot.live &= !slot.begun;
+        }
+    }
+
+    /// Notes that what the scrape of this number wrote is durable. Another one may have begun
+    /// meanwhile, which has written all markers again.
+    pub(super) fn written(&mut self, number: u64) {
+        if number != self.number {
+            return;
+        }
+        let last = std::mem::take(&mut self.last);
         if last == Last::Nothing {
             return;
         }
-        let good = last == Last::Good;
-        for (slot, index) in self.slots.iter_mut().zip(0..) {
+        for slot in &mut self.slots {
             slot.live &= !slot.ending;
             slot.ending = false;
-            if good && slot.used && !slot.live && slot.seen != number {
+        }
+        let good = last == Last::Good;
+        if good || self.knows_too_much() {
+            self.forget();
+        }
+        if good {
+            self.known_good = self.known();
+        }
+    }
+
+    fn known(&self) -> usize {
+        self.keys.len().max(self.by_id.len())
+    }
+
+    /// Whether what has gathered since the last good scrape is far more than that had. (The rule is
+    /// Prometheus's.)
+    fn knows_too_much(&self) -> bool {
+        self.known() > 2 * self.known_good + 1000
+    }
+
+    /// Forgets what is not live and was not in the last scrape.
+    fn forget(&mut self) {
+        let number = self.number;
+        for (slot, index) in self.slots.iter_mut().zip(0..) {
+            if slot.used && !slot.live && slot.seen != number {
                 slot.used = false;
                 slot.labels = Labels::empty();
                 self.by_id.remove(&slot.id);
                 self.free.push(index);
             }
         }
-        if good && self.keys_seen < self.keys.len() {
+        if self.keys_seen < self.keys.len() {
             self.keys.retain(|_, known| known.seen == number);
         }
     }

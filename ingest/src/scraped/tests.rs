@@ -4,10 +4,11 @@ use crate::core::Core;
 use crate::memory::{DECODING, MemoryBudget};
 use crate::metrics::Metrics;
 use crate::testing::{NOW, stored};
-use millrace_model::{Clock as _, ManualClock, QueueId, ShardKey, TenantId, is_stale};
+use millrace_model::{Clock, ManualClock, QueueId, ShardKey, TenantId, is_stale};
 use millrace_queue::QueueIdentity;
 use millrace_relabel::{RuleConfig, Rules};
-use prometheus::Registry;
+use prometheus::{IntGauge, Registry};
+use std::io::Write as _;
 
 /// One target, and what has been stored of it.
 struct Rig {
@@ -16,8 +17,15 @@ struct Rig {
     clock: ManualClock,
     scratch: Scratch,
     target: TargetSeries,
-    /// Whether what is written becomes durable.
-    durable: bool,
+    fate: Fate,
+}
+
+/// What becomes of what is written.
+enum Fate {
+    Durable,
+    /// It is submitted, and then nobody knows.
+    Unknown,
+    Refused,
 }
 
 fn options() -> TargetOptions {
@@ -51,8 +59,14 @@ impl Rig {
             clock: ManualClock::new(TimestampMs(NOW)),
             scratch: Scratch::default(),
             target: TargetSeries::new(options),
-            durable: true,
+            fate: Fate::Durable,
         }
+    }
+
+    /// Puts other limits of the tenant in force.
+    fn limit(&self, limits: crate::TenantLimits) {
+        let overrides = [(TenantId::anonymous(), limits)].into();
+        self.core.tenants().set_overrides(overrides);
     }
 
     /// Scrapes, and returns what was stored (own series first, report series under their names) and
@@ -85,8 +99,10 @@ impl Rig {
         let written = written.unwrap();
         let (series, count) = stored(&written.sections);
         assert_eq!(count, written.outcome.stored);
-        if self.durable {
-            self.target.written();
+        match self.fate {
+            Fate::Durable => self.target.written(written.number),
+            Fate::Unknown => {}
+            Fate::Refused => self.target.not_submitted(),
         }
         (self.shown(&series), written.outcome)
     }
@@ -192,10 +208,10 @@ fn a_body_that_breaks_off_half_way_stores_nothing_but_markers() {
 fn markers_that_did_not_become_durable_are_written_again() {
     let mut rig = Rig::new(options());
     rig.own(Ok("a 1\nb 1\n"));
-    rig.durable = false;
+    rig.fate = Fate::Unknown;
     assert_eq!(rig.own(Ok("a 2\n")), ["a 2", "b stale"]);
     assert_eq!(rig.own(Ok("a 3\n")), ["a 3", "b stale"]);
-    rig.durable = true;
+    rig.fate = Fate::Durable;
     assert_eq!(rig.own(Ok("a 4\n")), ["a 4", "b stale"]);
     assert_eq!(rig.own(Ok("a 5\n")), ["a 5"]);
 }
@@ -432,4 +448,200 @@ fn memory_does_not_grow_with_series_that_are_gone() {
         rig.target.slots_len()
     );
     assert_eq!(rig.target.keys.len(), 20);
+}
+
+/// Scrapes a hundred times what has a hundred new series each time.
+fn churn(rig: &mut Rig) {
+    for round in 0..100 {
+        let body: String = (0..100)
+            .map(|i| format!("m{{i=\"{round}-{i}\"}} 1\n"))
+            .collect();
+        rig.own(Ok(&body));
+        let known = rig.target.keys.len().max(rig.target.slots_len());
+        assert!(known <= 1400, "{known} are known in round {round}");
+    }
+}
+
+#[test]
+fn memory_does_not_grow_while_scrapes_fail() {
+    let mut rig = Rig::new(with_limits(ScrapeLimits {
+        samples: 50,
+        ..ScrapeLimits::default()
+    }));
+    rig.own(Ok("a 1\nb 1\n"));
+    churn(&mut rig);
+    assert_eq!(rig.own(Ok("a 2\n")), ["a 2"]);
+}
+
+#[test]
+fn memory_does_not_grow_while_the_queue_takes_nothing() {
+    let mut rig = Rig::new(options());
+    rig.own(Ok("a 1\nb 1\n"));
+    rig.fate = Fate::Refused;
+    churn(&mut rig);
+    rig.fate = Fate::Durable;
+    // Markers for what the queue has a sample of, and for nothing else.
+    assert_eq!(rig.own(Ok("a 2\n")), ["a 2", "b stale"]);
+    assert_eq!(rig.own(Ok("a 3\n")), ["a 3"]);
+}
+
+#[test]
+fn markers_of_another_scrape_are_not_noted_as_durable() {
+    let mut rig = Rig::new(options());
+    rig.own(Ok("a 1\nb 1\n"));
+    let before = rig.target.number;
+    rig.fate = Fate::Unknown;
+    assert_eq!(rig.own(Ok("a 2\n")), ["a 2", "b stale"]);
+    // The loop before a reload hears that its scrape is durable; this one never is.
+    rig.target.written(before);
+    assert_eq!(rig.own(Ok("a 3\n")), ["a 3", "b stale"]);
+}
+
+/// A clock that notes how much is reserved whenever it is looked at.
+#[derive(Debug)]
+struct Watching<'a> {
+    clock: &'a ManualClock,
+    reserved: IntGauge,
+    seen: Mutex<Vec<i64>>,
+}
+
+impl Clock for Watching<'_> {
+    fn now(&self) -> TimestampMs {
+        self.clock.now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.seen.lock().push(self.reserved.get());
+        self.clock.monotonic()
+    }
+}
+
+#[test]
+fn decompressed_bytes_count_as_long_as_they_are_there() {
+    let mut rig = Rig::new(options());
+    let reserved = IntGauge::new("reserved", "bytes").unwrap();
+    let memory = MemoryBudget::new(1 << 20, Arc::default(), DECODING, Some(reserved.clone()));
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(b"a 1\n").unwrap();
+    let scrape = Scrape {
+        body: Ok(ScrapeBody {
+            bytes: packed.finish().unwrap(),
+            memory: memory.reserve_none(&Arc::default()),
+            limit: 1 << 20,
+            encoding: Encoding::Gzip,
+            format: ScrapeFormat::Text,
+        }),
+        time: rig.clock.now(),
+        began: rig.clock.monotonic(),
+    };
+    let clock = Watching {
+        clock: &rig.clock,
+        reserved: reserved.clone(),
+        seen: Mutex::default(),
+    };
+    let (core, scratch) = (&rig.core, &mut rig.scratch);
+    let written = rig.target.scrape(core, &clock, scrape, scratch).unwrap();
+    assert_eq!((written.outcome.error, written.outcome.samples), (None, 1));
+    // Its last look is behind the parsing.
+    let last = *clock.seen.lock().last().unwrap();
+    assert!(last > 0, "{:?}", clock.seen);
+    assert_eq!(reserved.get(), 0);
+}
+
+#[test]
+fn series_beyond_the_limit_of_the_tenant_are_named_and_the_others_go_on() {
+    let mut rig = Rig::new(options());
+    let at_most = |active_series| crate::TenantLimits {
+        active_series: Some(active_series),
+        ..crate::TenantLimits::default()
+    };
+    rig.limit(at_most(2));
+    assert_eq!(rig.own(Ok("a 1\nb 1\n")), ["a 1", "b 1"]);
+    let (shown, outcome) = rig.scrape(Ok("a 2\nb 2\nc 2\nd 2\n"));
+    assert!(shown.contains(&"a 2".to_owned()) && shown.contains(&"up 1".to_owned()));
+    assert!(
+        !shown.iter().any(|line| line.starts_with("c ")),
+        "{shown:?}"
+    );
+    assert_eq!((outcome.error, outcome.refused), (None, 2));
+    let refusal = outcome.refusal.unwrap();
+    assert!(refusal.starts_with("line 3, c: "), "{refusal}");
+    assert!(refusal.contains("the limit is 2") && refusal.ends_with("(too_many_active_series)"));
+    // What never was stored gets no marker, and is asked for again each time.
+    assert_eq!(
+        rig.own(Ok("a 3\nc 3\n")),
+        ["a 3", "b NaN"].map(|s| s.replace("NaN", "stale"))
+    );
+    rig.limit(at_most(3));
+    assert_eq!(rig.own(Ok("a 4\nc 4\nd 4\n")), ["a 4", "c 4"]);
+    // Five minutes later they are told of anew, and still known.
+    rig.clock.advance(Duration::from_secs(400));
+    let (_, outcome) = rig.scrape(Ok("a 5\nc 5\nd 5\n"));
+    assert_eq!(outcome.refused, 1);
+    assert_eq!(rig.own(Ok("a 6\nc 6\n")), ["a 6", "c 6"]);
+}
+
+#[test]
+fn a_scrape_that_fails_counts_no_series_of_its_tenant() {
+    let mut rig = Rig::new(TargetOptions {
+        limits: ScrapeLimits {
+            samples: 2,
+            ..ScrapeLimits::default()
+        },
+        ..options()
+    });
+    rig.limit(crate::TenantLimits {
+        active_series: Some(2),
+        ..crate::TenantLimits::default()
+    });
+    let (_, outcome) = rig.scrape(Ok("x 1\ny 1\nz 1\n"));
+    assert_eq!(outcome.error.as_deref(), Some("sample limit exceeded"));
+    assert_eq!(outcome.exceeded, Some("sample_limit"));
+    let (_, outcome) = rig.scrape(Ok("a 1\nb 1\n"));
+    assert_eq!((outcome.error, outcome.refused), (None, 0));
+    // They are counted, though the scrape before told of `x` and `y` in the same five minutes.
+    let (_, outcome) = rig.scrape(Ok("x 1\ny 1\n"));
+    assert_eq!(outcome.refused, 2);
+}
+
+#[test]
+fn a_scrape_over_the_rate_of_its_tenant_fails_whole_and_says_so() {
+    let mut rig = Rig::new(options());
+    rig.limit(crate::TenantLimits {
+        samples_per_second: Some(1),
+        samples_burst: Some(3),
+        ..crate::TenantLimits::default()
+    });
+    // Takes the burst of 3, and leaves a debt.
+    assert_eq!(rig.own(Ok("a 1\nb 1\nc 1\nd 1\ne 1\n")).len(), 5);
+    let (shown, outcome) = rig.scrape(Ok("a 2\nb 2\n"));
+    assert_eq!(outcome.exceeded, Some("samples_per_second"));
+    let error = outcome.error.unwrap();
+    assert!(error.contains("1 samples a second"), "{error}");
+    assert_eq!(outcome.markers, 5);
+    assert!(shown.contains(&"up 0".to_owned()) && shown.contains(&"a stale".to_owned()));
+    rig.clock.advance(Duration::from_secs(3));
+    assert_eq!(rig.own(Ok("a 3\n")), ["a 3"]);
+}
+
+#[test]
+fn bounds_of_series_and_times_are_those_of_the_tenant_and_may_change() {
+    let mut rig = Rig::new(options());
+    let bounded = |label_value_bytes| {
+        let mut limits = crate::TenantLimits::default();
+        limits.request.label_value_bytes = label_value_bytes;
+        limits.max_age = Some(Duration::from_secs(60));
+        limits
+    };
+    rig.limit(bounded(3));
+    let old = NOW - 120_000;
+    let body = format!("a{{x=\"1234\"}} 1\nb 1\nc 1 {old}\n");
+    let (_, outcome) = rig.scrape(Ok(&body));
+    assert_eq!(outcome.refused, 2);
+    assert!(outcome.refusal.unwrap().ends_with("(label_value_too_long)"));
+    rig.limit(bounded(4));
+    let (shown, outcome) = rig.scrape(Ok(&body));
+    assert_eq!(outcome.refused, 1);
+    assert!(outcome.refusal.unwrap().ends_with("(too_old)"));
+    assert!(shown.iter().any(|line| line.contains("1234")), "{shown:?}");
 }

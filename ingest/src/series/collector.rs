@@ -103,12 +103,14 @@ pub(crate) struct Collector<'a> {
     new_label_bytes: usize,
 }
 
+/// Takes the sections of a request, in an order that keeps each series' samples in theirs, and the
+/// number of samples in them. Whether they are on their way now; if not, nothing of the request counts.
+pub(crate) type Submit<'s> = dyn FnMut(Vec<(PartitionId, EncodedSection)>, u64) -> bool + 's;
+
 /// What a request comes to.
 #[derive(Debug)]
 pub(crate) struct Collected {
-    /// Sections in an order that keeps each series' samples in theirs.
-    pub(crate) sections: Vec<(PartitionId, EncodedSection)>,
-    /// Samples in them.
+    /// Samples that were submitted.
     pub(crate) accepted: u64,
     /// What was refused and is to be kept.
     pub(crate) rejected: Vec<(PartitionId, EncodedSection)>,
@@ -322,10 +324,11 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
-    /// Whether a timestamp is taken; if not, reason and message.
+    /// Whether a timestamp is taken; if not, reason and message. Where refused samples are kept every one
+    /// passes here, and is refused once it is known which series it is of.
     #[inline]
     pub(crate) fn check_time(&self, timestamp: TimestampMs) -> Result<(), BadSeries> {
-        if self.context.window.contains(timestamp) {
+        if self.context.window.contains(timestamp) || self.context.keep_rejected {
             return Ok(());
         }
         Err(out_of_window(timestamp, self.context.window))
@@ -377,12 +380,13 @@ impl<'a> Collector<'a> {
         ))
     }
 
-    /// Ends the request: its sections, and its new series known from now on.
+    /// Ends the request: its sections are submitted, and its new series known from now on. They count
+    /// for their tenant only if `submit` has taken them.
     ///
     /// # Errors
     ///
     /// [`IngestError::TooLarge`] when the request has too many series.
-    pub(crate) fn finish(mut self) -> Result<Collected, IngestError> {
+    pub(crate) fn finish(mut self, submit: &mut Submit<'_>) -> Result<Collected, IngestError> {
         let series = self.out.distinct_series(self.context.limits.series);
         if series > self.context.limits.series {
             return Err(too_many(
@@ -394,17 +398,19 @@ impl<'a> Collector<'a> {
         }
         self.out.finish_sections();
         self.out.finish_metadata(&self.context);
-        let told = if self.context.all_or_nothing && !self.out.report.is_empty() {
-            self.out.sections.clear();
+        let nothing = self.context.all_or_nothing && !self.out.report.is_empty();
+        if nothing {
             self.out.accepted = 0;
             // All of it comes again.
             self.out.rejected_sections.clear();
-            drop(self.gate);
-            0
-        } else {
+        }
+        let told = if !nothing && submit(self.out.sections, self.out.accepted) {
             let mark = self.gate.mark();
             self.gate.commit();
             mark
+        } else {
+            drop(self.gate);
+            0
         };
         self.context.cache.update(self.fresh, self.used, told);
         if told != 0 {
@@ -413,7 +419,6 @@ impl<'a> Collector<'a> {
         // Decoders that look series up together refuse some a little earlier than others.
         self.out.report.sort();
         Ok(Collected {
-            sections: self.out.sections,
             accepted: self.out.accepted,
             dropped: self.out.dropped,
             rejected: self.out.rejected_sections,

@@ -15,7 +15,7 @@ mod output;
 
 pub(crate) use builder::{BadSeries, SeriesBuilder, text};
 pub(crate) use cache::{KeyMap, SeriesCache};
-pub(crate) use collector::{Collected, Collector, Context, Entry};
+pub(crate) use collector::{Collected, Collector, Context, Entry, Submit};
 pub(crate) use hasher::{Key, KeyHasher, combine};
 
 pub(crate) use output::metadata_sections;

@@ -77,12 +77,7 @@ impl Output<'_> {
                 limit,
             } => {
                 self.runs.push(key as u64);
-                // Bad tags refuse every field of their line; that is one thing to tell, not ten.
-                // A data point counts once, whatever is wrong with the series that it makes.
-                let told = self.refused_last.is_some_and(|(last, why)| {
-                    last == place && (why == reason || matches!(place, Place::Point(_)))
-                });
-                if told {
+                if self.is_told(place, reason) {
                     return self.report.add_samples(reason, samples.len());
                 }
                 self.refused_last = Some((place, reason));
@@ -98,6 +93,14 @@ impl Output<'_> {
                 });
             }
         }
+    }
+
+    /// Whether a refusal was told already. Bad tags refuse every field of their line; that is one thing to
+    /// tell, not ten. A data point counts once, whatever is wrong with the series that it makes.
+    fn is_told(&self, place: Place, reason: Reason) -> bool {
+        self.refused_last.is_some_and(|(last, why)| {
+            last == place && (why == reason || matches!(place, Place::Point(_)))
+        })
     }
 
     /// Refuses samples of a series that is beyond a limit of its tenant.
@@ -177,6 +180,11 @@ impl Output<'_> {
             };
             let count = samples.iter().filter(outside).count();
             if let Some(first) = samples.iter().find(outside) {
+                if self.is_told(place, reason) {
+                    self.report.add_samples(reason, count);
+                    continue;
+                }
+                self.refused_last = Some((place, reason));
                 let window = self.window;
                 self.report.reject(reason, count, || {
                     Rejection::new(place, out_of_window(first.timestamp, window))

@@ -27,8 +27,12 @@ const EPOCH: Duration = Duration::from_secs(300);
 pub(crate) const WINDOW: Epoch = 12;
 /// Parts with locks of their own.
 const STRIPES: usize = 16;
-/// The epoch's place in an entry; the rest is of the series' hash.
-const EPOCH_MASK: u64 = 0xff;
+/// The epoch's place in an entry.
+const EPOCH_MASK: u64 = 0x7f;
+/// Whether a second request has come upon the series.
+const SHARED: u64 = 0x80;
+/// The rest is of the series' hash.
+const TAG_MASK: u64 = !(EPOCH_MASK | SHARED);
 
 /// The epoch of a moment of the monotonic clock.
 pub(crate) fn epoch_at(monotonic: Duration) -> Epoch {
@@ -92,12 +96,14 @@ pub(crate) enum Full {
 /// The active series of one tenant.
 #[derive(Debug)]
 pub(crate) struct Active {
-    /// Upper 56 bits of the lower half of the identity, and the lower 8 of the epoch.
+    /// Upper 56 bits of the lower half of the identity, [`SHARED`], and the lower 7 of the epoch.
     stripes: [Mutex<HashTable<u64>>; STRIPES],
     series: AtomicU64,
     news: News,
     /// Everything that has ended before this epoch is out.
     swept: AtomicU32,
+    /// One sweeps at a time.
+    sweeping: Mutex<()>,
 }
 
 /// How many series were new in each of the last epochs.
@@ -114,6 +120,7 @@ impl Active {
             series: AtomicU64::new(0),
             news: News::default(),
             swept: AtomicU32::new(epoch),
+            sweeping: Mutex::new(()),
         }
     }
 
@@ -138,8 +145,8 @@ impl Active {
         let tag = tag(id);
         let entry = tag | u64::from(epoch) & EPOCH_MASK;
         let mut table = self.stripe(id).lock();
-        if let Some(known) = table.find_mut(hash(tag), |known| known & !EPOCH_MASK == tag) {
-            *known = entry;
+        if let Some(known) = table.find_mut(hash(tag), |known| known & TAG_MASK == tag) {
+            *known = entry | SHARED;
             return Ok(Seen::Known);
         }
         if !take(&self.news.sum, bounds.new_per_hour) {
@@ -159,15 +166,17 @@ impl Active {
             };
         }
         self.news.of(epoch).fetch_add(1, Ordering::Relaxed);
-        table.insert_unique(hash(tag), entry, |known| hash(known & !EPOCH_MASK));
+        table.insert_unique(hash(tag), entry, |known| hash(known & TAG_MASK));
         Ok(Seen::New)
     }
 
-    /// Takes back that a series was new in this epoch.
+    /// Takes back that a series was new in this epoch, unless another request has come upon it since,
+    /// which may have stored it.
     pub(crate) fn forget(&self, id: SeriesId, epoch: Epoch, process: &Tracked) {
         let tag = tag(id);
         let mut table = self.stripe(id).lock();
         let found = table.find_entry(hash(tag), |known| known & !EPOCH_MASK == tag);
+        // With the bit of another request it is not found.
         let Ok(found) = found else { return };
         found.remove();
         give_back(&self.series, 1);
@@ -176,16 +185,15 @@ impl Active {
         give_back(self.news.of(epoch), 1);
     }
 
-    /// Lets go what has ended before `epoch`. Cheap if that was done already.
+    /// Lets go what has ended before `epoch`; on return that is done, whoever did it. Cheap if it was
+    /// done already.
     pub(crate) fn advance(&self, epoch: Epoch, process: &Tracked) {
-        let last = self.swept.load(Ordering::Acquire);
-        if epoch <= last {
+        if epoch <= self.swept.load(Ordering::Acquire) {
             return;
         }
-        let mine = self
-            .swept
-            .compare_exchange(last, epoch, Ordering::AcqRel, Ordering::Acquire);
-        if mine.is_err() {
+        let _one_at_a_time = self.sweeping.lock();
+        let last = self.swept.load(Ordering::Acquire);
+        if epoch <= last {
             return;
         }
         let over = (epoch - last).min(WINDOW + 1);
@@ -194,7 +202,7 @@ impl Active {
             let gone = self.news.of(ended).swap(0, Ordering::Relaxed);
             give_back(&self.news.sum, gone);
         }
-        // Of a far older epoch nothing is left that eight bits could tell.
+        // Of a far older epoch nothing is left that seven bits could tell.
         let window = if epoch - last > WINDOW { 0 } else { WINDOW };
         for stripe in &self.stripes {
             let mut table = stripe.lock();
@@ -206,12 +214,13 @@ impl Active {
             let gone = (before - table.len()) as u64;
             let room = 2 * table.len();
             if table.capacity() > 4 * room.max(64) {
-                table.shrink_to(room, |known| hash(known & !EPOCH_MASK));
+                table.shrink_to(room, |known| hash(known & TAG_MASK));
             }
             drop(table);
             give_back(&self.series, gone);
             give_back(&process.series, gone);
         }
+        self.swept.store(epoch, Ordering::Release);
     }
 
     fn stripe(&self, id: SeriesId) -> &Mutex<HashTable<u64>> {
@@ -227,7 +236,7 @@ impl News {
 }
 
 fn tag(id: SeriesId) -> u64 {
-    (id.0 as u64) & !EPOCH_MASK
+    (id.0 as u64) & TAG_MASK
 }
 
 /// Spreads over all bits: the lowest of a tag are always zero.
@@ -308,7 +317,7 @@ mod tests {
         assert_eq!((set.series(), process.series()), (1, 1));
         assert_eq!(set.new_series(), 0, "the hour of the new ones is over");
         assert_eq!(set.see(id(8), 14, NONE, &process), Ok(Seen::New));
-        // After a long rest, whatever eight bits of the epoch say.
+        // After a long rest, whatever seven bits of the epoch say.
         set.advance(14 + 256, &process);
         assert_eq!(
             (set.series(), process.series()),
@@ -359,6 +368,45 @@ mod tests {
             (10, 0, 10)
         );
         assert_eq!(limited.new_series(), 10);
+    }
+
+    #[test]
+    fn what_another_request_has_come_upon_is_not_taken_back() {
+        let (set, process) = (Active::new(1), Tracked::new(1 << 20));
+        for n in 0..2 {
+            assert_eq!(set.see(id(n), 1, NONE, &process), Ok(Seen::New));
+        }
+        assert_eq!(set.see(id(1), 1, NONE, &process), Ok(Seen::Known));
+        for n in 0..2 {
+            set.forget(id(n), 1, &process);
+        }
+        assert_eq!((set.series(), process.series()), (1, 1));
+        assert_eq!(set.see(id(1), 1, NONE, &process), Ok(Seen::Known));
+        // It ends like any other.
+        set.advance(14, &process);
+        assert_eq!((set.series(), process.series()), (0, 0));
+    }
+
+    #[test]
+    fn whoever_comes_while_another_sweeps_finds_the_room() {
+        let (set, process) = (Active::new(1), Tracked::new(1 << 20));
+        let bounds = active(200_000);
+        for n in 0..200_000 {
+            assert_eq!(set.see(id(n), 1, bounds, &process), Ok(Seen::New));
+        }
+        let together = std::sync::Barrier::new(4);
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (set, process, together) = (&set, &process, &together);
+                scope.spawn(move || {
+                    together.wait();
+                    set.advance(14, process);
+                    let new = id(1_000_000 + thread);
+                    assert_eq!(set.see(new, 14, bounds, process), Ok(Seen::New));
+                });
+            }
+        });
+        assert_eq!((set.series(), set.new_series()), (4, 4));
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod report;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use millrace_model::{SeriesId, TenantId};
@@ -38,6 +38,8 @@ pub(crate) struct Tenants {
     by_id: RwLock<HashMap<TenantId, Arc<Tenant>>>,
     limits: RwLock<Table>,
     tracked: Tracked,
+    /// The epoch up to which the series of all tenants are swept, or are being swept.
+    swept: AtomicU32,
     /// Whether more than one has come, so that they have to share.
     several: Arc<AtomicBool>,
 }
@@ -83,6 +85,7 @@ impl Tenants {
                 overrides: BTreeMap::new(),
             }),
             tracked: Tracked::new(tracked_series),
+            swept: AtomicU32::new(0),
             several: Arc::default(),
         }
     }
@@ -134,6 +137,20 @@ impl Tenants {
         Ok(Arc::clone(tenant))
     }
 
+    /// Lets go the series of all tenants that have ended before `epoch`: those of a tenant that no longer
+    /// pushes would take room from the others otherwise. Cheap if that was done already.
+    fn advance(&self, epoch: Epoch) {
+        let done = epoch <= self.swept.load(Ordering::Relaxed);
+        if done || epoch <= self.swept.fetch_max(epoch, Ordering::Relaxed) {
+            return;
+        }
+        // Sweeping millions takes its time; nobody is to wait for the map meanwhile.
+        let tenants: Vec<_> = self.by_id.read().values().cloned().collect();
+        for tenant in tenants {
+            tenant.active.advance(epoch, &self.tracked);
+        }
+    }
+
     /// Puts other overrides in force, for requests that come from now on.
     pub(crate) fn set_overrides(&self, overrides: BTreeMap<TenantId, TenantLimits>) {
         let overrides = overrides.into_iter();
@@ -170,6 +187,11 @@ impl Tenant {
     /// The limits that are in force now.
     pub(crate) fn limits(&self) -> Arc<TenantLimits> {
         Arc::clone(&self.limits.read())
+    }
+
+    /// Gives back samples that were taken and then not stored.
+    pub(crate) fn give_back_samples(&self, samples: u64) {
+        self.rate.give_back(samples);
     }
 
     /// Takes samples of the rate; 0 only asks.
@@ -225,6 +247,8 @@ impl<'a> Gate<'a> {
         new: &'a mut Vec<SeriesId>,
     ) -> Self {
         let epoch = epoch_at(now);
+        tenants.advance(epoch);
+        // Another request may still be at it.
         tenant.active.advance(epoch, &tenants.tracked);
         new.clear();
         Self {

@@ -53,6 +53,13 @@ impl Bucket {
         *state = Some(State { tokens, at });
         Ok(())
     }
+
+    /// Gives back samples that were taken. What that is over the burst is lost with the next take.
+    pub(crate) fn give_back(&self, samples: u64) {
+        if let Some(state) = &mut *self.0.lock() {
+            state.tokens += samples as f64;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -81,6 +88,17 @@ mod tests {
         assert!((wait.as_secs_f64() - 9.51).abs() < 1e-6, "{wait:?}");
         assert!(bucket.take(RATE, 1, at(15.0)).is_err());
         bucket.take(RATE, 1, at(15.02)).unwrap();
+    }
+
+    #[test]
+    fn what_is_given_back_is_there_again_but_not_beyond_the_burst() {
+        let bucket = Bucket::default();
+        bucket.take(RATE, 300, at(5.0)).unwrap();
+        bucket.give_back(300);
+        bucket.take(RATE, 300, at(5.0)).unwrap();
+        bucket.give_back(1000);
+        bucket.take(RATE, 300, at(5.0)).unwrap();
+        assert!(bucket.take(RATE, 1, at(5.0)).is_err());
     }
 
     #[test]

@@ -106,6 +106,34 @@ fn tenants_are_bounded_and_idle_ones_make_room() {
 }
 
 #[test]
+fn series_of_a_tenant_that_has_left_make_room_for_others() {
+    let tenants = Tenants::new(
+        TenantLimits {
+            active_series: Some(10),
+            ..TenantLimits::default()
+        },
+        8,
+    );
+    let push = |who: &str, series: std::ops::Range<u64>, now| {
+        let tenant = tenants.get(&name(who), now).unwrap();
+        let (limits, mut new) = (tenant.limits(), Vec::new());
+        let mut gate = Gate::open(&tenants, &tenant, &limits, now, &mut new);
+        let ask = |n| {
+            let (id, labels) = labels(n);
+            gate.ask(id, &labels)
+        };
+        let taken: Vec<_> = series.map(ask).collect();
+        gate.commit();
+        taken.into_iter().filter(Result::is_ok).count()
+    };
+    assert_eq!(push("left", 0..5, NOW), 5);
+    assert_eq!(push("stays", 0..5, NOW), 3);
+    let later = NOW + Duration::from_secs(2 * 3600);
+    assert_eq!(push("stays", 0..5, later), 5);
+    assert_eq!(tenants.tracked_series(), 5);
+}
+
+#[test]
 fn limits_are_divided_among_processes() {
     let limits = TenantLimits {
         active_series: Some(10),

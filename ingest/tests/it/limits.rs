@@ -185,6 +185,36 @@ async fn beyond_the_rate_it_is_429_until_the_time_that_is_told() {
 }
 
 #[tokio::test]
+async fn a_request_that_the_queue_does_not_take_costs_its_tenant_nothing() {
+    let options = IngestOptions {
+        limits: TenantLimits {
+            active_series: Some(2000),
+            samples_per_second: Some(1),
+            samples_burst: Some(1000),
+            ..TenantLimits::default()
+        },
+        ..IngestOptions::default()
+    };
+    let appender = AppenderOptions {
+        max_pending_bytes: 16 << 10,
+        ..AppenderOptions::default()
+    };
+    let rig = Rig::with(options, appender);
+    for _ in 0..3 {
+        let answer = rig.post("/write", &[], lines(0..2000)).await;
+        assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+    }
+    let report = rig.ingest.limits_report(None, 5);
+    let tenant = &report.tenants[0];
+    assert_eq!((tenant.active_series, tenant.new_series), (0, 0));
+    // Neither the rate nor the cache of known series has it that they were stored.
+    let answer = rig.post("/write", &[], lines(0..100)).await;
+    assert_eq!(answer.status, StatusCode::NO_CONTENT, "{}", answer.text());
+    let report = rig.ingest.limits_report(None, 5);
+    assert_eq!(report.tenants[0].active_series, 100);
+}
+
+#[tokio::test]
 async fn overrides_are_in_force_from_the_next_request_on() {
     let rig = rig(TenantLimits {
         active_series: Some(5),

@@ -169,7 +169,10 @@ impl Leaf {
                 if let Some(counts) = &budget.counts {
                     counts.windows(&self.view, &buffers.columns.timestamps);
                 }
-                function.run(&self.view, buffers, row, meter)
+                // The steps of a subquery may tell one delta several times.
+                let stored = matches!(self.input, Input::Stored(..));
+                let deltas = stored && self.input.labels(index).is_delta();
+                function.run(&self.view, deltas, buffers, row, meter)
             }
         }
     }

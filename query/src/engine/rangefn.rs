@@ -128,10 +128,12 @@ impl RangeFn {
         self.params[index][step]
     }
 
-    /// Computes the row of a series whose samples are in the buffers.
+    /// Computes the row of a series whose samples are in the buffers. Where these are deltas, what a
+    /// counter grows by is their sum.
     pub(super) fn run(
         &self,
         view: &View,
+        deltas: bool,
         buffers: &mut Buffers,
         row: &mut [f64],
         meter: &mut Meter<'_>,
@@ -149,6 +151,9 @@ impl RangeFn {
             ranges,
         } = windows;
         match self.op {
+            Op::Rate if deltas => slide.each(row, meter, |_, w| Ok(rate::of_deltas(&w, true))),
+            Op::Increase if deltas => slide.each(row, meter, |_, w| Ok(rate::of_deltas(&w, false))),
+            Op::Irate if deltas => slide.each(row, meter, |_, w| Ok(rate::of_last_delta(&w))),
             Op::Rate => slide.change(row, meter, positions, true, true),
             Op::Increase => slide.change(row, meter, positions, true, false),
             Op::Delta => slide.change(row, meter, positions, false, false),

@@ -6,6 +6,7 @@
 //! below zero. `anchored` and `smoothed` replace the extrapolation by values at the edges.
 
 use super::ast::Edges;
+use super::math;
 
 /// What is computed from the change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,6 +201,31 @@ pub(super) fn instant(window: &Window<'_>, rate: bool) -> Option<f64> {
         result /= (last_time - before_time) as f64 / 1000.0;
     }
     Some(result)
+}
+
+/// What the deltas in a window come to: all that end in it, whole. Nothing is extrapolated, and
+/// `anchored` and `smoothed` make no difference, since each says by itself what was added.
+pub(super) fn of_deltas(window: &Window<'_>, per_second: bool) -> Option<f64> {
+    let from = window.times.partition_point(|t| *t <= window.begin);
+    let to = window.times.partition_point(|t| *t <= window.end);
+    if from >= to {
+        return None;
+    }
+    let sum = math::sum(&window.values[from..to]);
+    Some(if per_second {
+        sum / window.seconds()
+    } else {
+        sum
+    })
+}
+
+/// `irate` of deltas: the last one over the time since the one before.
+pub(super) fn of_last_delta(window: &Window<'_>) -> Option<f64> {
+    let [.., before, last] = window.times else {
+        return None;
+    };
+    let value = window.values.last()?;
+    Some(value / ((last - before) as f64 / 1000.0))
 }
 
 #[cfg(test)]

@@ -194,16 +194,6 @@ fn parse_hex(hex: &str) -> Option<f64> {
     })
 }
 
-const UNITS: [(&str, i64); 7] = [
-    ("y", 365 * 86_400_000),
-    ("w", 7 * 86_400_000),
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1_000),
-    ("ms", 1),
-];
-
 /// A duration as Prometheus writes it (`1h30m`), in milliseconds.
 pub(super) fn parse_duration(text: &str) -> Option<i64> {
     i64::try_from(parse_duration_ms(text)?).ok()

@@ -5,6 +5,7 @@
 //! unless `MILLRACE_PROMQLTEST_OPTIONAL` is set.
 
 mod bounds;
+mod deltas;
 mod memory;
 mod prometheus;
 mod run;

@@ -376,11 +376,13 @@ words! {
 
 words! {
     /// What becomes of delta temporality in OTLP.
-    DeltaSetting = "\"refuse\" or \"store\"" {
-        /// Refused by name.
-        Refuse = "refuse",
+    DeltaSetting = "\"accumulate\", \"store\" or \"refuse\"" {
+        /// Stored as it is, and added up by queries.
+        Accumulate = "accumulate",
         /// Stored as it is.
         Store = "store",
+        /// Refused by name.
+        Refuse = "refuse",
     }
 }
 mod duration;

@@ -7,7 +7,7 @@ use millrace_queue::MAX_PARTITIONS;
 
 use super::error::ConfigError;
 use super::fleet_rules;
-use super::kind::{Bytes, QueueBackend};
+use super::kind::Bytes;
 use super::load::Config;
 use super::settings::find;
 
@@ -72,11 +72,6 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
         config.ingest.decode_memory_bytes >= one_request,
         "ingest.decode_memory_bytes",
         &|| format!("must not be less than what one request may take, which is {one_request}"),
-    )?;
-    rule(
-        config.ingest.keep_rejected.is_none() || config.queue.backend == QueueBackend::Embedded,
-        "ingest.keep_rejected",
-        &|| "needs queue.backend = \"embedded\"".to_owned(),
     )?;
     let batches = MIN_BATCH_BYTES..=MAX_BATCH_BYTES;
     rule(

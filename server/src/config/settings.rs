@@ -204,8 +204,8 @@ settings! {
         /// Memory for the cache of known series.
         series_cache_bytes: Bytes = "256MiB";
         /// Samples that are refused for a limit of their tenant, or as too old or too far ahead, are
-        /// kept as dead letters in so many bytes of the data directory, to be queued once the limit is
-        /// raised. With the embedded queue only.
+        /// kept as dead letters in so many bytes of this process's data directory, to be queued once the
+        /// limit is raised.
         keep_rejected: Option<Bytes> = "none";
         /// Line protocol: what stands between measurement and field in a metric's name.
         influx_separator: String = "_";
@@ -232,9 +232,10 @@ settings! {
         keep_identifying_resource_attributes: bool = "false";
         /// Whether name, version, schema and attributes of the scope become labels `otel_scope_…`.
         promote_scope_metadata: bool = "false";
-        /// What becomes of delta temporality: `refuse` names it in the answer, `store` keeps each
-        /// delta as a sample, for `sum_over_time`.
-        delta: DeltaSetting = "refuse";
+        /// What becomes of delta temporality: `accumulate` keeps each delta as a sample of a series with
+        /// `__temporality__="delta"`, which `rate`, `increase` and `irate` add up; `store` keeps it without
+        /// that label, for `sum_over_time`; `refuse` names it in the answer.
+        delta: DeltaSetting = "accumulate";
     }
 
     /// Bounds of one request. A value equal to its limit passes.

@@ -88,6 +88,41 @@ impl Letters for LocalLetters {
     }
 }
 
+/// The letters of a queue that keeps them beside itself, and those of what this process has refused.
+#[derive(Debug)]
+pub struct WithRejected {
+    /// Those of the queue.
+    pub queue: Arc<dyn Letters>,
+    /// Those of refused samples.
+    pub rejected: LocalLetters,
+}
+
+impl WithRejected {
+    fn of(&self, origin: Origin) -> &dyn Letters {
+        match origin.is_rejected() {
+            true => &self.rejected,
+            false => &*self.queue,
+        }
+    }
+}
+
+impl Letters for WithRejected {
+    fn list(&self) -> Result<Vec<LetterHead>, String> {
+        let mut heads = self.queue.list()?;
+        heads.extend(self.rejected.list()?);
+        heads.sort_by_key(|head| (head.kept_at, head.origin));
+        Ok(heads)
+    }
+
+    fn read(&self, origin: Origin) -> Result<Option<DeadLetter>, String> {
+        self.of(origin).read(origin)
+    }
+
+    fn purge(&self, origin: Origin, now: TimestampMs) -> Result<(), String> {
+        self.of(origin).purge(origin, now)
+    }
+}
+
 /// How far the letters of a store's directory are on their way to where they belong.
 #[derive(Clone, Debug, Default)]
 pub struct Standing {

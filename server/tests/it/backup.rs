@@ -91,13 +91,14 @@ fn ask(client: &Client, asked: &[(String, String)]) -> Vec<String> {
     answers.collect()
 }
 
+/// Waits until everything is applied and as many blocks are there.
 fn wait_for_blocks(client: &Client, least: u64) {
     eventually("blocks", Duration::from_secs(120), || {
         let status = client.get("/api/v1/status/pipeline").json();
         let partitions = status["data"]["partitions"].as_array().unwrap();
         let done = partitions
             .iter()
-            .all(|p| p["blocks"].as_u64() >= Some(least));
+            .all(|p| p["blocks"].as_u64() >= Some(least) && p["applied_offset"] == p["end_offset"]);
         done.then_some(()).ok_or_else(|| status.to_string())
     });
 }

@@ -215,6 +215,18 @@ fn a_restart_gives_the_same_answers() {
     server.kill();
     let server = Millrace::start(dir.path(), &small);
     assert_eq!(ask(&server.client()), before);
+    // Above, all may have been sealed before the kill: once more with something that cannot be.
+    assert_eq!(server.terminate().0.code(), Some(0));
+    let unsealed = &small[1..];
+    let server = Millrace::start(dir.path(), unsealed);
+    let more = json!({"device": "d0", "timestamp": now, "fields": {"later": 1}}).to_string();
+    let answer = server.client().post("/api/v1/push", &[], more);
+    assert!(answer.status / 100 == 2, "{answer:?}");
+    let position = answer.header("millrace-position").to_owned();
+    let applied = [("millrace-read-after", position.as_str())];
+    server.client().query_with("later", None, &applied);
+    server.kill();
+    let server = Millrace::start(dir.path(), unsealed);
     let metrics = server.client().get("/metrics").text;
     let sum = |name: &str| -> f64 {
         let lines = metrics.lines().filter(|line| line.starts_with(name));

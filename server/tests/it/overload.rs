@@ -30,7 +30,7 @@ const SETTINGS: [&str; 12] = [
     "queue.retention_bytes=256MiB",
     "store.memtable_bytes=64MiB",
     "store.index_cache_bytes=8MiB",
-    "server.header_timeout=1s",
+    "server.header_timeout=3s",
     "server.body_timeout=2s",
     "log.level=error",
 ];
@@ -46,7 +46,7 @@ const SERIES: usize = 1000;
 /// Connections that drip.
 const DRIPPING: usize = 40;
 /// It has to be as before after this time.
-const AFTERWARDS: Duration = Duration::from_secs(10);
+const AFTERWARDS: Duration = Duration::from_secs(30);
 
 fn length() -> Duration {
     let seconds = std::env::var("MILLRACE_OVERLOAD_SECONDS");

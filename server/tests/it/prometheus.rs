@@ -68,9 +68,8 @@ struct Pair {
 }
 
 impl Pair {
-    fn range(&self, expression: &str, start: i64, end: i64) -> (Series, Series) {
-        let (start, end) = (start.to_string(), end.to_string());
-        let ask = |client: &Client| matrix(&client.query_range(expression, &start, &end, "1"));
+    fn range(&self, expression: &str, start: &str, end: &str) -> (Series, Series) {
+        let ask = |client: &Client| matrix(&client.query_range(expression, start, end, "1"));
         (ask(&self.theirs), ask(&self.ours))
     }
 }
@@ -178,6 +177,9 @@ fn answers_equal_those_of_the_prometheus_that_feeds_us() {
     let span = end - start;
     assert!(span >= 115, "{span} s of data");
 
+    // Prometheus before 3.0 counts a sample exactly at the left edge of a window: none is there.
+    let phase = free_phase(&scrape_times(&pair.theirs, end));
+    let second = |seconds: i64| format!("{seconds}.{phase:03}");
     let mut lines = Vec::new();
     for expression in [
         "count({job=\"node\"})",
@@ -189,7 +191,10 @@ fn answers_equal_those_of_the_prometheus_that_feeds_us() {
     ] {
         // Remote write is behind by its batches: asked until it has caught up, and no longer.
         let points = eventually("remote write to catch up", Duration::from_secs(60), || {
-            compare(expression, &pair.range(expression, start, end))
+            compare(
+                expression,
+                &pair.range(expression, &second(start), &second(end - 1)),
+            )
         });
         assert!(points >= 100, "{expression}: only {points} points");
         lines.push(format!("{expression}: {points} points equal"));

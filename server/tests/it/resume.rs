@@ -16,6 +16,10 @@ fn push(client: &Client, round: u32) {
         .collect();
     let answer = client.post("/api/v1/push", &[], lines.join("\n"));
     assert_eq!(answer.status, 200, "{answer:?}");
+    // A server that ends does not wait for its store.
+    let position = answer.header("millrace-position").to_owned();
+    let applied = [("millrace-read-after", position.as_str())];
+    client.query_with("1", None, &applied);
 }
 
 fn series(client: &Client, metric: &str) -> usize {

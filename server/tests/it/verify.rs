@@ -55,7 +55,9 @@ fn data(dir: &Path) {
     eventually("blocks", Duration::from_secs(60), || {
         let status = client.get("/api/v1/status/pipeline").json();
         let partition = &status["data"]["partitions"][0];
-        let done = partition["blocks"].as_u64() >= Some(2) && partition["memtable_samples"] == 0;
+        let done = partition["blocks"].as_u64() >= Some(2)
+            && partition["memtable_samples"] == 0
+            && partition["applied_offset"] == partition["end_offset"];
         done.then_some(()).ok_or_else(|| status.to_string())
     });
     let (status, stderr) = server.terminate();

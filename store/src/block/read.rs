@@ -13,6 +13,15 @@ use super::{
 };
 use crate::planted::CHUNK_UNVERIFIED;
 
+/// What stands for the samples of a bucket that are gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// The last one, timestamp and value as they were sent.
+    Last,
+    /// Their sum, at the time of the last one: of deltas, none is lost.
+    Sum,
+}
+
 impl BlockReader {
     /// Appends the samples of a series of this block that are in `range` to the columns, in order
     /// of time. One read for all of its chunks that overlap. In a block without samples there are
@@ -32,10 +41,12 @@ impl BlockReader {
         read.map(drop)
     }
 
-    /// The same for the series of that number. The bytes of chunks that were read.
+    /// The same for the series of that number; where its samples are gone, `left` says what stands for
+    /// them. The bytes of chunks that were read.
     pub(crate) fn read_number(
         &self,
         number: u32,
+        left: Left,
         range: TimeRange,
         timestamps: &mut Vec<i64>,
         values: &mut Vec<f64>,
@@ -43,7 +54,7 @@ impl BlockReader {
         let set = self.series_set(number / SERIES_PER_PAGE)?;
         let at = (number % SERIES_PER_PAGE) as usize;
         if self.footer.without_samples {
-            return self.read_lasts(set.finest(at), range, timestamps, values);
+            return self.read_left(set.finest(at), left, range, timestamps, values);
         }
         let chunks = set.chunks(at);
         self.read_chunks(chunks, range, timestamps, values)
@@ -118,12 +129,13 @@ impl BlockReader {
     }
 
     /// Appends what is left of a series whose samples are gone: of each bucket of the finest stored
-    /// resolution the last sample, where that is in `range`. It is as it was sent, timestamp and
-    /// value. Of a series that was stale at the end of a bucket it is the last one before. Returns the
-    /// bytes of rollups that were read.
-    fn read_lasts(
+    /// resolution what `left` says, at the time of its last sample, where that is in `range`. Of a series
+    /// that was stale at the end of a bucket it is the last one before. Returns the bytes of rollups that
+    /// were read.
+    fn read_left(
         &self,
         finest: Option<&RollupEntry>,
+        left: Left,
         range: TimeRange,
         timestamps: &mut Vec<i64>,
         values: &mut Vec<f64>,
@@ -133,7 +145,11 @@ impl BlockReader {
         let to = columns.last_times.partition_point(|&t| t <= range.end.0);
         if from < to {
             timestamps.extend_from_slice(&columns.last_times[from..to]);
-            values.extend_from_slice(&columns.lasts[from..to]);
+            let of = match left {
+                Left::Last => &columns.lasts,
+                Left::Sum => &columns.sums,
+            };
+            values.extend_from_slice(&of[from..to]);
         }
         Ok(finest.map_or(0, |entry| u64::from(entry.bytes)))
     }

@@ -113,7 +113,7 @@ fn answer(
         assert_eq!((number, id), (found.place.at, found.id));
         assert_eq!((&labels, time), (&found.labels, found.place.range()));
         let (mut again, mut bits) = (Vec::new(), Vec::new());
-        block.read_number(number, range, &mut again, &mut bits)?;
+        block.read_number(number, Left::Last, range, &mut again, &mut bits)?;
         assert_eq!(again, timestamps);
         let same = |(a, b): (&f64, &f64)| a.to_bits() == b.to_bits();
         assert!(bits.len() == values.len() && bits.iter().zip(&values).all(same));

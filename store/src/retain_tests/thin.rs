@@ -98,6 +98,39 @@ fn samples_go_and_the_last_of_each_bucket_stays() {
 }
 
 #[test]
+fn deltas_whose_samples_went_leave_what_they_come_to() {
+    let (mut queue, fs) = (VecQueue::default(), SimFs::new());
+    let mut shard = open(Arc::new(fs.clone()), options()).unwrap();
+    let minutes = || (0..120).map(|minute| minute * MINUTE + 7);
+    let rows =
+        minutes().flat_map(|at| ["delta", "total"].map(|s| (s.to_owned(), at, 2f64.to_bits())));
+    queue.push_rows("t", rows.collect());
+    // Sent again in part, after a while.
+    let again = minutes()
+        .skip(3)
+        .take(9)
+        .map(|at| ("delta".to_owned(), at, 2f64.to_bits()));
+    queue.push_rows("t", again.collect());
+    queue.push_rows("t", vec![("total".to_owned(), 2 * DAY, 0)]);
+    shard.apply(queue.from(shard.applied())).unwrap();
+    shard.seal().unwrap();
+    retain(&mut shard, &thinning(), DAY + 3 * HOUR).unwrap();
+    let left = dump_range(&shard, &["t"], TimeRange::new(0, DAY)).unwrap();
+    let of = |series: &str| -> Vec<(i64, f64)> {
+        let of = left.iter().filter(|(key, _)| key.1 == series);
+        of.map(|(key, bits)| (key.2, f64::from_bits(*bits)))
+            .collect()
+    };
+    // Buckets of five minutes, each at the time of its last sample.
+    let ends = (0..24).map(|bucket| (bucket * 5 + 4) * MINUTE + 7);
+    assert_eq!(
+        of("delta"),
+        ends.clone().map(|at| (at, 10.0)).collect::<Vec<_>>()
+    );
+    assert_eq!(of("total"), ends.map(|at| (at, 2.0)).collect::<Vec<_>>());
+}
+
+#[test]
 fn fine_rollups_go_later_and_everything_last() {
     let (_, queue, mut shard) = three_days();
     let all = queue.fold(queue.end());

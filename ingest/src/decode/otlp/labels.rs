@@ -2,11 +2,11 @@
 //!
 //! In this order, later ones standing where names meet: attributes of the point (those that meet
 //! in one name after translation are joined with `;`, in the order of their own names), promoted
-//! attributes of the resource, `job` and `instance`, the scope, and `le` or `quantile`.
+//! attributes of the resource, `job` and `instance`, the scope, the temporality, and `le` or `quantile`.
 
 use std::borrow::Cow;
 
-use millrace_model::{METRIC_NAME, MetricType};
+use millrace_model::{DELTA, METRIC_NAME, MetricType, TEMPORALITY};
 
 use super::Span;
 use super::attributes::{self, Attribute};
@@ -14,7 +14,7 @@ use super::names::{self, NameKind};
 use crate::decode::protobuf::{Fields, Malformed, Value};
 use crate::options::OtlpOptions;
 use crate::report::Reason;
-use crate::series::{BadSeries, SeriesBuilder, text};
+use crate::series::{BadSeries, Key, KeyMap, SeriesBuilder, text};
 
 const SERVICE_NAME: &str = "service.name";
 const SERVICE_NAMESPACE: &str = "service.namespace";
@@ -91,8 +91,12 @@ pub(super) struct MetricRef {
     pub(super) schema: Span,
     pub(super) name: Span,
     pub(super) unit: Span,
+    /// Hash of name, unit and kind, of which its name as a series is made.
+    pub(super) name_key: Key,
     pub(super) kind: NameKind,
     pub(super) metric_type: MetricType,
+    /// Its series say that they are of deltas.
+    pub(super) is_delta: bool,
 }
 
 impl Default for MetricRef {
@@ -103,8 +107,10 @@ impl Default for MetricRef {
             schema: (0, 0),
             name: (0, 0),
             unit: (0, 0),
+            name_key: 0,
             kind: NameKind::Other,
             metric_type: MetricType::Unknown,
+            is_delta: false,
         }
     }
 }
@@ -118,11 +124,12 @@ pub(super) struct SeriesRef {
     pub(super) role: Role,
 }
 
-/// What was worked out for the last series, since the next mostly shares it.
+/// What was worked out for series of this request, since others mostly share it: the labels of the
+/// last resource, and the names of metrics.
 #[derive(Debug, Default)]
 pub(super) struct LabelCache {
     resource: Option<(Span, Result<ResourceLabels, BadSeries>)>,
-    name: Option<(MetricRef, Result<String, BadSeries>)>,
+    names: KeyMap<Result<String, BadSeries>>,
 }
 
 /// The labels that a resource gives to every series.
@@ -134,20 +141,42 @@ struct ResourceLabels {
 }
 
 /// Labels by name; setting one twice keeps the later value.
-#[derive(Default)]
-struct Set<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+struct Set<'a> {
+    labels: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    /// Whether each name is greater than the one before it, so that a greater one is not there yet.
+    ascending: bool,
+}
 
 impl<'a> Set<'a> {
+    /// Attributes of a point: few have more.
+    const USUAL: usize = 16;
+
+    fn with_capacity(capacity: usize) -> Self {
+        Self {
+            labels: Vec::with_capacity(capacity),
+            ascending: true,
+        }
+    }
+
     fn get_mut(&mut self, name: &str) -> Option<&mut Cow<'a, str>> {
-        let found = self.0.iter_mut().find(|(n, _)| n == name);
+        if self.ascending && self.labels.last().is_none_or(|(last, _)| **last < *name) {
+            return None;
+        }
+        let found = self.labels.iter_mut().find(|(n, _)| n == name);
         found.map(|(_, value)| value)
+    }
+
+    /// Adds a label that is not there.
+    fn push(&mut self, name: Cow<'a, str>, value: Cow<'a, str>) {
+        self.ascending &= self.labels.last().is_none_or(|(last, _)| *last < name);
+        self.labels.push((name, value));
     }
 
     fn set(&mut self, name: impl Into<Cow<'a, str>>, value: impl Into<Cow<'a, str>>) {
         let (name, value) = (name.into(), value.into());
         match self.get_mut(&name) {
             Some(old) => *old = value,
-            None => self.0.push((name, value)),
+            None => self.push(name, value),
         }
     }
 
@@ -178,7 +207,8 @@ impl<'a> Set<'a> {
                     joined.push(';');
                     joined.push_str(&value);
                 }
-                _ => self.set(name, value),
+                Some(empty) => *empty = value,
+                None => self.push(name, value),
             }
         }
         Ok(())
@@ -229,7 +259,7 @@ pub(super) fn build(
     cache: &mut LabelCache,
     builder: &mut SeriesBuilder<'_>,
 ) -> Result<(), BadSeries> {
-    let LabelCache { resource, name } = cache;
+    let LabelCache { resource, names } = cache;
     let resource = match resource {
         Some((span, labels)) if *span == metric.resource => &*labels,
         other => {
@@ -241,14 +271,8 @@ pub(super) fn build(
     if matches!(series.role, Role::TargetInfo) {
         return build_target_info(body, metric.resource, resource, options, builder);
     }
-    let name = match name {
-        Some((of, name)) if of == metric => &*name,
-        other => {
-            &other
-                .insert((*metric, metric_name(body, metric, options)))
-                .1
-        }
-    };
+    let name = names.entry(metric.name_key);
+    let name = &*name.or_insert_with(|| metric_name(body, metric, options));
     let name = name.as_ref().map_err(Clone::clone)?;
     let (suffix, extra) = match series.role {
         Role::Value | Role::TargetInfo => ("", None),
@@ -268,11 +292,13 @@ pub(super) fn build(
         number,
     } = series.attributes;
     let run = if is_gathered { gathered } else { body };
-    let mut attributes = Vec::new();
+    let mut attributes = Vec::with_capacity(Set::USUAL);
     attributes::read(&run[start..end], number, &mut attributes)?;
     attributes.retain(|(key, _)| *key != METRIC_NAME);
+    // Stable: of one name twice the first is named.
     attributes.sort_by(|a, b| a.0.cmp(b.0));
-    let mut set = Set::default();
+    let more = resource.promoted.len() + 4;
+    let mut set = Set::with_capacity(attributes.len() + more);
     set.add_attributes(attributes, options)?;
     for (name, value) in &resource.promoted {
         set.set_if_new(name, value);
@@ -281,10 +307,13 @@ pub(super) fn build(
     if options.promote_scope_metadata {
         add_scope(&mut set, body, metric, options)?;
     }
+    if metric.is_delta {
+        set.set(TEMPORALITY, DELTA);
+    }
     if let Some((name, value)) = extra {
         set.set(name, bound_text(value));
     }
-    for (name, value) in &set.0 {
+    for (name, value) in &set.labels {
         builder.label(name, value)?;
     }
     Ok(())
@@ -339,7 +368,7 @@ fn resource_labels(
         None => name.to_string(),
     });
     let instance = get(SERVICE_INSTANCE).map(|(_, id)| id.to_string());
-    let mut promoted = Set::default();
+    let mut promoted = Set::with_capacity(0);
     let wanted = attributes.iter().filter(|(key, _)| {
         let listed = |list: &[String]| list.iter().any(|name| name == key);
         if options.promote_all_resource_attributes {
@@ -359,7 +388,7 @@ fn resource_labels(
     Ok(ResourceLabels {
         job: job.filter(|job| !job.is_empty()),
         instance: instance.filter(|instance| !instance.is_empty()),
-        promoted: promoted.0.into_iter().map(own).collect(),
+        promoted: promoted.labels.into_iter().map(own).collect(),
     })
 }
 
@@ -418,15 +447,15 @@ fn build_target_info(
             && *key != METRIC_NAME
             && label_name(key, options).is_ok()
     });
-    let mut set = Set::default();
+    let mut set = Set::with_capacity(attributes.len() + 2);
     set.add_attributes(attributes, options)?;
     identify(&mut set, resource);
     builder.label(METRIC_NAME, "target_info")?;
     let own = |name: &str| matches!(name, "job" | "instance");
-    for (name, value) in set.0.iter().filter(|(name, _)| own(name)) {
+    for (name, value) in set.labels.iter().filter(|(name, _)| own(name)) {
         builder.label(name, value)?;
     }
-    for (name, value) in set.0.iter().filter(|(name, _)| !own(name)) {
+    for (name, value) in set.labels.iter().filter(|(name, _)| !own(name)) {
         drop(builder.label(name, value));
     }
     Ok(())

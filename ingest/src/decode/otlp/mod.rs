@@ -280,6 +280,10 @@ impl Decoder<'_, '_, '_> {
                     metric.metric_type = MetricType::Unknown;
                     None
                 }
+                DeltaTemporality::Accumulate => {
+                    metric.is_delta = true;
+                    None
+                }
             },
             Data::Sum | Data::Histogram if delta => Some((
                 Reason::DeltaTemporality,
@@ -290,10 +294,13 @@ impl Decoder<'_, '_, '_> {
         if refused.is_none() {
             self.describe(&metric, (start, head.unwrap_or(start)), description);
         }
-        let tells = u128::from(kind as u8) << 8 | u128::from(monotonic);
+        let tells =
+            u128::from(kind as u8) << 8 | u128::from(metric.is_delta) << 1 | u128::from(monotonic);
         let text = |span: Span| self.hasher.hash(&body[span.0..span.1]);
-        let key = combine(combine(outer, text(metric.name)), text(metric.unit));
-        let key = combine(key, tells);
+        let name = combine(text(metric.name), text(metric.unit));
+        metric.name_key = combine(name, tells);
+        // The outer part has a power of its own, as if the three had followed one by one.
+        let key = combine(combine(combine(outer, 0), 0), metric.name_key);
         self.current = Some((metric, None));
         let mut points = Fields::new(body, data.0, data.1);
         while let Some((number, value)) = points.next().map_err(malformed)? {
@@ -504,5 +511,7 @@ impl Decoder<'_, '_, '_> {
     }
 }
 
+#[cfg(test)]
+mod agreement;
 #[cfg(test)]
 mod tests;

@@ -252,8 +252,10 @@ impl Decoder<'_, '_, '_> {
         // 64 bits of nanoseconds are far fewer milliseconds.
         let timestamp = TimestampMs((common.time_nanos / 1_000_000) as i64);
         self.out.check_time(timestamp)?;
-        let (first, last) = self.times.unwrap_or((timestamp.0, timestamp.0));
-        self.times = Some((first.min(timestamp.0), last.max(timestamp.0)));
+        if self.out.context().window.contains(timestamp) {
+            let (first, last) = self.times.unwrap_or((timestamp.0, timestamp.0));
+            self.times = Some((first.min(timestamp.0), last.max(timestamp.0)));
+        }
         Ok(timestamp)
     }
 

@@ -248,7 +248,9 @@ fn bad_points_are_counted_once_each_and_the_others_stored() {
               "attributes": [long] },
         ] } },
     ]);
-    let (stored, report) = check(&request(json!([]), metrics));
+    let mut options = IngestOptions::default();
+    options.otlp.delta = DeltaTemporality::Refuse;
+    let (stored, report) = check_with(&options, &request(json!([]), metrics));
     assert_eq!(stored, ["g 1"]);
     assert_eq!(report.items(), 14);
     let places: Vec<_> = refused(&report).into_iter().collect();
@@ -274,13 +276,50 @@ fn bad_points_are_counted_once_each_and_the_others_stored() {
     );
 }
 
+fn deltas() -> Json {
+    json!([{ "name": "d", "sum": { "aggregationTemporality": 1, "isMonotonic": true,
+        "dataPoints": [{ "timeUnixNano": nanos(0), "asInt": 3 }, { "timeUnixNano": nanos(10), "asInt": 4 }] } }])
+}
+
 #[test]
-fn deltas_are_stored_as_they_are_where_that_is_wanted() {
-    let metrics = json!([{ "name": "d", "sum": { "aggregationTemporality": 1, "isMonotonic": true,
-        "dataPoints": [{ "timeUnixNano": nanos(0), "asInt": 3 }, { "timeUnixNano": nanos(10), "asInt": 4 }] } }]);
+fn deltas_are_stored_as_they_are_in_series_that_say_so() {
+    let (stored, report) = check(&request(json!([]), deltas()));
+    assert!(report.is_empty());
+    assert_eq!(stored, ["d_total{__temporality__=\"delta\"} 3 4@10"]);
+    // A cumulative sum of that name is another series, known or not.
+    let mut metrics = deltas();
+    let mut cumulative = metrics[0].clone();
+    cumulative["sum"]["aggregationTemporality"] = json!(2);
+    metrics.as_array_mut().unwrap().push(cumulative);
+    let (stored, _) = check(&request(json!([]), metrics));
+    let expect = [
+        "d_total 3 4@10",
+        "d_total{__temporality__=\"delta\"} 3 4@10",
+    ];
+    assert_eq!(stored, expect);
+}
+
+#[test]
+fn histograms_of_deltas_say_so_in_every_series() {
+    let metrics = json!([{ "name": "h", "histogram": { "aggregationTemporality": 1, "dataPoints": [{
+        "timeUnixNano": nanos(0), "count": 3, "sum": 4.5, "bucketCounts": [1, 2], "explicitBounds": [2.0] }] } }]);
+    let (stored, report) = check(&request(json!([]), metrics));
+    assert!(report.is_empty());
+    let delta = "__temporality__=\"delta\"";
+    let expect = [
+        format!("h_bucket{{{delta}, le=\"+Inf\"}} 3"),
+        format!("h_bucket{{{delta}, le=\"2\"}} 1"),
+        format!("h_count{{{delta}}} 3"),
+        format!("h_sum{{{delta}}} 4.5"),
+    ];
+    assert_eq!(stored, expect);
+}
+
+#[test]
+fn deltas_are_stored_without_a_mark_where_that_is_wanted() {
     let mut options = IngestOptions::default();
     options.otlp.delta = DeltaTemporality::Store;
-    let (stored, report) = check_with(&options, &request(json!([]), metrics));
+    let (stored, report) = check_with(&options, &request(json!([]), deltas()));
     assert!(report.is_empty());
     assert_eq!(stored, ["d_total 3 4@10"]);
 }

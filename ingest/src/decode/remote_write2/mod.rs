@@ -201,14 +201,8 @@ fn walk_series(
         };
         match (number, value) {
             (1, Value::Bytes(start, end)) => {
-                let packed = &body[..end];
-                let mut pos = start;
-                while pos < end && scratch.refs.len() - first_ref < max_refs {
-                    let at = pos;
-                    let symbol = millrace_model::read_varint(packed, &mut pos);
-                    let symbol = symbol.ok_or(Malformed { at, what: "varint" })?;
-                    scratch.refs.push(clamp(symbol));
-                }
+                let room = max_refs - (scratch.refs.len() - first_ref).min(max_refs);
+                read_refs(body, (start, end), room, &mut scratch.refs)?;
             }
             // Every parser has to take repeated numbers unpacked too.
             (1, Value::Varint(symbol)) if scratch.refs.len() - first_ref < max_refs => {
@@ -229,6 +223,47 @@ fn walk_series(
         }
     }
     Ok(rest)
+}
+
+/// Adds packed references, `room` of them at most.
+#[inline]
+fn read_refs(
+    body: &[u8],
+    (start, end): (usize, usize),
+    mut room: usize,
+    refs: &mut Vec<u32>,
+) -> Result<(), Malformed> {
+    // Through the stack, so that the vector's bounds are looked at once in a while only.
+    let mut some = [0; 32];
+    let mut packed = &body[start..end];
+    while !packed.is_empty() && room > 0 {
+        let mut count = 0;
+        for symbol in some.iter_mut().take(room) {
+            *symbol = match *packed {
+                [] => break,
+                [low @ ..0x80, ref rest @ ..] => {
+                    packed = rest;
+                    u32::from(low)
+                }
+                [low, high @ ..0x80, ref rest @ ..] => {
+                    packed = rest;
+                    u32::from(low & 0x7f) | u32::from(high) << 7
+                }
+                _ => {
+                    let mut pos = 0;
+                    let symbol = millrace_model::read_varint(packed, &mut pos);
+                    let at = end - packed.len();
+                    let symbol = symbol.ok_or(Malformed { at, what: "varint" })?;
+                    packed = &packed[pos..];
+                    clamp(symbol)
+                }
+            };
+            count += 1;
+        }
+        refs.extend_from_slice(&some[..count]);
+        room -= count;
+    }
+    Ok(())
 }
 
 /// A reference beyond 32 bits names no symbol; neither does the largest number of 32 bits.

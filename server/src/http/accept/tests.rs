@@ -125,7 +125,11 @@ fn a_slow_head_is_cut_even_if_it_drips() {
 
 #[test]
 fn a_connection_may_be_idle_longer_than_a_head_may_take() {
-    let mut server = Server::start(QUICK, Duration::from_secs(1));
+    let limits = HttpLimits {
+        idle_timeout: Duration::from_secs(3),
+        ..QUICK
+    };
+    let mut server = Server::start(limits, Duration::from_secs(1));
     let mut client = server.connect();
     let request = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
     client.write_all(request).unwrap();

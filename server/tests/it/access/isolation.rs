@@ -11,7 +11,13 @@ struct As<'a> {
     token: String,
 }
 
-impl As<'_> {
+impl<'a> As<'a> {
+    /// Two who ask the same server.
+    fn two(client: &'a Client, one: String, other: String) -> (Self, Self) {
+        let with = |token| Self { client, token };
+        (with(one), with(other))
+    }
+
     fn send(&self, method: &str, path: &str, body: &str) -> Answer {
         let header = bearer(&self.token);
         let headers = [
@@ -118,16 +124,7 @@ fn no_read_of_another_tenant_shows_the_canary() {
         &["auth.enabled=true", "query.slow_log_threshold=0s"],
     );
     let client = server.client();
-    let (a, b) = (
-        As {
-            client: &client,
-            token: a,
-        },
-        As {
-            client: &client,
-            token: b,
-        },
-    );
+    let (a, b) = As::two(&client, a, b);
     a.push(&canary());
     b.push(&format!("own{{who=\"b\"}} 1 {}\n", now_ms()));
     let mut shown = 0;
@@ -200,16 +197,7 @@ fn a_token_with_forced_labels_writes_and_reads_nothing_else() {
         &["auth.enabled=true", "query.slow_log_threshold=0s"],
     );
     let client = server.client();
-    let (whole, bound) = (
-        As {
-            client: &client,
-            token: whole,
-        },
-        As {
-            client: &client,
-            token: bound,
-        },
-    );
+    let (whole, bound) = As::two(&client, whole, bound);
     whole.push(&canary());
     bound.push(&format!("own{{team=\"y\"}} 1 {}\n", now_ms()));
     let series = whole.get("/api/v1/series?match[]=own").json();
@@ -250,16 +238,7 @@ fn a_delete_takes_only_the_data_of_its_tokens_tenant() {
     );
     let server = Millrace::start(dir.path(), &["auth.enabled=true", "server.admin_api=true"]);
     let client = server.client();
-    let (a, b) = (
-        As {
-            client: &client,
-            token: a,
-        },
-        As {
-            client: &client,
-            token: b,
-        },
-    );
+    let (a, b) = As::two(&client, a, b);
     a.push(&format!("shared 1 {}\n", now_ms()));
     b.push(&format!("shared 1 {}\n", now_ms()));
     let deleted = b.send("POST", "/api/v1/admin/tsdb/delete_series", "match[]=shared");

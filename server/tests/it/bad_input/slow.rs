@@ -8,12 +8,12 @@ use crate::support::{Millrace, eventually};
 
 fn closed_after(server: &Millrace, request: &[u8]) -> (String, Duration) {
     let address = server.url.strip_prefix("http://").unwrap();
+    let started = Instant::now();
     let mut stream = TcpStream::connect(address).unwrap();
     stream
         .set_read_timeout(Some(Duration::from_secs(30)))
         .unwrap();
     stream.write_all(request).unwrap();
-    let started = Instant::now();
     let mut answer = Vec::new();
     match stream.read_to_end(&mut answer) {
         Ok(_) => {}

@@ -48,13 +48,11 @@ fn wait_stores(client: &Client, expect: &[&Millrace]) {
 fn query_processes_find_stores_that_join_leave_and_die() {
     let topic = Cluster::shared().topic("announced").create(4, 1);
     let dir = tempfile::tempdir().unwrap();
-    let start = |name: &str, settings: &[&str]| {
-        let often = [settings, &["cluster.announce_interval=1s"]].concat();
-        topic.start(&dir.path().join(name), &often)
-    };
-    let store = |name: &str, ordinal: &str| {
+    let start = |name: &str, settings: &[&str]| topic.start(&dir.path().join(name), settings);
+    let store = |name: &str, ordinal: &str, more: &[&str]| {
         let replica = format!("cluster.replica={name}");
-        start(name, &["roles=store", "cluster.nodes=2", ordinal, &replica])
+        let of = ["roles=store", "cluster.nodes=2", ordinal, &replica];
+        start(name, &[&of, more].concat())
     };
     let ingest = start("ingest", &["roles=ingest"]);
     // The query process is there first, and knows what the queue is, and nobody who has it.
@@ -64,8 +62,10 @@ fn query_processes_find_stores_that_join_leave_and_die() {
     let none = reads.get("/api/v1/query?query=heat");
     assert_eq!(none.status, 503, "{none:?}");
 
-    let even = store("even", "cluster.ordinal=0");
-    let odd_a = store("odd-a", "cluster.ordinal=1");
+    let even = store("even", "cluster.ordinal=0", &[]);
+    // It says often that it is there, and so is forgotten soon once it is not.
+    let often = ["cluster.announce_interval=3s"];
+    let odd_a = store("odd-a", "cluster.ordinal=1", &often);
     wait_stores(&reads, &[&even, &odd_a]);
     let position = push(&pushes, DEVICES, 7.5);
     let after = [("millrace-read-after", position.as_str())];
@@ -75,7 +75,7 @@ fn query_processes_find_stores_that_join_leave_and_die() {
     assert!(status.contains("odd-a"), "{status}");
 
     // A replica joins, and the first one dies: no query notices, and it is forgotten.
-    let odd_b = store("odd-b", "cluster.ordinal=1");
+    let odd_b = store("odd-b", "cluster.ordinal=1", &[]);
     wait_stores(&reads, &[&even, &odd_a, &odd_b]);
     odd_a.kill();
     for _ in 0..10 {

@@ -43,6 +43,16 @@ fn sum(client: &Client, of: &str) -> u64 {
     found.iter().filter_map(|p| p[of].as_u64()).sum()
 }
 
+/// How many records a store is behind that stands at `applied`, once there are enough of them.
+fn left_behind(ingest: &Client, applied: u64) -> u64 {
+    eventually("enough load", Duration::from_secs(60), || {
+        let behind = sum(ingest, "end_offset").saturating_sub(applied);
+        (behind > 50)
+            .then_some(behind)
+            .ok_or_else(|| format!("{behind} records behind"))
+    })
+}
+
 /// Waits, under load, until the store is hardly behind; how long that took.
 fn caught_up(client: &Client, away: Duration) -> Duration {
     let begun = Instant::now();
@@ -94,13 +104,13 @@ fn a_store_that_was_away_catches_up_and_ingest_does_not_notice() {
     let applied = sum(&store.client(), "applied_offset");
     store.kill();
     phases.push(load("the store is dead", away));
-    let behind = sum(&ingest.client(), "end_offset") - applied;
+    let behind = left_behind(&ingest.client(), applied);
     let store = topic.spawn(&data, &settings);
     said.push(("dead", behind, caught_up(&store.client(), away)));
     let applied = sum(&store.client(), "applied_offset");
     store.signal(Signal::STOP);
     phases.push(load("the store hangs", away));
-    let behind = sum(&ingest.client(), "end_offset") - applied;
+    let behind = left_behind(&ingest.client(), applied);
     store.signal(Signal::CONT);
     said.push(("hanging", behind, caught_up(&store.client(), away)));
     let ledgers = clients.ledgers();
@@ -118,8 +128,8 @@ fn a_store_that_was_away_catches_up_and_ingest_does_not_notice() {
             phase.name
         );
         // Processors are shared with whatever else runs; a store in ingest's way would show as a
-        // multiple.
-        let most = with * 3 + Duration::from_millis(500);
+        // multiple: what really waits for it waits for as long as it is away.
+        let most = with * 3 + away / 2;
         assert!(
             p99 < most,
             "{}: {p99:?} against {with:?} with it",
@@ -130,7 +140,6 @@ fn a_store_that_was_away_catches_up_and_ingest_does_not_notice() {
         println!(
             "catch-up: {how} for {away:?}: {behind} records behind, under load caught up after {took:?}"
         );
-        assert!(behind > 50, "{behind} records behind: too little load");
     }
     println!("catch-up: {acked} samples acknowledged, each there once");
 }

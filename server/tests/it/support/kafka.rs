@@ -160,6 +160,12 @@ impl Cluster {
 
     /// The same, with something to read on its standard input.
     pub fn tool_with_input(&self, class: &str, args: &[&str], input: &str) -> String {
+        let done = self.try_tool(class, args, input);
+        done.unwrap_or_else(|said| panic!("{class} {args:?}: {said}"))
+    }
+
+    /// The same; an error is all that a tool that fails has said.
+    pub fn try_tool(&self, class: &str, args: &[&str], input: &str) -> Result<String, String> {
         let mut tool = Command::new(script())
             .arg("tool")
             .arg(self.dir.path())
@@ -175,9 +181,10 @@ impl Cluster {
         let _read = tool.stdin.take().unwrap().write_all(input.as_bytes());
         let output = tool.wait_with_output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{class} {args:?}: {text}{stderr}");
-        text
+        if output.status.success() {
+            return Ok(text);
+        }
+        Err(text + &String::from_utf8_lossy(&output.stderr))
     }
 
     /// A topic that no other test uses: its settings, without the topic itself.
@@ -190,6 +197,8 @@ impl Cluster {
             format!("queue.kafka.topic={topic}"),
             format!("queue.kafka.group={topic}-stores"),
             "queue.kafka.minimum_durability=process".to_owned(),
+            // A store that has just started still looks for its brokers.
+            "query.read_after_timeout=50s".to_owned(),
         ];
         Topic {
             name: topic,

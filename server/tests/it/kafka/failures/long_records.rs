@@ -1,6 +1,6 @@
 //! Requests and series around the longest record that the topic takes.
 
-use super::Book;
+use super::{Book, wait_ready};
 use crate::kafka::{PATIENCE, partitions, wait_applied};
 use crate::support::kafka::Cluster;
 use crate::support::{Client, Rng, eventually, now_ms, remote_write, vector};
@@ -116,5 +116,5 @@ fn a_topic_that_takes_less_than_it_did_is_told_and_loses_nothing() {
     });
     wait_applied(&client);
     book.ledger.check(&client);
-    assert_eq!(client.get("/-/ready").status, 200);
+    wait_ready(&client);
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::Book;
+use super::{Book, wait_ready};
 use crate::kafka::{PATIENCE, wait_applied};
 use crate::support::eventually;
 use crate::support::kafka::Cluster;
@@ -19,6 +19,7 @@ fn without_enough_replicas_nothing_is_acknowledged_and_nothing_lost() {
     let server = topic.start(dir.path(), &settings);
     let client = server.client();
     let mut book = Book::new(1);
+    book.push_until_taken(&client);
     book.push(&client, 10);
     wait_applied(&client);
 
@@ -46,12 +47,11 @@ fn without_enough_replicas_nothing_is_acknowledged_and_nothing_lost() {
     // Two of three are enough.
     cluster.restart(2);
     book.push_until_taken(&client);
-    eventually("ready again", PATIENCE, || {
-        let answer = client.get("/-/ready");
-        (answer.status == 200).then_some(()).ok_or(answer.text)
-    });
+    wait_ready(&client);
     cluster.restart(3);
-    book.push(&client, 10);
+    for _ in 0..10 {
+        book.push_until_taken(&client);
+    }
     wait_applied(&client);
     book.ledger.check(&client);
 }

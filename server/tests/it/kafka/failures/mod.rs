@@ -33,7 +33,7 @@ impl Book {
     fn new(client: u32) -> Self {
         Self {
             client,
-            ledger: Ledger::new(client, now_ms() - 3_600_000),
+            ledger: Ledger::new(client, now_ms() - 24 * 3_600_000),
             next: 0,
         }
     }
@@ -78,7 +78,7 @@ impl Book {
     /// How many of this book's samples a store has.
     fn stored(&self, from: &Client) -> u64 {
         let of = format!("ledger{{client=\"{}\"}}", self.client);
-        let found = vector(&from.query(&format!("sum(count_over_time({of}[2h]))"), None));
+        let found = vector(&from.query(&format!("sum(count_over_time({of}[25h]))"), None));
         found.get("{}").map_or(0, |count| *count as u64)
     }
 }
@@ -106,6 +106,15 @@ fn wait_stopped(client: &Client, code: &str) -> Value {
     found
 }
 
+/// Waits until the process is ready again: trouble is looked at every now and then, so its end is
+/// told a moment after it.
+fn wait_ready(client: &Client) {
+    eventually("ready again", PATIENCE, || {
+        let answer = client.get("/-/ready");
+        (answer.status == 200).then_some(()).ok_or(answer.text)
+    });
+}
+
 /// The command that a stopped partition's status tells.
 fn told(status: &Value, which: usize) -> &str {
     status["resolve"][which].as_str().expect("a command")
@@ -117,9 +126,18 @@ fn resolve(server: Millrace, topic: &Topic, dir: &Path, command: &str, more: &[&
     assert!(!stderr.contains("panicked"), "{stderr}");
     topic.obey(dir, command);
     let server = topic.start(dir, more);
-    let found = partitions(&server.client()).remove(0);
-    assert_eq!(found["state"], "running", "{found}");
+    wait_running(&server.client());
     server
+}
+
+/// Waits until the only partition runs.
+fn wait_running(client: &Client) {
+    eventually("the shard to run", PATIENCE, || {
+        let found = partitions(client).remove(0);
+        (found["state"] == "running")
+            .then_some(())
+            .ok_or_else(|| found.to_string())
+    });
 }
 
 /// What the manifest keeps of the change: (from, to) by offset.

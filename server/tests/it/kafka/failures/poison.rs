@@ -1,8 +1,8 @@
 //! Somebody else's records in the topic.
 
-use super::{Book, told, wait_stopped};
+use super::{Book, told, wait_running, wait_stopped};
 use crate::kafka::queue_commands::described;
-use crate::kafka::{PATIENCE, metric, partitions, wait_applied};
+use crate::kafka::{PATIENCE, metric, wait_applied};
 use crate::support::eventually;
 use crate::support::kafka::Cluster;
 
@@ -64,7 +64,7 @@ fn garbage_becomes_a_dead_letter_and_too_much_of_it_stops_the_partition() {
     let server = topic.start(dir.path(), &few);
     let client = server.client();
     wait_applied(&client);
-    assert_eq!(partitions(&client)[0]["state"], "running");
+    wait_running(&client);
     book.ledger.check(&client);
     assert_eq!(book.stored(&client), 100);
     listed(7);

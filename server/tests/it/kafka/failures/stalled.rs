@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::Book;
+use super::{Book, wait_ready};
 use crate::kafka::wait_applied;
 use crate::support::kafka::Cluster;
 
@@ -53,5 +53,5 @@ fn a_leader_that_hangs_delays_for_a_bounded_time_and_loses_nothing() {
     book.push(&client, 10);
     wait_applied(&client);
     book.ledger.check(&client);
-    assert_eq!(client.get("/-/ready").status, 200);
+    wait_ready(&client);
 }

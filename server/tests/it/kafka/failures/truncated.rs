@@ -15,7 +15,7 @@ fn an_unclean_election_stops_stores_as_truncated_and_once_it_has_grown_as_diverg
     let dir = tempfile::tempdir().unwrap();
     let ingest = topic.start(
         &dir.path().join("none"),
-        &["roles=ingest", "queue.kafka.delivery_timeout=4s"],
+        &["roles=ingest", "queue.kafka.delivery_timeout=10s"],
     );
     let (one, two) = (dir.path().join("one"), dir.path().join("two"));
     let stores = [topic.start(&one, STORE), topic.start(&two, STORE)];
@@ -56,15 +56,14 @@ fn an_unclean_election_stops_stores_as_truncated_and_once_it_has_grown_as_diverg
     // The operator prefers to go on without what is lost.
     let tool = "org.apache.kafka.tools.LeaderElectionCommand";
     let which = ["--topic", &topic.name, "--partition", "0"];
-    cluster.tool(
-        tool,
-        &[&["--election-type", "UNCLEAN"][..], &which].concat(),
-    );
+    let unclean = [&["--election-type", "UNCLEAN"][..], &which].concat();
     eventually("the other copy to lead", PATIENCE, || {
+        // Refused as long as the controller does not know that the follower is back.
+        let said = cluster.try_tool(tool, &unclean, "");
         let found = topic.partition(&cluster);
         (found.0 == follower)
             .then_some(())
-            .ok_or(format!("{found:?}"))
+            .ok_or(format!("{found:?}: {said:?}"))
     });
     cluster.restart(leader);
 
