@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use super::tests::{QUICK, Server};
 use super::*;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Runs what must end by itself.
@@ -26,7 +26,9 @@ type Connection = JoinHandle<Result<(), h2::Error>>;
 async fn connect(server: &Server) -> (SendRequest<Bytes>, Connection) {
     let stream = TcpStream::connect(server.address).await.unwrap();
     let mut builder = h2::client::Builder::new();
-    builder.initial_connection_window_size(1 << 20);
+    // One round trip for each window: small ones would make a long answer slow on a busy machine.
+    builder.initial_window_size(1 << 20);
+    builder.initial_connection_window_size(4 << 20);
     let (client, connection) = builder.handshake(stream).await.unwrap();
     (client, tokio::spawn(connection))
 }
@@ -127,7 +129,7 @@ fn an_answer_that_its_reader_leaves_is_reset_and_the_others_go_on() {
             }
         };
         assert_eq!(error.reason(), Some(Reason::CANCEL), "{error}");
-        assert!(came < 1 << 20, "{came}");
+        assert!(came <= 1 << 20, "{came}");
         hello(&client).await;
         drop((stalled, client));
         connection.await.unwrap().unwrap();
