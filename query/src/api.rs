@@ -28,6 +28,7 @@ mod federate;
 mod freshness;
 mod json;
 mod labels;
+mod latest;
 mod metrics;
 mod numbers;
 mod options;
@@ -64,6 +65,7 @@ pub use companions::{
 };
 pub use cors::CorsOrigin;
 pub use freshness::{AlwaysFresh, Freshness, FreshnessError};
+pub use json::{labels as write_labels, value as write_value};
 pub use metrics::ApiMetrics;
 pub use options::{ApiOptions, BuildInfo};
 
@@ -236,6 +238,7 @@ pub fn router(mut api: Api) -> Router {
         .route("/api/v1/label/{name}/values", get(labels::values))
         .route("/api/v1/metadata", get(labels::metadata))
         .route("/federate", get(federate::federate))
+        .route("/api/v1/latest", get(latest::latest).post(latest::latest))
         .route("/api/v1/read", post(read::read))
         .route("/api/v1/rules", get(rules::rules))
         .route("/api/v1/alerts", get(rules::alerts))

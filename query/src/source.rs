@@ -23,6 +23,16 @@ pub trait SeriesSource: Send + Sync + fmt::Debug {
     /// See [`SourceError`].
     fn select(&self, request: &Select<'_>) -> Result<Vec<Box<dyn StoredSeries>>, SourceError>;
 
+    /// The same series; of each, a read tells the newest sample in the range and may leave out all
+    /// others. Where it is not implemented, it is [`select`](Self::select).
+    ///
+    /// # Errors
+    ///
+    /// See [`SourceError`].
+    fn newest(&self, request: &Select<'_>) -> Result<Vec<Box<dyn StoredSeries>>, SourceError> {
+        self.select(request)
+    }
+
     /// The label sets of such series, sorted. A source with an index answers from that; this and the
     /// two below it, where they are not implemented, go over what [`select`](Self::select) finds.
     ///

@@ -26,6 +26,7 @@ mod http;
 mod lag;
 mod letters;
 mod limits;
+mod live;
 mod lock;
 mod logging;
 mod open;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use http::Uri;
 use millrace_ingest::Ingest;
+use millrace_live::Live;
 use millrace_log::fs::Fs;
 use millrace_model::{Offset, PartitionId};
 use millrace_query::Engine;
@@ -35,7 +36,7 @@ use crate::queue::{self, DurabilityMetrics, Queue};
 use crate::reload::Reloader;
 use crate::snapshot::{self, Snapshots};
 use crate::source::PartSource;
-use crate::{fleet, limits, options, records, replay, retention, routes};
+use crate::{fleet, limits, live, options, records, replay, retention, routes};
 
 /// Between two tries to reach brokers that went away during the start.
 const RETRY: Duration = Duration::from_secs(1);
@@ -48,6 +49,8 @@ pub struct Opened {
     pub store: Option<Arc<Store>>,
     appender: Option<Appender>,
     producer: Option<Arc<LazyProducer>>,
+    /// The live feed of the store.
+    pub live: Option<Live>,
     /// Limits of single tenants, to be looked at again and again.
     pub limits: Mutex<Option<limits::Watch>>,
     rejected: Option<DeadLetterBox>,
@@ -85,6 +88,7 @@ pub fn open(
         store: None,
         appender: None,
         producer: None,
+        live: None,
         limits: Mutex::new(None),
         rejected: None,
         #[cfg(feature = "kafka")]
@@ -178,9 +182,6 @@ fn open_parts(
         let options = options::ingest(config);
         let ingest = Ingest::new(options, appender.clone(), app.clock.clone(), &app.registry);
         router = router.merge(ingest.router());
-        let started = Reloader::start(app, fs, config, &ingest)?;
-        opened.scraper = started.scraper().cloned();
-        *reloader = Some(started);
         if let Some(bytes) = config.ingest.keep_rejected {
             let letters =
                 letters::rejected::open(fs, &config.top.data_dir).map_err(Failure::Data)?;
@@ -200,10 +201,15 @@ fn open_parts(
         }));
         if let Some(path) = &config.tenants.overrides_file {
             let defaults = options::ingest(config).limits;
-            let file = limits::OverridesFile::new(fs.clone(), path.clone(), defaults);
-            let watch = limits::Watch::start(file, ingest, &app.registry);
+            let memory = config.ingest.decode_memory_bytes;
+            let file = limits::OverridesFile::new(fs.clone(), path.clone(), defaults, memory);
+            let watch = limits::Watch::start(file, ingest.clone(), &app.registry);
             *opened.limits.lock() = Some(watch.map_err(Failure::Refused)?);
         }
+        // IMPORTANT: last, since it begins to scrape, and what is scraped is under the limits.
+        let started = Reloader::start(app, fs, config, &ingest)?;
+        opened.scraper = started.scraper().cloned();
+        *reloader = Some(started);
         opened.appender = Some(appender);
     }
     if let Some(store) = opened.store.as_ref().filter(|_| queue.is_remote()) {
@@ -231,6 +237,11 @@ fn open_parts(
             fs: fs.clone(),
             data_dir: config.top.data_dir.clone(),
         }));
+    }
+    if let Some(store) = &opened.store {
+        let (live, routes) = live::open(app, config, store, &**queue)?;
+        opened.live = Some(live);
+        router = router.merge(routes);
     }
     let letters = letters_of(opened, &**queue);
     let store = opened.store.as_ref();

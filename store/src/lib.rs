@@ -44,6 +44,7 @@ mod memtable;
 mod merge;
 mod metrics;
 mod missing;
+mod newest;
 mod options;
 mod part;
 mod paths;

@@ -33,14 +33,14 @@ thread_local! {
 #[derive(Clone, Debug)]
 pub struct StoreSeries {
     labels: Labels,
-    range: TimeRange,
+    pub(crate) range: TimeRange,
     /// Oldest first. Most series are in one place, or in two.
-    sources: Vec<Source>,
+    pub(crate) sources: Vec<Source>,
 }
 
 /// A place that has samples of the series.
 #[derive(Clone, Debug)]
-enum Place {
+pub(crate) enum Place {
     /// Which of the block's series.
     Block(Arc<LiveBlock>, u32),
     Table(Arc<Memtable>, SeriesRef),
@@ -48,9 +48,9 @@ enum Place {
 
 /// A place, and what deletes hide there.
 #[derive(Clone, Debug)]
-struct Source {
-    place: Place,
-    hidden: Hidden,
+pub(crate) struct Source {
+    pub(crate) place: Place,
+    pub(crate) hidden: Hidden,
 }
 
 impl StoreSeries {
@@ -99,7 +99,7 @@ impl StoreSeries {
         let mut bytes = 0;
         for (at, source) in self.sources.iter().enumerate() {
             let before = timestamps.len();
-            bytes += self.read_source(source, timestamps, values)?;
+            bytes += self.read_source(source, self.range, timestamps, values)?;
             // Most sources lie one behind the other: then their samples are where they belong.
             let overlaps = before > start
                 && timestamps
@@ -132,16 +132,18 @@ impl StoreSeries {
         for source in &self.sources[at..] {
             run_timestamps.clear();
             run_values.clear();
-            bytes += self.read_source(source, &mut run_timestamps, &mut run_values)?;
+            bytes += self.read_source(source, self.range, &mut run_timestamps, &mut run_values)?;
             merger.push(&run_timestamps, &run_values);
         }
         merger.take(timestamps, values);
         Ok(bytes)
     }
 
-    fn read_source(
+    /// Appends what one source has in `range`. The bytes that were decoded for it.
+    pub(crate) fn read_source(
         &self,
         source: &Source,
+        range: TimeRange,
         timestamps: &mut Vec<i64>,
         values: &mut Vec<f64>,
     ) -> Result<u64, StoreError> {
@@ -153,11 +155,11 @@ impl StoreSeries {
                     true => Left::Sum,
                     false => Left::Last,
                 };
-                reader.read_number(*number, left, self.range, timestamps, values)?
+                reader.read_number(*number, left, range, timestamps, values)?
             }
             Place::Table(table, at) => {
                 let mut snapshot = SNAPSHOT.take();
-                let range = (self.range.start.0, self.range.end.0);
+                let range = (range.start.0, range.end.0);
                 table.rows().snapshot(*at, range, &mut snapshot);
                 let decoded = snapshot.decode(timestamps, values);
                 // Its memory is kept, but no chunk alive.

@@ -131,11 +131,12 @@ settings! {
         /// anyone who reaches it may read and write everything.
         allow_public_without_auth: bool = "false";
         /// A second address for what changes or shows the whole server: `/api/v1/admin`, `/api/v1/dlq`,
-        /// `/api/v1/queue`, `/-/reload`, and the server's own figures; without TLS if it is a loopback
-        /// address. `listen` then serves these no more. `none`: they are at `listen` if that is a loopback
-        /// address, and nowhere otherwise. The same address as `listen`: they are there, whoever can reach it.
+        /// `/api/v1/queue`, `/-/reload`; without TLS if it is a loopback address. `listen` then serves these
+        /// no more. `none`: they are at `listen` if that is a loopback address, and nowhere otherwise. The same
+        /// address as `listen`: they are there, whoever can reach it. The server's own figures (`/metrics` and
+        /// what else needs `monitor`) are at both.
         admin_listen: Option<SocketAddr> = "none";
-        /// Open connections at most; more wait in the system's backlog.
+        /// Open connections at most; more wait in the system's backlog. `server.admin_listen` takes 64 of them.
         max_connections: usize = "4096";
         /// Open connections at most from one address; more are closed at once.
         max_connections_per_peer: usize = "256";
@@ -476,6 +477,8 @@ settings! {
         timeout: Duration = "30s";
         /// How far an instant selector looks back.
         lookback: Duration = "5m";
+        /// A series without a sample for longer is stale to `latest`, where a request says nothing else.
+        stale_after: Duration = "5m";
         /// Samples that one query may hold at most.
         max_samples: usize = "50000000";
         /// Memory that one query's samples and series may take.
@@ -509,6 +512,19 @@ settings! {
         remote_read_samples: usize = "5000000";
         /// Steps of a range query beyond its first at most.
         max_steps: u32 = "11000";
+    }
+
+    /// Samples as they are applied, for whoever listens ([live.md](live.md)).
+    live: Live ["live."] {
+        /// Subscribers at most, and never more than half of `server.max_connections`; one more is answered 503.
+        max_subscribers: usize = "1000";
+        /// Memory for what was applied last, shared by all subscribers. Who reads so slowly that it is gone is
+        /// dropped.
+        ring_bytes: Bytes = "64MiB";
+        /// A subscriber that nothing happens for is told so this often.
+        heartbeat: Duration = "15s";
+        /// Who loses the connection is told to come back after this time to twice as long, each after another.
+        reconnect: Duration = "2s";
     }
 
     /// Logs, on standard error.

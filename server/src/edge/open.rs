@@ -27,7 +27,7 @@ pub struct Edge {
     /// How stores are spoken to.
     pub stores: StoreEdge,
     /// What is to be looked at while the process runs.
-    pub watched: Watched,
+    pub watched: Arc<Watched>,
 }
 
 /// What this process shows to stores, and whom of them it believes.
@@ -142,15 +142,21 @@ pub fn open(
             .set(i64::try_from(book.len()).unwrap_or(i64::MAX));
     }
     let audit = AuditLog::new(fs.clone(), clock.clone(), config.audit_file());
+    if config.server.admin_api {
+        audit.check().map_err(|error| {
+            let text = "administrative acts cannot be noted (auth.audit_file)";
+            Failure::Refused(format!("{text}: {error}"))
+        })?;
+    }
     Ok(Edge {
         gate: Gate {
             book: book.clone(),
             trust_tenant_header: config.auth.trust_tenant_header,
             admin: admin_place(config),
             audit: Some(Arc::new(audit)),
-            metrics,
+            metrics: metrics.clone(),
         },
-        watched: Watched::new(book, tls.clone(), stores.clone()),
+        watched: Arc::new(Watched::new(book, tls.clone(), stores.clone(), metrics)),
         tls,
         stores,
     })

@@ -18,6 +18,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use millrace_auth::tls::TlsReload;
+use millrace_live::Held;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -93,9 +94,10 @@ pub async fn serve(
                 let stopped = stopped.clone();
                 connections.spawn(async move {
                     serving.metrics.connections.inc();
-                    connection(stream, peer, &serving, stopped).await;
+                    // A WebSocket outlives its request, and keeps the place.
+                    let held = Held(Arc::new((place, permit)));
+                    connection(stream, (peer, held), &serving, stopped).await;
                     serving.metrics.connections.dec();
-                    drop((place, permit));
                 });
             }
             Err(error) => after_failed_accept(&error, &serving.metrics).await,
@@ -158,7 +160,7 @@ async fn after_failed_accept(error: &io::Error, metrics: &HttpMetrics) {
 
 async fn connection(
     stream: TcpStream,
-    peer: SocketAddr,
+    (peer, held): (SocketAddr, Held),
     serving: &Serving,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -180,6 +182,7 @@ async fn connection(
             peer,
             serving,
             state: &state,
+            held: &held,
         };
         return match begun {
             Ok(true) => http2_requests(stream, at, stop).await,
@@ -200,6 +203,7 @@ async fn connection(
                 peer,
                 serving,
                 state: &state,
+                held: &held,
             };
             match stream.get_ref().1.alpn_protocol() {
                 Some(b"h2") => http2_requests(stream, at, stop).await,
@@ -219,6 +223,7 @@ struct At<'a> {
     peer: SocketAddr,
     serving: &'a Serving,
     state: &'a Arc<ConnectionState>,
+    held: &'a Held,
 }
 
 impl At<'_> {
@@ -231,6 +236,7 @@ impl At<'_> {
             listener: self.serving.listener,
             peer: Some(self.peer),
         });
+        request.extensions_mut().insert(self.held.clone());
         answer(request, self.serving.clone(), self.state.clone())
     }
 
@@ -244,7 +250,7 @@ impl At<'_> {
 
 /// Answers the requests of a connection, one after the other.
 async fn requests(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     at: At<'_>,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -258,7 +264,8 @@ async fn requests(
         .serve_connection(
             TokioIo::new(stream),
             service_fn(|request| at.answer(request)),
-        );
+        )
+        .with_upgrades();
     tokio::pin!(connection);
     let ended = tokio::select! {
         // The stop first, so that an answer that is ready at that moment says `connection: close`.
@@ -333,7 +340,7 @@ fn answer(
     let limits = serving.limits;
     let in_flight = InFlight::new(state.clone(), limits);
     let too_many = request.headers().len() > MAX_HEADERS;
-    let request = request.map(|body| Body::new(PacedBody::new(body, state, limits)));
+    let request = request.map(|body| Body::new(PacedBody::new(body, state.clone(), limits)));
     async move {
         let response = if too_many {
             // HTTP/1.1 has refused them before; HTTP/2 bounds only their bytes.
@@ -342,6 +349,9 @@ fn answer(
             let answered = serving.router.oneshot(request).await;
             answered.unwrap_or_else(|infallible| match infallible {})
         };
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            state.upgraded();
+        }
         serving
             .metrics
             .requests

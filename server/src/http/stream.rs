@@ -46,6 +46,8 @@ enum Phase {
         /// When the connection is closed.
         until: Instant,
     },
+    /// It speaks another protocol now, and keeps its own time. Who takes nothing is still given up.
+    Upgraded,
     /// Nothing is written any more, so that the connection ends without an answer and the client
     /// knows that it does not know the outcome.
     GivenUp(io::ErrorKind, &'static str),
@@ -79,8 +81,13 @@ impl ConnectionState {
         *phase = match *phase {
             Phase::Head { .. } | Phase::Idle { .. } => Phase::Requests(1),
             Phase::Requests(others) => Phase::Requests(others + 1),
-            Phase::GivenUp(kind, why) => Phase::GivenUp(kind, why),
+            other @ (Phase::Upgraded | Phase::GivenUp(..)) => other,
         };
+    }
+
+    /// What follows is no HTTP any more.
+    pub fn upgraded(&self) {
+        *self.phase.lock() = Phase::Upgraded;
     }
 
     /// The body was too slow. Where others share the connection, only its request ends.
@@ -133,7 +140,10 @@ impl ConnectionState {
                 until: Instant::now() + limits.idle_timeout,
             },
             Phase::Requests(requests) => Phase::Requests(requests - 1),
-            other @ (Phase::Head { .. } | Phase::Idle { .. } | Phase::GivenUp(..)) => other,
+            other @ (Phase::Head { .. }
+            | Phase::Idle { .. }
+            | Phase::Upgraded
+            | Phase::GivenUp(..)) => other,
         };
         drop(phase);
         // hyper may have polled for the next head already, when no timer was due.
@@ -218,7 +228,7 @@ impl TimedStream {
 
     fn poll_read_timer(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let (until, what) = match *self.state.phase.lock() {
-            Phase::Requests(_) | Phase::GivenUp(..) => {
+            Phase::Requests(_) | Phase::Upgraded | Phase::GivenUp(..) => {
                 self.state.task.register(cx.waker());
                 return Poll::Pending;
             }
@@ -259,7 +269,9 @@ impl TimedStream {
     fn refuse_if_given_up(&self) -> io::Result<()> {
         match *self.state.phase.lock() {
             Phase::GivenUp(kind, why) => Err(io::Error::new(kind, why)),
-            Phase::Head { .. } | Phase::Requests(_) | Phase::Idle { .. } => Ok(()),
+            Phase::Head { .. } | Phase::Requests(_) | Phase::Idle { .. } | Phase::Upgraded => {
+                Ok(())
+            }
         }
     }
 

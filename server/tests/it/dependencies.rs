@@ -34,11 +34,16 @@ const EDGES: &[(&str, &[&str])] = &[
         &["millrace-model", "millrace-query", "millrace-queue"],
     ),
     (
+        "millrace-live",
+        &["millrace-model", "millrace-query", "millrace-queue"],
+    ),
+    (
         "millrace",
         &[
             "millrace-auth",
             "millrace-fleet",
             "millrace-ingest",
+            "millrace-live",
             "millrace-log",
             "millrace-model",
             "millrace-query",

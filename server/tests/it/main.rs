@@ -19,6 +19,7 @@ mod kafka;
 mod kill;
 mod lifecycle;
 mod limits;
+mod live;
 mod overload;
 mod prometheus;
 mod readers;

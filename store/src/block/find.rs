@@ -69,6 +69,12 @@ impl BlockReader {
         Ok(())
     }
 
+    /// The moment behind which the series of that number has no sample.
+    pub(crate) fn last_of(&self, number: u32) -> Result<i64, BlockError> {
+        let set = self.series_set(number / SERIES_PER_PAGE)?;
+        Ok(set.range((number % SERIES_PER_PAGE) as usize).end.0)
+    }
+
     /// A page of series, from memory if it is there.
     pub(super) fn series_set(&self, number: u32) -> Result<Arc<SeriesSet>, BlockError> {
         let entry = self.directory()?.series_pages[number as usize];

@@ -174,6 +174,13 @@ impl DeadLetterBox {
         self.len() == 0
     }
 
+    /// What the files of the letters take, in bytes. Purged letters count until their segment goes.
+    #[must_use]
+    pub fn bytes_on_disk(&self) -> u64 {
+        let segments = self.inner.lock().log.segments();
+        segments.iter().map(|segment| segment.bytes).sum()
+    }
+
     /// Whose letters there are, in no special order.
     #[must_use]
     pub fn origins(&self) -> Vec<Origin> {

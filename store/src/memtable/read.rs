@@ -152,6 +152,11 @@ impl Rows {
         (tenant, series.labels())
     }
 
+    /// The newest sample of a series.
+    pub(crate) fn newest(&self, at: SeriesRef) -> (i64, f64) {
+        self.series_at(at).newest()
+    }
+
     /// Copies what the series has in `[start, end]`, compressed, into `out`.
     pub(crate) fn snapshot(
         &self,
