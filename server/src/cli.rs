@@ -135,6 +135,8 @@ pub enum Command {
     Retention(RetentionArgs),
     /// Make, list, revoke and rotate tokens (docs/security.md)
     Token(TokenArgs),
+    /// Check rule files, as `promtool check` does
+    Check(CheckArgs),
     /// Print the version
     Version,
 }
@@ -223,6 +225,25 @@ pub struct RetentionArgs {
     /// The server, whose setting `server.admin_api` must be on
     #[arg(long, default_value = "http://127.0.0.1:9009")]
     pub url: String,
+}
+
+/// What to check.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// What kind of files
+    #[command(subcommand)]
+    pub what: CheckCommand,
+}
+
+/// Kinds of files that can be checked.
+#[derive(Debug, Subcommand)]
+pub enum CheckCommand {
+    /// Files of recording and alerting rules
+    Rules {
+        /// The files
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
 }
 
 /// What to ask.

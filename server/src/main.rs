@@ -40,6 +40,7 @@ mod reload;
 mod replay;
 mod retention;
 mod routes;
+mod rules;
 mod run;
 mod snapshot;
 mod source;
@@ -115,6 +116,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Some(Command::Export(args)) => commands::export::run(&configuration(&cli.config)?, &args),
         Some(Command::Import(args)) => commands::import::run(&args),
         Some(Command::Token(args)) => commands::token::run(&configuration(&cli.config)?, &args),
+        Some(Command::Check(args)) => commands::check::run(&args, &configuration(&cli.config)?),
         Some(Command::Version) => print(concat!("millrace ", env!("CARGO_PKG_VERSION"), "\n")),
     }
 }

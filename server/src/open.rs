@@ -15,6 +15,7 @@ use millrace_log::fs::Fs;
 use millrace_model::{Offset, PartitionId};
 use millrace_query::Engine;
 use millrace_queue::Appender;
+use millrace_rules::RuleManager;
 use millrace_scrape::Scraper;
 use millrace_store::{DeadLetterBox, Store};
 use parking_lot::Mutex;
@@ -57,6 +58,8 @@ pub struct Opened {
     #[cfg(feature = "kafka")]
     announced: Option<Announced>,
     scraper: Option<Scraper>,
+    ingest: Option<Ingest>,
+    rules: Option<RuleManager>,
     /// Where the queue ended when it was opened, in the store's partitions.
     pub recovered: BTreeMap<PartitionId, Offset>,
 }
@@ -68,7 +71,7 @@ pub struct Opened {
 ///
 /// What keeps a part from opening.
 pub fn open(
-    app: &App,
+    app: &Arc<App>,
     fs: &Arc<dyn Fs>,
     config: &Config,
     listening: SocketAddr,
@@ -94,6 +97,8 @@ pub fn open(
         #[cfg(feature = "kafka")]
         announced: None,
         scraper: None,
+        ingest: None,
+        rules: None,
         recovered: BTreeMap::new(),
     };
     let mut router = Router::new();
@@ -112,12 +117,19 @@ pub fn open(
         )?);
     }
     if roles.query {
-        let identity = queue.as_ref().map(|queue| queue.identity());
-        let store = opened.store.as_ref();
-        let scraper = opened.scraper.as_ref();
-        router = router.merge(queries::router(
-            app, &**fs, config, store, identity, stores, scraper,
-        )?);
+        let around = queries::Around {
+            store: opened.store.as_ref(),
+            identity: queue.as_ref().map(|queue| queue.identity()),
+            stores,
+            scraper: opened.scraper.as_ref(),
+            ingest: opened.ingest.as_ref(),
+        };
+        let (answering, rules) = queries::router(app, fs, config, &around)?;
+        router = router.merge(answering);
+        if let (Some(rules), Some(reloader)) = (&rules, &mut reloader) {
+            reloader.add_rules(rules.clone());
+        }
+        opened.rules = rules;
     }
     let unknown = move |uri: Uri| async move { routes::unknown_path(roles, &uri) };
     app.install(Parts {
@@ -208,6 +220,7 @@ fn open_parts(
         }
         // IMPORTANT: last, since it begins to scrape, and what is scraped is under the limits.
         let started = Reloader::start(app, fs, config, &ingest)?;
+        opened.ingest = Some(ingest);
         opened.scraper = started.scraper().cloned();
         *reloader = Some(started);
         opened.appender = Some(appender);
@@ -355,6 +368,9 @@ pub fn close(opened: &Opened) -> Result<(), Failure> {
     #[cfg(feature = "kafka")]
     if let Some(announced) = &opened.announced {
         announced.withdraw();
+    }
+    if let Some(rules) = &opened.rules {
+        rules.stop();
     }
     if let Some(scraper) = &opened.scraper {
         Handle::current().block_on(scraper.stop());

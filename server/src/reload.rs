@@ -1,5 +1,5 @@
-//! What can be read again while the server runs: the scrape configuration and the rules for pushed
-//! series here; tokens and certificates by [`Watched`]. `POST /-/reload` and SIGHUP do it.
+//! What can be read again while the server runs: the scrape configuration, recording and alerting rules, and
+//! the rules for pushed series here; tokens and certificates by [`Watched`]. `POST /-/reload` and SIGHUP do it.
 //!
 //! **Invariants:**
 //! - what has an error changes nothing, and says so in the answer, the log and the metrics;
@@ -12,6 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
 use millrace_ingest::Ingest;
 use millrace_log::fs::Fs;
+use millrace_rules::RuleManager;
 use millrace_scrape::{PushRelabel, Scraper, ScraperOptions};
 use parking_lot::Mutex;
 use prometheus::{IntGauge, Registry};
@@ -28,6 +29,7 @@ use crate::routes;
 pub struct Reloader {
     scraper: Option<Scraper>,
     relabel: Option<Relabel>,
+    rules: Option<RuleManager>,
     /// One at a time: the files that were read last are those that hold.
     reading: Mutex<()>,
 }
@@ -55,6 +57,7 @@ impl Reloader {
         let mut reloader = Self {
             scraper: None,
             relabel: None,
+            rules: None,
             reading: Mutex::new(()),
         };
         if let Some(path) = &config.ingest.relabel_file {
@@ -88,6 +91,11 @@ impl Reloader {
         self.scraper.as_ref()
     }
 
+    /// Has rules read again too.
+    pub fn add_rules(&mut self, rules: RuleManager) {
+        self.rules = Some(rules);
+    }
+
     /// Reads all of it again. Must be called within a runtime; blocks.
     ///
     /// # Errors
@@ -98,7 +106,9 @@ impl Reloader {
         let relabel = self.relabel.as_ref().map(Relabel::read);
         let scrape = self.scraper.as_ref().map(Scraper::reload);
         let scrape = scrape.map(|done| done.map_err(|error| error.to_string()));
-        let errors = [relabel, scrape]
+        let rules = self.rules.as_ref().map(RuleManager::reload);
+        let rules = rules.map(|done| done.map_err(|error| error.to_string()));
+        let errors = [relabel, scrape, rules]
             .into_iter()
             .flatten()
             .filter_map(Result::err);
@@ -140,14 +150,22 @@ fn successful(registry: &Registry) -> Result<IntGauge, Failure> {
 
 /// What tells this machine from others: its name, and where the process listens.
 fn machine(fs: &dyn Fs, config: &Config) -> String {
+    format!("{} {}", host_name(fs), config.top.listen)
+}
+
+/// How others may reach this process: the machine's name, and the port of `listen`.
+pub fn host_and_port(fs: &dyn Fs, config: &Config) -> String {
+    format!("{}:{}", host_name(fs), config.top.listen.port())
+}
+
+fn host_name(fs: &dyn Fs) -> String {
     let mut name = [0; 256];
     let file = fs.open(std::path::Path::new("/proc/sys/kernel/hostname"));
     // Without a name machines may ask at the same moments, which harms nobody.
     let len = file
         .and_then(|file| file.read_at(&mut name, 0))
         .unwrap_or(0);
-    let name = String::from_utf8_lossy(&name[..len]);
-    format!("{} {}", name.trim(), config.top.listen)
+    String::from_utf8_lossy(&name[..len]).trim().to_owned()
 }
 
 /// `POST /-/reload`, in Prometheus's words; without `watched` it is not to be done.

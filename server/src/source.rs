@@ -9,7 +9,7 @@ use chrono::{DateTime, SecondsFormat};
 use millrace_model::{Labels, MetricMetadata, Offset, PartitionId, TenantId, TimestampMs};
 use millrace_query::api::{Freshness, FreshnessError};
 use millrace_query::{
-    LabelRequest, ReadContext, ReadStats, SampleColumns, Select, SeriesSource, SourceError,
+    Digest, LabelRequest, ReadContext, ReadStats, SampleColumns, Select, SeriesSource, SourceError,
     StoredSeries,
 };
 use millrace_queue::{Position, PositionError};
@@ -126,6 +126,33 @@ impl StoredSeries for Stored {
         ReadStats::add(&stats.read_nanos, nanos(begun));
         ReadStats::add(&stats.bytes, read?);
         Ok(())
+    }
+
+    fn read_digest(
+        &self,
+        grain_ms: i64,
+        digest: Digest,
+        out: &mut SampleColumns,
+    ) -> Result<bool, SourceError> {
+        let begun = Instant::now();
+        let digest = match digest {
+            Digest::Last => millrace_store::Digest::Last,
+            Digest::Min => millrace_store::Digest::Min,
+            Digest::Max => millrace_store::Digest::Max,
+            Digest::Count => millrace_store::Digest::Count,
+        };
+        let read = self
+            .series
+            .read_digest(grain_ms, digest, &mut out.timestamps, &mut out.values)
+            .map_err(source_error);
+        let stats = &self.context.stats;
+        ReadStats::add(&stats.read_nanos, nanos(begun));
+        let Some(read) = read? else {
+            return Ok(false);
+        };
+        ReadStats::add(&stats.bytes, read.bytes);
+        *stats.rollups.lock().entry(read.resolution_ms).or_default() += 1;
+        Ok(true)
     }
 }
 

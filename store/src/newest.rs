@@ -52,7 +52,7 @@ impl StoreSeries {
     /// No sample of the source in the range is newer.
     fn bound(&self, source: &Source) -> Result<i64, StoreError> {
         let last = match &source.place {
-            Place::Block(block, number) => block.reader.last_of(*number)?,
+            Place::Block(block, number) => block.reader.range_of(*number)?.end.0,
             Place::Table(table, at) => table.rows().newest(*at).0,
         };
         Ok(last.min(self.range.end.0))

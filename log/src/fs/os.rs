@@ -229,7 +229,7 @@ mod tests {
             assert_eq!((found.uid(), found.gid()), (12_345, 12_345), "{name}");
         }
         // What was there stays whose it is.
-        fchown(File::open(path("lock")).unwrap(), Some(0), Some(0)).unwrap();
+        std::os::unix::fs::chown(path("lock"), Some(0), Some(0)).unwrap();
         OsFs.lock(&path("lock")).unwrap();
         assert_eq!(std::fs::metadata(path("lock")).unwrap().uid(), 0);
     }

@@ -19,19 +19,22 @@ struct Found {
 }
 
 pub(super) async fn run(finder: Finder, sd: DnsSd) {
-    let resolver = match TokioResolver::builder_tokio().and_then(|builder| builder.build()) {
-        Ok(resolver) => resolver,
-        Err(error) => return finder.failed("dns", "the system's resolver", &error.to_string()),
-    };
-    follow(finder, sd, &resolver).await;
-}
-
-/// Looks the names up until nobody wants to know any more.
-async fn follow(finder: Finder, sd: DnsSd, resolver: &TokioResolver) {
+    let mut resolver = None;
     let mut ticks = ticks(sd.refresh_interval.0);
     let mut known: HashMap<String, Group> = HashMap::new();
     loop {
         ticks.tick().await;
+        let resolver = match &resolver {
+            Some(made) => made,
+            // The system's configuration may come later than this process.
+            None => match TokioResolver::builder_tokio().and_then(|builder| builder.build()) {
+                Ok(made) => &*resolver.insert(made),
+                Err(error) => {
+                    finder.failed("dns", "the system's resolver", &error.to_string());
+                    continue;
+                }
+            },
+        };
         for name in &sd.names {
             match look_up(resolver, &sd, name).await {
                 Ok(found) => drop(known.insert(name.clone(), group(name, found))),

@@ -45,6 +45,16 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
         "scrape.config_file",
         &|| "needs the part ingest, which this process does not run (roles)".to_owned(),
     )?;
+    let rules = &config.rules;
+    let evaluates = rules.config_file.is_some() || !rules.files.is_empty();
+    let key = match rules.config_file {
+        Some(_) => "rules.config_file",
+        None => "rules.files",
+    };
+    let roles = config.top.roles;
+    rule(!evaluates || (roles.ingest && roles.query), key, &|| {
+        "needs the parts ingest and query, which this process does not both run (roles)".to_owned()
+    })?;
     rule(
         config.queue.partitions.or(1) <= MAX_PARTITIONS as usize,
         "queue.partitions",
@@ -161,7 +171,11 @@ fn access(config: &Config) -> Result<(), ConfigError> {
 
 /// Zero would switch the server off rather than the bound.
 fn positive(config: &Config) -> Result<(), ConfigError> {
-    let durations: [(&'static str, Duration); 11] = [
+    let durations: [(&'static str, Duration); 12] = [
+        (
+            "rules.evaluation_interval",
+            config.rules.evaluation_interval,
+        ),
         ("server.header_timeout", config.server.header_timeout),
         ("server.body_timeout", config.server.body_timeout),
         ("server.write_timeout", config.server.write_timeout),
@@ -179,7 +193,11 @@ fn positive(config: &Config) -> Result<(), ConfigError> {
             return Err(broken(config, key, "must be more than zero".to_owned()));
         }
     }
-    let counts: [(&'static str, u64); 21] = [
+    let counts: [(&'static str, u64); 22] = [
+        (
+            "rules.notification_queue",
+            config.rules.notification_queue as u64,
+        ),
         ("ingest.tenants.processes", config.tenants.processes),
         (
             "server.max_connections",

@@ -460,8 +460,8 @@ settings! {
         fine_rollups_age: Option<Duration> = "none";
         /// Bytes of blocks kept; beyond, the oldest go. `none` keeps them.
         bytes: Option<Bytes> = "none";
-        /// Percent of all blocks' bytes that go in an hour at most, so that a mistaken age is noticed in time; 100 for
-        /// no bound. `millrace retention --now` lets the rest go.
+        /// Percent of all blocks' bytes that go in an hour at most, beside as many as came in it, so that a mistaken age
+        /// is noticed in time; 100 for no bound. `millrace retention --now` lets the rest go.
         hourly_percent: u32 = "10";
         /// File with other ages by tenant and label: an array of tables `rule` with `tenant`,
         /// `matchers` such as `["job=node", "path=~/api/.*"]`, and `age`; the first that fits counts.
@@ -512,6 +512,37 @@ settings! {
         remote_read_samples: usize = "5000000";
         /// Steps of a range query beyond its first at most.
         max_steps: u32 = "11000";
+    }
+
+    /// Recording and alerting rules, in the process that has the parts `ingest` and `query`
+    /// ([rules.md](rules.md)).
+    rules: Rules ["rules."] {
+        /// Prometheus's configuration file, of which `global`, `rule_files` and `alerting` are used. Read again by
+        /// `POST /-/reload` and SIGHUP, as all rule files are.
+        config_file: Option<PathBuf> = "none";
+        /// Rule files beside those: paths, with `*` in the last part for several.
+        files: Vec<String> = "";
+        /// The tenant whose data groups read and write that name none (`tenant`).
+        tenant: String = "anonymous";
+        /// Time between two evaluations of a group, where neither it nor `global` says.
+        evaluation_interval: Duration = "1m";
+        /// The URL under which others reach this server, for links in alerts. `none`: host name and port of
+        /// `listen`.
+        external_url: Option<String> = "none";
+        /// Groups that are evaluated at once. `auto` stands for one per processor.
+        threads: AutoCount = "auto";
+        /// The state of alerts is looked for after a restart if it is not older than this.
+        outage_tolerance: Duration = "1h";
+        /// An alert that was pending before a restart waits at least so long after it; those with a shorter `for`
+        /// begin to wait again.
+        for_grace_period: Duration = "10m";
+        /// An alert that goes on firing is sent to the Alertmanagers again after this time.
+        resend_delay: Duration = "1m";
+        /// Data that come late change what recording rules have recorded so far back: past evaluations are made
+        /// again. `none` leaves them as they are.
+        correct_window: Option<Duration> = "10m";
+        /// Alerts that wait to be sent at most; beyond, the oldest go.
+        notification_queue: usize = "10000";
     }
 
     /// Samples as they are applied, for whoever listens ([live.md](live.md)).

@@ -187,13 +187,13 @@ pub async fn watch(watched: Arc<Watched>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use millrace_log::fs::OsFs;
+    use millrace_log::fs::{OsFs, publish};
 
     #[test]
     fn a_token_that_is_shown_to_others_is_not_printed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
-        std::fs::write(&path, "mr_canary\n").unwrap();
+        publish(&OsFs, &path, b"mr_canary\n").unwrap();
         let file = TokenFile::open(Arc::new(OsFs), path).unwrap();
         assert_eq!(file.token().read().as_deref(), Some("mr_canary"));
         let shown = format!("{file:?}");

@@ -28,6 +28,10 @@ const EDGES: &[(&str, &[&str])] = &[
         &["millrace-log", "millrace-model", "millrace-queue"],
     ),
     ("millrace-query", &["millrace-model"]),
+    (
+        "millrace-rules",
+        &["millrace-model", "millrace-query", "millrace-relabel"],
+    ),
     ("millrace-auth", &["millrace-log", "millrace-model"]),
     (
         "millrace-fleet",
@@ -48,6 +52,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "millrace-model",
             "millrace-query",
             "millrace-queue",
+            "millrace-rules",
             "millrace-scrape",
             "millrace-store",
         ],

@@ -25,6 +25,8 @@ const SETTINGS: &[&str] = &[
     "server.max_connections=10000",
     "server.max_connections_per_peer=10000",
     "ingest.limits.samples=1000000",
+    // A slow machine takes long to fill the ring; the one that stalls is to be dropped for that, not cut off.
+    "server.write_timeout=1h",
 ];
 
 fn from_environment(name: &str, default: usize) -> usize {
@@ -152,7 +154,7 @@ fn every_subscriber_that_goes_on_has_seen_each_change_once() {
                 .then_some(())
                 .ok_or(format!("{seen:?}"))
         });
-        assert_eq!(seen.counts(), *expect, "{seen:?}");
+        assert!(seen.counts() == *expect, "not each change once: {seen:?}");
     }
     let metrics = server.client().get("/metrics").text;
     let gaps = metrics

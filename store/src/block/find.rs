@@ -69,10 +69,10 @@ impl BlockReader {
         Ok(())
     }
 
-    /// The moment behind which the series of that number has no sample.
-    pub(crate) fn last_of(&self, number: u32) -> Result<i64, BlockError> {
+    /// First and last timestamp of the series of that number.
+    pub(crate) fn range_of(&self, number: u32) -> Result<TimeRange, BlockError> {
         let set = self.series_set(number / SERIES_PER_PAGE)?;
-        Ok(set.range((number % SERIES_PER_PAGE) as usize).end.0)
+        Ok(set.range((number % SERIES_PER_PAGE) as usize))
     }
 
     /// A page of series, from memory if it is there.

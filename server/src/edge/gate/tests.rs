@@ -453,9 +453,10 @@ async fn an_act_is_noted_though_whoever_asked_for_it_has_left() {
         () = begun.notified() => {}
     }
     release.notify_one();
+    let mut looks = tokio::time::interval(std::time::Duration::from_millis(5));
     let noted = async {
         while fixture.noted().1.is_empty() {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            looks.tick().await;
         }
     };
     let patience = std::time::Duration::from_secs(60);

@@ -1,6 +1,7 @@
 //! A subscriber over a plain socket, by server-sent events or as a WebSocket, that comes back where it was.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -41,7 +42,6 @@ pub enum Kind {
 }
 
 /// What a subscriber has seen.
-#[derive(Debug)]
 pub struct Seen {
     pub device: usize,
     /// How often each number was told.
@@ -51,6 +51,21 @@ pub struct Seen {
     dropped: AtomicU64,
     goodbyes: AtomicU64,
     stalls: AtomicBool,
+}
+
+impl fmt::Debug for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = self.counts.lock();
+        f.debug_struct("Seen")
+            .field("device", &self.device)
+            .field("numbers", &counts.len())
+            .field("told", &counts.values().sum::<u32>())
+            .field("place", &*self.place.lock())
+            .field("hellos", &self.hellos())
+            .field("dropped", &self.dropped())
+            .field("goodbyes", &self.goodbyes())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Seen {
