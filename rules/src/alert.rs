@@ -194,7 +194,7 @@ impl Alerts {
     }
 
     /// The alerts that an Alertmanager is to be told of now; they are noted as told.
-    pub(crate) fn to_send(
+    pub(crate) fn take_unsent(
         &mut self,
         ts: TimestampMs,
         resend_delay: Duration,

@@ -405,7 +405,7 @@ impl Group {
                     false => Vec::new(),
                 };
                 let delay = shared.options.resend_delay;
-                let send = state.alerts.to_send(ts, delay, self.spec.interval);
+                let send = state.alerts.take_unsent(ts, delay, self.spec.interval);
                 drop(state);
                 let url = generator_url(&shared.options.external_url, &rule.query);
                 shared.notifier.send(&send, &url);

@@ -93,6 +93,9 @@ impl Default for RulesOptions {
     }
 }
 
+/// The last sample of each series `ALERTS_FOR_STATE`, by the alert's labels.
+pub(crate) type ForStates = Vec<(Labels, (TimestampMs, f64))>;
+
 /// What every group shares.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -152,7 +155,7 @@ impl Shared {
         tenant: &TenantId,
         alert: &str,
         at: TimestampMs,
-    ) -> Result<Vec<(Labels, (TimestampMs, f64))>, String> {
+    ) -> Result<ForStates, String> {
         let matchers = [
             Matcher::equal(METRIC_NAME, ALERTS_FOR_STATE),
             Matcher::equal(ALERT_NAME, alert),

@@ -72,22 +72,22 @@ fn a_resolved_alert_is_told_of_for_a_quarter_of_an_hour() {
     let at = |seconds: i64| TimestampMs(seconds * 1000);
     let (delay, interval) = (Duration::from_secs(60), Duration::from_secs(10));
     alerts.update(vec![found("a")], at(0), holds(0, 0)).unwrap();
-    let sent = alerts.to_send(at(0), delay, interval);
+    let sent = alerts.take_unsent(at(0), delay, interval);
     assert_eq!((sent.len(), sent[0].valid_until), (1, Some(at(240))));
     alerts
         .update(vec![found("a")], at(60), holds(0, 0))
         .unwrap();
     assert!(
-        alerts.to_send(at(60), delay, interval).is_empty(),
+        alerts.take_unsent(at(60), delay, interval).is_empty(),
         "not before the delay is over"
     );
     alerts.update(Vec::new(), at(70), holds(0, 0)).unwrap();
-    let sent = alerts.to_send(at(70), delay, interval);
+    let sent = alerts.take_unsent(at(70), delay, interval);
     assert_eq!(sent[0].resolved_at, Some(at(70)), "at once");
     for seconds in (80..=970).step_by(10) {
         alerts.update(Vec::new(), at(seconds), holds(0, 0)).unwrap();
     }
-    assert_eq!(alerts.to_send(at(970), delay, interval).len(), 1);
+    assert_eq!(alerts.take_unsent(at(970), delay, interval).len(), 1);
     alerts.update(Vec::new(), at(980), holds(0, 0)).unwrap();
     assert!(alerts.active.is_empty());
 }

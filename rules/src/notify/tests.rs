@@ -7,10 +7,13 @@ use super::*;
 use crate::alert::AlertState;
 use crate::config::RulesConfig;
 
+/// URL, authorization and body.
+type Posted = (String, Option<String>, String);
+
 /// Notes what was posted where, and answers with a status.
 #[derive(Debug, Default)]
 struct Noted {
-    posts: Mutex<Vec<(String, Option<String>, String)>>,
+    posts: Mutex<Vec<Posted>>,
     status: u16,
 }
 

@@ -66,8 +66,11 @@ fn made(client: &Client, end: i64) -> Series {
     all
 }
 
-/// Go writes whole numbers without a fraction.
+/// Go writes whole numbers without a fraction, and leaves empty labels out.
 fn plain(value: &Value) -> Value {
+    if *value == json!({}) {
+        return Value::Null;
+    }
     value
         .as_f64()
         .map_or_else(|| value.clone(), |number| json!(number))
