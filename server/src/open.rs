@@ -28,7 +28,7 @@ use crate::announce::{self, Announced};
 use crate::app::{App, Parts, Stage};
 use crate::append::LazyProducer;
 use crate::config::Config;
-use crate::edge::{self, TokenFile};
+use crate::edge::{self, StoreEdge};
 use crate::failure::Failure;
 use crate::lag::LagWatch;
 use crate::letters::rejected::Keeper;
@@ -65,7 +65,7 @@ pub struct Opened {
 }
 
 /// Opens what the roles need of queue and store, starts the shards and hands what the roles serve to
-/// the routes. Blocks. `listening` is where others reach this process, `fleet_token` what it shows to stores.
+/// the routes. Blocks. `listening` is where others reach this process, `stores` how it speaks to stores.
 ///
 /// # Errors
 ///
@@ -75,7 +75,7 @@ pub fn open(
     fs: &Arc<dyn Fs>,
     config: &Config,
     listening: SocketAddr,
-    fleet_token: Option<&TokenFile>,
+    stores: &StoreEdge,
 ) -> Result<Opened, Failure> {
     let begun = app.clock.monotonic();
     let roles = config.top.roles;
@@ -120,7 +120,7 @@ pub fn open(
         let around = queries::Around {
             store: opened.store.as_ref(),
             identity: queue.as_ref().map(|queue| queue.identity()),
-            fleet_token,
+            stores,
             scraper: opened.scraper.as_ref(),
             ingest: opened.ingest.as_ref(),
         };

@@ -33,6 +33,7 @@ pub fn http(config: &Config) -> HttpLimits {
         write_timeout: server.write_timeout,
         min_rate: server.body_min_rate.0,
         idle_timeout: server.idle_timeout,
+        http2_streams: server.http2_streams,
     }
 }
 

@@ -296,7 +296,7 @@ mod tests {
             metrics: EdgeMetrics::new(&Registry::new()).unwrap(),
         };
         let metrics = gate.metrics.clone();
-        let watched = Watched::new(None, None, None, metrics);
+        let watched = Watched::new(None, None, crate::edge::StoreEdge::default(), metrics);
         router(app, gate, Some(Arc::new(watched)))
     }
 

@@ -21,7 +21,7 @@ use tracing::{error, info, warn};
 use crate::app::{App, Stage};
 use crate::config::Config;
 use crate::config::kind::QueueBackend;
-use crate::edge::{self, TokenFile, Watched};
+use crate::edge::{self, StoreEdge, Watched};
 use crate::failure::Failure;
 use crate::http::{Drained, HttpLimits, HttpMetrics, Listener, Serving, serve};
 use crate::lock::DirLock;
@@ -136,7 +136,7 @@ pub fn run(config: &Config) -> Result<(), Failure> {
         listeners,
         address,
         watched: edge.watched,
-        fleet_token: edge.fleet_token,
+        stores: edge.stores,
     };
     let ended = runtime.block_on(life(begun, &app, &fs, config));
     // IMPORTANT: the lock goes last, so that no other process opens the files before they are
@@ -178,7 +178,7 @@ struct Begun {
     address: SocketAddr,
     /// Files that may change.
     watched: Arc<Watched>,
-    fleet_token: Option<Arc<TokenFile>>,
+    stores: StoreEdge,
 }
 
 /// The runtime only moves bytes, and its threads wake one another for each request: on few processors
@@ -242,10 +242,8 @@ async fn life(
 
     let opening = {
         let (app, fs, config) = (app.clone(), fs.clone(), config.clone());
-        let fleet_token = begun.fleet_token;
-        tokio::task::spawn_blocking(move || {
-            open(&app, &fs, &config, address, fleet_token.as_deref())
-        })
+        let stores = begun.stores;
+        tokio::task::spawn_blocking(move || open(&app, &fs, &config, address, &stores))
     };
     tokio::pin!(opening);
     let opened = tokio::select! {

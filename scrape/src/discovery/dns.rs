@@ -114,30 +114,4 @@ fn group(name: &str, found: Vec<Found>) -> Group {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn records_become_addresses() {
-        let found = |host: &str, srv| Found {
-            host: host.to_owned(),
-            port: 9100,
-            srv,
-        };
-        let group = group(
-            "name",
-            vec![
-                found("10.0.0.1", false),
-                found("::1", false),
-                found("a.b.", true),
-            ],
-        );
-        let labels: Vec<_> = group.labels().collect();
-        let addresses: Vec<_> = labels.iter().map(|l| l.get("__address__")).collect();
-        assert_eq!(addresses, ["10.0.0.1:9100", "[::1]:9100", "a.b:9100"]);
-        assert_eq!(labels[0].get("__meta_dns_name"), "name");
-        assert!(!labels[0].has("__meta_dns_srv_record_target"));
-        assert_eq!(labels[2].get("__meta_dns_srv_record_target"), "a.b.");
-        assert_eq!(labels[2].get("__meta_dns_srv_record_port"), "9100");
-    }
-}
+mod tests;

@@ -150,6 +150,8 @@ settings! {
         write_timeout: Duration = "30s";
         /// A connection without a request is closed after this time.
         idle_timeout: Duration = "60s";
+        /// Requests at once on one connection that speaks HTTP/2. 0: HTTP/1.1 only.
+        http2_streams: u32 = "32";
         /// On SIGTERM, requests in flight get this long to end.
         shutdown_timeout: Duration = "20s";
         /// Whether `/api/v1/admin`, `/api/v1/dlq` and `/api/v1/queue/replay` answer: deletes, what
@@ -388,6 +390,17 @@ settings! {
         /// A file with the token by which stores are asked; its scope must be `fleet`. Read again when it
         /// changes.
         token_file: Option<PathBuf> = "none";
+        /// Whether stores are spoken to by TLS, as they then are by everybody: `server.tls` of theirs.
+        tls: bool = "false";
+        /// TLS: the certificates (PEM) of those who may vouch for stores. `none` takes the system's. This file
+        /// and the next two are read again when they change.
+        tls_ca_file: Option<PathBuf> = "none";
+        /// TLS: our own certificate (PEM), where stores ask for one.
+        tls_certificate_file: Option<PathBuf> = "none";
+        /// TLS: the key of our certificate (PEM).
+        tls_key_file: Option<PathBuf> = "none";
+        /// TLS: the name that stores' certificates must be for. `none`: the host by which each is reached.
+        tls_server_name: Option<String> = "none";
         /// Time between two looks at each store: whether it answers, and how far it is.
         poll_interval: Duration = "500ms";
         /// A store must begin its answer within this time, or another replica is asked.

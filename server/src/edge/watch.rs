@@ -13,6 +13,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::{error, info};
 
 use super::metrics::EdgeMetrics;
+use super::open::StoreEdge;
 
 /// How old what is in force may be.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -87,25 +88,25 @@ impl TokenFile {
 pub struct Watched {
     book: Option<Arc<TokenBook>>,
     tls: Option<Arc<TlsReload>>,
-    fleet_token: Option<Arc<TokenFile>>,
+    stores: StoreEdge,
     metrics: EdgeMetrics,
     /// What was wrong with each at the last look, so that it is told once.
-    wrong: Mutex<[Option<String>; 3]>,
+    wrong: Mutex<[Option<String>; 4]>,
 }
 
 impl Watched {
-    /// The tokens that others show, the certificates, and the token that this process shows to stores.
+    /// The tokens that others show, the certificates, and how this process speaks to stores.
     #[must_use]
     pub fn new(
         book: Option<Arc<TokenBook>>,
         tls: Option<Arc<TlsReload>>,
-        fleet_token: Option<Arc<TokenFile>>,
+        stores: StoreEdge,
         metrics: EdgeMetrics,
     ) -> Self {
         Self {
             book,
             tls,
-            fleet_token,
+            stores,
             metrics,
             wrong: Mutex::default(),
         }
@@ -122,12 +123,19 @@ impl Watched {
             .tls
             .as_ref()
             .map(|tls| Box::new(move || tls.reload()) as Look<'_>);
-        let fleet = self.fleet_token.as_ref();
-        let fleet = fleet.map(|file| Box::new(move || file.reload()) as Look<'_>);
+        let token = self.stores.token.as_ref();
+        let token = token.map(|file| Box::new(move || file.reload()) as Look<'_>);
+        let fleet_tls = self.stores.tls.as_ref();
+        let fleet_tls = fleet_tls.map(|tls| Box::new(move || tls.reload()) as Look<'_>);
         let metrics = &self.metrics;
         let mut errors = Vec::new();
         let mut wrong = self.wrong.lock();
-        let all = [("tokens", tokens), ("tls", tls), ("fleet_token", fleet)];
+        let all = [
+            ("tokens", tokens),
+            ("tls", tls),
+            ("fleet_token", token),
+            ("fleet_tls", fleet_tls),
+        ];
         for ((what, look), wrong) in all.into_iter().zip(wrong.iter_mut()) {
             let Some(look) = look else { continue };
             match look() {

@@ -17,7 +17,7 @@ use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Pr
 
 use crate::app::App;
 use crate::config::Config;
-use crate::edge::TokenFile;
+use crate::edge::StoreEdge;
 use crate::export::{self, Export};
 use crate::failure::Failure;
 use crate::source::{PartSource, StoreFreshness};
@@ -28,7 +28,7 @@ use crate::{companions, fleet, options, rules};
 pub(super) struct Around<'a> {
     pub(super) store: Option<&'a Arc<Store>>,
     pub(super) identity: Option<&'a QueueIdentity>,
-    pub(super) fleet_token: Option<&'a TokenFile>,
+    pub(super) stores: &'a StoreEdge,
     pub(super) scraper: Option<&'a Scraper>,
     pub(super) ingest: Option<&'a Ingest>,
 }
@@ -48,7 +48,7 @@ pub(super) fn router(
     let Around {
         store,
         identity,
-        fleet_token,
+        stores,
         scraper,
         ingest,
     } = *around;
@@ -63,14 +63,9 @@ pub(super) fn router(
             ),
             None => {
                 let directory = fleet::directory(app, &**fs, config, identity)?;
-                let remote = fleet::remote(
-                    config,
-                    directory,
-                    &app.registry,
-                    Handle::current(),
-                    fleet_token,
-                )
-                .map_err(|error| failed(&error))?;
+                let remote =
+                    fleet::remote(config, directory, &app.registry, Handle::current(), stores)
+                        .map_err(|error| failed(&error))?;
                 (remote.source, remote.freshness, remote.router)
             }
         };

@@ -6,6 +6,7 @@
 
 mod alone;
 pub mod target;
+mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
