@@ -78,16 +78,36 @@ impl AuditLog {
     /// A file that cannot be written: the act is then not in it.
     pub fn note(&self, act: &Act) -> Result<(), AuthError> {
         let mut text = line(act, self.clock.now());
+        self.locked(|file, end| {
+            if end > 0 && !ends_with_line(file, end)? {
+                text.insert(0, '\n');
+            }
+            file.write_all_at(text.as_bytes(), end)?;
+            file.sync_data()
+        })
+    }
+
+    /// Makes the file if it is not there, and writes nothing: so that a file that cannot be written is seen
+    /// before there is something to note.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be written.
+    pub fn check(&self) -> Result<(), AuthError> {
+        self.locked(|_, _| Ok(()))
+    }
+
+    /// Does something with the file and its length while no other process does.
+    fn locked(
+        &self,
+        run: impl FnOnce(&dyn FsFile, u64) -> io::Result<()>,
+    ) -> Result<(), AuthError> {
         let _one = self.writing.lock();
         let failed = |error| AuthError::file(&self.path, error);
         create_dir_durable(&*self.fs, dir_of(&self.path)).map_err(failed)?;
         let _locked = lock(&*self.fs, &self.path)?;
         let (file, end) = self.open().map_err(failed)?;
-        if end > 0 && !ends_with_line(&*file, end).map_err(failed)? {
-            text.insert(0, '\n');
-        }
-        file.write_all_at(text.as_bytes(), end).map_err(failed)?;
-        file.sync_data().map_err(failed)
+        run(&*file, end).map_err(failed)
     }
 
     fn open(&self) -> io::Result<(Box<dyn FsFile>, u64)> {
@@ -196,6 +216,18 @@ mod tests {
         let lines = lines(&log);
         assert_eq!(lines.len(), 1);
         assert_eq!(lines[0]["what"], "b");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_seen_before_there_is_an_act() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = log(&dir);
+        log.check().unwrap();
+        assert!(lines(&log).is_empty());
+        std::fs::remove_file(&log.path).unwrap();
+        std::fs::create_dir(&log.path).unwrap();
+        let error = log.check().unwrap_err().to_string();
+        assert!(error.contains("audit.jsonl"), "{error}");
     }
 
     #[test]

@@ -37,6 +37,17 @@ pub enum AuthError {
     /// A token cannot be made or changed so.
     #[error("{0}")]
     Invalid(String),
+    /// No server can have that name.
+    #[error("{name:?} is no name of a server: {reason}")]
+    Name {
+        /// What was given.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(String),
     /// The system gives no random bytes.
     #[error("the system gives no random bytes")]
     NoRandomness,

@@ -3,8 +3,10 @@
 //!
 //! Invariants:
 //! - who changes it holds the lock beside it from reading to renaming, so no change is lost;
-//! - a token is never taken out: one that is revoked says so for as long as there is the file.
+//! - a token that is no longer good says so for three months, and is then taken out by the next change;
+//! - whatever the file holds, there is room to revoke it.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,8 +20,14 @@ use crate::secret::SecretHash;
 use crate::token::check;
 use crate::{AuthError, ForTenant, Scope, Scopes, Secret, Token, TokenId, TokenState};
 
-/// Some 20,000 tokens.
-pub(crate) const MAX_FILE_BYTES: u64 = 8 << 20;
+/// Some 20,000 tokens; no more are made.
+const FULL_BYTES: u64 = 8 << 20;
+
+/// Longest file that is read. A token becomes less than twice as long by being revoked.
+pub(crate) const MAX_FILE_BYTES: u64 = 2 * FULL_BYTES;
+
+/// How long a token that is no longer good is kept.
+const KEPT_GONE: Duration = Duration::from_secs(90 * 24 * 3600);
 
 const FORMAT: &str = "millrace-tokens";
 const VERSION: u32 = 1;
@@ -113,10 +121,11 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<Token>, String> {
         ));
     }
     let mut tokens: Vec<Token> = Vec::with_capacity(document.tokens.len());
+    let mut ids = HashSet::new();
     for entry in document.tokens {
         let id = entry.id.clone();
         let token = Token::try_from(entry).map_err(|error| format!("token {id:?}: {error}"))?;
-        if tokens.iter().any(|earlier| earlier.id == token.id) {
+        if !ids.insert(token.id.clone()) {
             return Err(format!("token {id:?} is there twice"));
         }
         tokens.push(token);
@@ -191,14 +200,10 @@ impl TokensFile {
     /// A token that cannot be, or a file that cannot be written.
     pub fn create(&self, new: NewToken, now: TimestampMs) -> Result<Secret, AuthError> {
         check(&new.name, &new.scopes, &new.labels)?;
-        if new.expires.is_some_and(|expires| expires <= now) {
-            return Err(AuthError::Invalid(
-                "it would have expired already".to_owned(),
-            ));
-        }
+        check_life(&new, now)?;
         let secret = Secret::generate()?;
         let token = token(&secret, new, now, None);
-        self.change(|tokens| {
+        self.change(now, FULL_BYTES, |tokens| {
             tokens.push(token);
             Ok(())
         })?;
@@ -211,7 +216,7 @@ impl TokensFile {
     ///
     /// No such token, or a file that cannot be written.
     pub fn revoke(&self, id: &str, now: TimestampMs) -> Result<(), AuthError> {
-        self.change(|tokens| {
+        self.change(now, MAX_FILE_BYTES, |tokens| {
             let token = find(tokens, id)?;
             token.revoked.get_or_insert(now);
             Ok(())
@@ -223,7 +228,7 @@ impl TokensFile {
     ///
     /// # Errors
     ///
-    /// No such token, one that is no longer good, or a file that cannot be written.
+    /// No such token, one that is no longer good or was rotated before, or a file that cannot be written.
     pub fn rotate(
         &self,
         id: &str,
@@ -232,7 +237,16 @@ impl TokensFile {
         now: TimestampMs,
     ) -> Result<Secret, AuthError> {
         let secret = Secret::generate()?;
-        self.change(|tokens| {
+        self.change(now, FULL_BYTES, |tokens| {
+            let after = tokens.iter().find(|token| {
+                let replaced = token.replaces.as_ref();
+                replaced.is_some_and(|replaced| replaced.as_str() == id)
+            });
+            // Its end is no longer that of its own life.
+            if let Some(after) = after {
+                let text = format!("token {id} was replaced by {}; rotate that one", after.id);
+                return Err(AuthError::Invalid(text));
+            }
             let old = find(tokens, id)?;
             let state = old.state(now);
             if state != TokenState::Valid {
@@ -250,6 +264,7 @@ impl TokensFile {
                 labels: old.labels.clone(),
                 expires: life.or(lived).map(|life| now.saturating_add(life)),
             };
+            check_life(&new, now)?;
             let ends = now.saturating_add(overlap);
             old.expires = Some(old.expires.map_or(ends, |before| before.min(ends)));
             let replaces = old.id.clone();
@@ -261,6 +276,8 @@ impl TokensFile {
 
     fn change(
         &self,
+        now: TimestampMs,
+        max_bytes: u64,
         change: impl FnOnce(&mut Vec<Token>) -> Result<(), AuthError>,
     ) -> Result<(), AuthError> {
         let failed = |error| AuthError::file(&self.path, error);
@@ -268,7 +285,16 @@ impl TokensFile {
         let _locked = lock(&*self.fs, &self.path)?;
         let mut tokens = self.list()?;
         change(&mut tokens)?;
-        publish(&*self.fs, &self.path, &encode(&tokens)).map_err(failed)
+        tokens.retain(|token| {
+            let gone = [token.revoked, token.expires].into_iter().flatten().min();
+            gone.is_none_or(|gone| gone >= now.saturating_sub(KEPT_GONE))
+        });
+        let bytes = encode(&tokens);
+        if bytes.len() as u64 > max_bytes {
+            let reason = format!("it is full: it would have more than {max_bytes} bytes");
+            return Err(AuthError::content(&self.path, reason));
+        }
+        publish(&*self.fs, &self.path, &bytes).map_err(failed)
     }
 }
 
@@ -295,6 +321,15 @@ pub(crate) fn lock(fs: &dyn Fs, path: &Path) -> Result<Box<dyn FsLock>, AuthErro
     Err(AuthError::Busy {
         path: path.to_owned(),
     })
+}
+
+fn check_life(new: &NewToken, now: TimestampMs) -> Result<(), AuthError> {
+    match new.expires {
+        Some(expires) if expires <= now => Err(AuthError::Invalid(
+            "it would have expired already".to_owned(),
+        )),
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn find<'a>(tokens: &'a mut [Token], id: &str) -> Result<&'a mut Token, AuthError> {

@@ -5,6 +5,8 @@
 //! - a changed file is taken as a whole or not at all: certificate and key must belong together;
 //! - a connection keeps what it began with.
 
+pub mod client;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -30,6 +32,8 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// The certificates (PEM) of those who may vouch for clients; each client must then show one.
     pub client_ca: Option<PathBuf>,
+    /// Whether clients may choose HTTP/2.
+    pub http2: bool,
 }
 
 /// What was in the files.
@@ -98,6 +102,12 @@ impl TlsReload {
     }
 }
 
+/// Makes ring the process's default, for clients that are given no configuration of TLS.
+pub fn install_provider() {
+    // An error says that there is one already.
+    drop(ring::default_provider().install_default());
+}
+
 fn read(fs: &dyn Fs, files: &TlsFiles) -> Result<Pem, AuthError> {
     let bytes = |path: &Path| {
         let read = read_all(fs, path, MAX_PEM_BYTES);
@@ -137,7 +147,11 @@ fn configure(files: &TlsFiles, pem: &Pem) -> Result<ServerConfig, AuthError> {
     let mut config = builder
         .with_single_cert(chain, key)
         .map_err(|error| AuthError::content(&files.certificate, error))?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let protocols: &[&[u8]] = match files.http2 {
+        true => &[b"h2", b"http/1.1"],
+        false => &[b"http/1.1"],
+    };
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     Ok(config)
 }
 
@@ -160,6 +174,7 @@ mod tests {
             certificate: dir.path().join("cert.pem"),
             key: dir.path().join("key.pem"),
             client_ca: None,
+            http2: false,
         };
         let (certificate, key) = pair();
         std::fs::write(&files.certificate, certificate).unwrap();

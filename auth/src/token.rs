@@ -187,6 +187,13 @@ pub(crate) fn check(
     if scopes.is_empty() {
         return invalid("a token needs a scope: write, read, monitor, admin or fleet".to_owned());
     }
+    let all_tenants = [Scope::Admin, Scope::Fleet];
+    let whole = all_tenants.iter().find(|scope| scopes.contains(scope));
+    if let (Some(scope), false) = (whole, labels.is_empty()) {
+        return invalid(format!(
+            "{scope} concerns all tenants, and forced labels would not bind it"
+        ));
+    }
     for (at, (label, value)) in labels.iter().enumerate() {
         let first = label.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
         let legal = label.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');

@@ -8,8 +8,10 @@ use http::StatusCode;
 use millrace_queue::Position;
 use parking_lot::RwLock;
 use reqwest::{Client, RequestBuilder, Response};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::time::timeout;
 
+use crate::fleet::FleetError;
 use crate::options::FleetOptions;
 use crate::wire::frame::{End, ErrorCode, Frame, FrameKind, FrameReader, Hello, StreamError};
 use crate::wire::items::{WARNINGS_MAX, decode_texts};
@@ -113,11 +115,21 @@ pub(crate) trait Collector {
 /// The token that stores are shown, which may change while it is used; `None` for none.
 pub type SharedToken = Arc<RwLock<Option<String>>>;
 
+/// How stores are spoken to.
+#[derive(Clone, Debug, Default)]
+pub struct StoreAccess {
+    /// What they are shown.
+    pub token: SharedToken,
+    /// TLS with what it says, which may follow files that change; `None` for plain HTTP.
+    pub tls: Option<ClientConfig>,
+}
+
 /// Asks stores. Keeps connections.
 pub(crate) struct Caller {
     http: Client,
     options: FleetOptions,
     token: SharedToken,
+    scheme: &'static str,
 }
 
 impl fmt::Debug for Caller {
@@ -127,8 +139,17 @@ impl fmt::Debug for Caller {
 }
 
 impl Caller {
-    pub(crate) fn new(options: FleetOptions, token: SharedToken) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(options: FleetOptions, access: StoreAccess) -> Result<Self, FleetError> {
+        let scheme = match access.tls {
+            Some(_) => "https",
+            None => "http",
+        };
+        let tls = match access.tls {
+            Some(tls) => tls,
+            None => believing_nobody()?,
+        };
         let http = Client::builder()
+            .tls_backend_preconfigured(tls)
             // Stores are neighbours: what the environment says of proxies is not for them.
             .no_proxy()
             .connect_timeout(options.poll_timeout)
@@ -138,8 +159,13 @@ impl Caller {
         Ok(Self {
             http,
             options,
-            token,
+            token: access.token,
+            scheme,
         })
+    }
+
+    fn url(&self, store: &str, path: &str) -> String {
+        format!("{}://{store}{path}", self.scheme)
     }
 
     fn with_token(&self, request: RequestBuilder) -> RequestBuilder {
@@ -152,7 +178,7 @@ impl Caller {
     pub(crate) async fn status(&self, store: &str) -> Result<StoreStatus, CallError> {
         let asking = async {
             let sent = self
-                .with_token(self.http.get(url(store, STATUS_PATH)))
+                .with_token(self.http.get(self.url(store, STATUS_PATH)))
                 .send()
                 .await;
             read_status(sent.map_err(connection)?).await
@@ -177,7 +203,7 @@ impl Caller {
             timeout_ms: millis(left),
         };
         let asking = async {
-            let asked = self.http.post(url(store, WAIT_PATH)).json(&request);
+            let asked = self.http.post(self.url(store, WAIT_PATH)).json(&request);
             let sent = self.with_token(asked).send();
             read_status(sent.await.map_err(connection)?).await
         };
@@ -195,7 +221,7 @@ impl Caller {
         received: &mut u64,
     ) -> Result<(Hello, Vec<String>), CallError> {
         let sending = async {
-            let asked = self.http.post(url(store, READ_PATH)).json(request);
+            let asked = self.http.post(self.url(store, READ_PATH)).json(request);
             let sent = self.with_token(asked).send();
             sent.await.map_err(connection)
         };
@@ -327,8 +353,16 @@ impl FrameStream {
     }
 }
 
-fn url(store: &str, path: &str) -> String {
-    format!("http://{store}{path}")
+/// The client wants a configuration also where it never speaks TLS; its own would need the system's
+/// certificates.
+fn believing_nobody() -> Result<ClientConfig, FleetError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| FleetError::Tls(error.to_string()))?;
+    Ok(builder
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth())
 }
 
 pub(crate) fn millis(duration: Duration) -> u64 {

@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use tokio::time::MissedTickBehavior;
 
 use crate::answer::Memory;
-use crate::client::{Caller, SharedToken};
+use crate::client::{Caller, StoreAccess};
 use crate::directory::Directory;
 use crate::metrics::FleetMetrics;
 use crate::options::FleetOptions;
@@ -38,11 +38,14 @@ pub enum FleetError {
     /// The HTTP client cannot be set up.
     #[error("the client for stores cannot be set up: {0}")]
     Client(#[from] reqwest::Error),
+    /// Nor can TLS.
+    #[error("TLS for stores cannot be set up: {0}")]
+    Tls(String),
 }
 
 impl Fleet {
     /// Begins to look at the stores of `directory`, on `runtime`, until the last handle is dropped.
-    /// Stores are shown what is in `token` at the time.
+    /// Stores are spoken to as `access` says at the time.
     ///
     /// # Errors
     ///
@@ -50,12 +53,12 @@ impl Fleet {
     pub fn start(
         directory: Arc<dyn Directory>,
         options: FleetOptions,
-        token: SharedToken,
+        access: StoreAccess,
         runtime: Handle,
         metrics: FleetMetrics,
     ) -> Result<Arc<Self>, FleetError> {
         let fleet = Arc::new(Self {
-            caller: Caller::new(options, token)?,
+            caller: Caller::new(options, access)?,
             memory: Memory::new(options.max_buffer_bytes, metrics.buffer_bytes.clone()),
             options,
             metrics,

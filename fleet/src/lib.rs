@@ -39,7 +39,7 @@ mod source;
 mod status;
 pub mod wire;
 
-pub use client::SharedToken;
+pub use client::{SharedToken, StoreAccess};
 pub use directory::{Directory, StaticDirectory};
 pub use fleet::{Fleet, FleetError};
 pub use freshness::FleetFreshness;

@@ -300,6 +300,15 @@ fn question(request: &ReadRequest) -> Result<Question, Refused> {
             read_matchers(matchers)?,
             TimeRange::new(*start, *end),
         ),
+        Ask::Newest {
+            matchers,
+            start,
+            end,
+        } => Question::Newest(
+            tenant,
+            read_matchers(matchers)?,
+            TimeRange::new(*start, *end),
+        ),
         Ask::Series {
             matchers,
             start,

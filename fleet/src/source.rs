@@ -27,6 +27,21 @@ impl FleetSource {
         Self(fleet)
     }
 
+    /// The series that stores answer with.
+    fn answered(
+        &self,
+        ask: Ask,
+        request: &Select<'_>,
+    ) -> Result<Vec<Box<dyn StoredSeries>>, SourceError> {
+        let gathered = self.0.gather(request.tenant, ask, request.context)?;
+        let mut series = Vec::new();
+        for Part { store, answer, .. } in gathered {
+            let answer: SeriesAnswer = answer;
+            answer.series(&store, request.context, &mut series);
+        }
+        Ok(series)
+    }
+
     fn texts(
         &self,
         tenant: &TenantId,
@@ -47,13 +62,16 @@ impl SeriesSource for FleetSource {
             start: request.range.start.0,
             end: request.range.end.0,
         };
-        let gathered = self.0.gather(request.tenant, ask, request.context)?;
-        let mut series = Vec::new();
-        for Part { store, answer, .. } in gathered {
-            let answer: SeriesAnswer = answer;
-            answer.series(&store, request.context, &mut series);
-        }
-        Ok(series)
+        self.answered(ask, request)
+    }
+
+    fn newest(&self, request: &Select<'_>) -> Result<Vec<Box<dyn StoredSeries>>, SourceError> {
+        let ask = Ask::Newest {
+            matchers: wire_matchers(request.matchers),
+            start: request.range.start.0,
+            end: request.range.end.0,
+        };
+        self.answered(ask, request)
     }
 
     fn series(&self, request: &Select<'_>) -> Result<Vec<Labels>, SourceError> {

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_model::TimestampMs;
+use millrace_model::{Labels, Sample, TimestampMs};
 use millrace_queue::QueueIdentity;
 use millrace_relabel::Rules;
 use parking_lot::RwLock;
 
+use crate::decode::computed;
 use crate::decode::csv::{self, CsvFormat};
 use crate::decode::json::{self, JsonOptions};
 use crate::decode::line::{self, LineOptions};
@@ -65,6 +66,8 @@ pub(crate) enum Format {
     Text(TextOptions),
     VmJson,
     Csv(CsvFormat),
+    /// Samples that this server has computed; there is no body.
+    Computed(Vec<(Labels, Sample)>),
 }
 
 /// One request.
@@ -173,7 +176,11 @@ impl Core {
         scratch: &mut Scratch,
         submit: &mut Submit<'_>,
     ) -> Result<Decoded, IngestError> {
-        let relabel = Arc::clone(&self.relabel.read());
+        let relabel = match input.format {
+            // It is not pushed.
+            Format::Computed(_) => Arc::default(),
+            _ => Arc::clone(&self.relabel.read()),
+        };
         let context = Context {
             tenant: input.tenant.id(),
             queue: &self.queue,
@@ -193,7 +200,8 @@ impl Core {
                 | Format::Otlp { .. }
                 | Format::Text(_)
                 | Format::VmJson
-                | Format::Csv(_) => false,
+                | Format::Csv(_)
+                | Format::Computed(_) => false,
             },
             keep_rejected: input.keep_rejected,
         };
@@ -285,6 +293,9 @@ impl Core {
             Format::VmJson => vm_json::decode(body, &hasher(&["vm_json"]), &mut out)?,
             Format::Csv(format) => {
                 csv::decode(body, format, &hasher(&["csv", &format.scope()]), &mut out)?;
+            }
+            Format::Computed(samples) => {
+                computed::decode(samples, &hasher(&["computed"]), &mut out)?;
             }
         }
         let mut collected = out.finish(submit)?;

@@ -17,6 +17,7 @@
 //! - Per sample of a known series nothing is allocated, locked or parsed besides its numbers.
 
 mod base64;
+mod computed;
 mod context;
 mod core;
 mod decode;
@@ -41,6 +42,7 @@ mod tenants;
 #[cfg(test)]
 mod testing;
 
+pub use computed::Computed;
 pub use context::PushContext;
 pub use error::IngestError;
 pub use http::PushShape;

@@ -60,6 +60,8 @@ pub(crate) struct Metrics {
     protocols: Vec<ProtocolMetrics>,
     /// Of what is not pushed.
     pub(crate) scraped: ProtocolMetrics,
+    /// Of what this server computes itself.
+    pub(crate) computed: ProtocolMetrics,
     rejected: IntCounterVec,
     refused: IntCounterVec,
     pub(crate) ignored_string_fields: IntCounter,
@@ -151,6 +153,7 @@ impl Metrics {
         Self {
             protocols: protocols.collect(),
             scraped: of_protocol("scrape"),
+            computed: of_protocol("rules"),
             rejected: by_protocol(
                 "millrace_ingest_rejected_samples_total",
                 "Samples refused (an item that could not be read counts as one)",

@@ -46,7 +46,7 @@ pub(crate) struct Inner {
     pub(crate) appender: Appender,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Metrics,
-    memory: MemoryBudget,
+    pub(crate) memory: MemoryBudget,
     /// What waits to become durable. The appender has the same bound, and knows no shares.
     pending: MemoryBudget,
     keeper: OnceLock<Arc<dyn KeepRejected>>,
@@ -286,7 +286,7 @@ impl Inner {
         let start = self.clock.monotonic();
         let mut submitted = Ok(None);
         let result = self.decode(&request, scratch, &mut |sections, samples| {
-            submitted = self.submit(&request, sections, samples);
+            submitted = self.submit(&request.tenant, &request.limits, sections, samples);
             submitted.is_ok()
         });
         scratch.trim();
@@ -304,7 +304,8 @@ impl Inner {
             | Format::Otlp { .. }
             | Format::Text(_)
             | Format::VmJson
-            | Format::Csv(_) => false,
+            | Format::Csv(_)
+            | Format::Computed(_) => false,
         };
         let pending = submitted?;
         let kept = self.keep(request.tenant.id(), &collected.rejected, &collected.report);
@@ -329,20 +330,20 @@ impl Inner {
 
     /// Submits what is good of a request. What its tenant may take is charged last, so that a request
     /// that is refused for anything else costs nothing.
-    fn submit(
+    pub(crate) fn submit(
         &self,
-        request: &Request,
+        tenant: &Tenant,
+        limits: &TenantLimits,
         sections: Vec<(PartitionId, EncodedSection)>,
         samples: u64,
     ) -> Result<Option<(PendingAppend, Reservation)>, IngestError> {
         if sections.is_empty() {
             return Ok(None);
         }
-        let tenant = &request.tenant;
         let bytes = sections.iter().map(|(_, s)| s.bytes_len()).sum();
         let mut held = self.pending.reserve_none(&tenant.pending);
         held.grow_or_leave(bytes)?;
-        tenant.take_samples(&request.limits, samples, self.clock.monotonic())?;
+        tenant.take_samples(limits, samples, self.clock.monotonic())?;
         match self.appender.submit(tenant.id(), sections) {
             Ok(pending) => Ok(Some((pending, held))),
             Err(error) => {

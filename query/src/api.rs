@@ -28,6 +28,7 @@ mod federate;
 mod freshness;
 mod json;
 mod labels;
+mod latest;
 mod metrics;
 mod numbers;
 mod options;
@@ -64,6 +65,7 @@ pub use companions::{
 };
 pub use cors::CorsOrigin;
 pub use freshness::{AlwaysFresh, Freshness, FreshnessError};
+pub use json::{labels as write_labels, value as write_value};
 pub use metrics::ApiMetrics;
 pub use options::{ApiOptions, BuildInfo};
 
@@ -78,6 +80,10 @@ pub const READ_AFTER: HeaderName = HeaderName::from_static("millrace-read-after"
 
 /// How fresh an answer is: a position up to which everything was there to be seen.
 pub const AS_OF: HeaderName = HeaderName::from_static("millrace-as-of");
+
+/// A request with this header and the value `raw` is answered from samples alone: nothing stands for them, even
+/// where the answer is the same. Without it, or with `any`, the server chooses.
+pub const SOURCE: HeaderName = HeaderName::from_static("x-millrace-source");
 
 /// What answers queries. The engine does; a cache or a distributor in front of it would.
 pub trait Evaluate: Send + Sync + fmt::Debug {
@@ -236,6 +242,7 @@ pub fn router(mut api: Api) -> Router {
         .route("/api/v1/label/{name}/values", get(labels::values))
         .route("/api/v1/metadata", get(labels::metadata))
         .route("/federate", get(federate::federate))
+        .route("/api/v1/latest", get(latest::latest).post(latest::latest))
         .route("/api/v1/read", post(read::read))
         .route("/api/v1/rules", get(rules::rules))
         .route("/api/v1/alerts", get(rules::alerts))
@@ -295,7 +302,11 @@ async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) 
     let _in_flight = metrics.enter();
     let start = app.api.clock.monotonic();
     // IMPORTANT: taken before anything is read, so that it never promises what the answer lacks.
-    let (mut response, as_of) = match app.wait_until_fresh(request.headers()).await {
+    let ready = match check_source(request.headers()) {
+        Ok(()) => app.wait_until_fresh(request.headers()).await,
+        Err(error) => Err(error),
+    };
+    let (mut response, as_of) = match ready {
         Ok(()) => {
             let as_of = app.api.freshness.as_of();
             let scope = ReadScope::of(request.extensions());
@@ -324,7 +335,21 @@ fn read_point(headers: &HeaderMap) -> ReadPoint {
     let position = headers
         .get(READ_AFTER)
         .and_then(|value| value.to_str().ok());
-    position.map_or_else(ReadPoint::default, ReadPoint::after)
+    let point = position.map_or_else(ReadPoint::default, ReadPoint::after);
+    match headers.get(SOURCE) {
+        Some(source) if source == "raw" => point.of_samples_alone(),
+        Some(_) | None => point,
+    }
+}
+
+fn check_source(headers: &HeaderMap) -> Result<(), ApiError> {
+    match headers.get(SOURCE) {
+        Some(source) if source != "raw" && source != "any" => Err(ApiError::bad_data(format!(
+            "{SOURCE}: {:?} is neither \"raw\" nor \"any\"",
+            String::from_utf8_lossy(source.as_bytes())
+        ))),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// The route's pattern without the prefix: a bounded set of names for metrics.

@@ -22,6 +22,7 @@ mod budget;
 mod call;
 mod check;
 mod date;
+mod digest;
 mod eval;
 mod exec;
 mod functions;
@@ -37,6 +38,7 @@ mod matching;
 mod math;
 mod notes;
 mod options;
+mod outline;
 mod parser;
 mod print;
 mod rangefn;
@@ -70,6 +72,7 @@ use resolve::QueryTimes;
 use watch::StepCounts;
 
 pub use options::EngineOptions;
+pub use outline::{Outline, Selection};
 pub use watch::{QueryWatch, StatsLevel};
 
 /// Evaluates PromQL over a [`SeriesSource`].
@@ -213,6 +216,24 @@ impl Engine {
     /// [`QueryError::BadData`], in Prometheus's words.
     pub fn check(&self, text: &str) -> Result<(), QueryError> {
         self.tree(text).map(drop)
+    }
+
+    /// What an expression is and reads, without evaluating it.
+    ///
+    /// # Errors
+    ///
+    /// [`QueryError::BadData`], in Prometheus's words.
+    pub fn outline(&self, text: &str) -> Result<Outline, QueryError> {
+        let mut expr = self.tree(text)?;
+        let line = print::on_one_line(&expr, text);
+        let times = QueryTimes {
+            start: 0,
+            end: 0,
+            step: 0,
+        };
+        resolve::resolve(&mut expr, &times).map_err(|error| syntax_error(text, &error))?;
+        let lookback = i64::try_from(self.options.lookback.as_millis()).unwrap_or(i64::MAX);
+        Ok(outline::of(&expr, line, lookback))
     }
 
     /// Parses what `match[]` takes: one series selector, without modifiers.

@@ -11,13 +11,13 @@ mod result;
 mod scope;
 mod source;
 
-pub use engine::{Engine, EngineOptions, QueryWatch, StatsLevel};
+pub use engine::{Engine, EngineOptions, Outline, QueryWatch, Selection, StatsLevel};
 pub use result::{
     CancelFlag, MatrixSeries, QueryError, QueryOutcome, QueryRequest, QueryStats, QueryTime,
     QueryValue, SampleCounts, VectorSample,
 };
 pub use scope::{ReadScope, ScopedSource};
 pub use source::{
-    LabelRequest, ReadContext, ReadPoint, ReadStats, SampleColumns, Select, SeriesSource,
+    Digest, LabelRequest, ReadContext, ReadPoint, ReadStats, SampleColumns, Select, SeriesSource,
     SourceError, StoredSeries,
 };

@@ -4,7 +4,10 @@
 //! that has microseconds of work for a push from running until its slice ends; one that is nicer is
 //! preempted at once (`sched(7)`, `setpriority(2)`).
 
-/// Makes the calling thread nicer than it is, by Linux's measure from 0 to 19. Elsewhere niceness belongs to
+/// Nobody can be nicer.
+const MOST: i32 = 19;
+
+/// Makes the calling thread nicer than it is by so much, at most to Linux's 19. Elsewhere niceness belongs to
 /// whole processes, and nothing is done.
 ///
 /// A thread may always become nicer, so that a refusal is only logged: queries are answered all the same.
@@ -13,7 +16,10 @@ pub(crate) fn be_nice(nice: i32) {
         return;
     }
     // To Linux, "this process" is the calling thread.
-    if let Err(error) = rustix::process::setpriority_process(None, nice) {
+    let nicer = rustix::process::getpriority_process(None).and_then(|now| {
+        rustix::process::setpriority_process(None, now.saturating_add(nice).min(MOST))
+    });
+    if let Err(error) = nicer {
         tracing::warn!(nice, %error, "a query thread cannot be made nicer");
     }
 }
@@ -26,11 +32,13 @@ mod tests {
     fn one_thread_is_nicer_and_others_are_not() {
         let nice = || rustix::process::getpriority_process(None).unwrap();
         let before = nice();
-        let wanted = (before + 7).min(19);
         let inside = std::thread::spawn(move || {
-            be_nice(wanted);
-            nice()
+            [3, 4, MOST].map(|by| {
+                be_nice(by);
+                nice()
+            })
         });
+        let wanted = [3, 7, 7 + MOST].map(|by| (before + by).min(MOST));
         assert_eq!(inside.join().unwrap(), wanted);
         assert_eq!(nice(), before);
     }

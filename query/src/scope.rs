@@ -102,6 +102,17 @@ impl SeriesSource for ScopedSource {
         })
     }
 
+    fn newest(&self, request: &Select<'_>) -> Result<Vec<Box<dyn StoredSeries>>, SourceError> {
+        let forced = request.context.point.bound();
+        if forced.is_empty() {
+            return self.0.newest(request);
+        }
+        self.0.newest(&Select {
+            matchers: &with(request.matchers, forced),
+            ..*request
+        })
+    }
+
     fn series(&self, request: &Select<'_>) -> Result<Vec<Labels>, SourceError> {
         let forced = request.context.point.bound();
         if forced.is_empty() {

@@ -23,6 +23,16 @@ pub trait SeriesSource: Send + Sync + fmt::Debug {
     /// See [`SourceError`].
     fn select(&self, request: &Select<'_>) -> Result<Vec<Box<dyn StoredSeries>>, SourceError>;
 
+    /// The same series; of each, a read tells the newest sample in the range and may leave out all
+    /// others. Where it is not implemented, it is [`select`](Self::select).
+    ///
+    /// # Errors
+    ///
+    /// See [`SourceError`].
+    fn newest(&self, request: &Select<'_>) -> Result<Vec<Box<dyn StoredSeries>>, SourceError> {
+        self.select(request)
+    }
+
     /// The label sets of such series, sorted. A source with an index answers from that; this and the
     /// two below it, where they are not implemented, go over what [`select`](Self::select) finds.
     ///
@@ -189,6 +199,7 @@ impl ReadContext {
 #[derive(Debug, Default)]
 pub struct ReadPoint {
     after: Option<String>,
+    samples_alone: bool,
     bound: Vec<Matcher>,
     included: Mutex<BTreeMap<PartitionId, Offset>>,
 }
@@ -209,6 +220,19 @@ impl ReadPoint {
     pub fn bound_to(mut self, matchers: Vec<Matcher>) -> Self {
         self.bound = matchers;
         self
+    }
+
+    /// The same, for reads of which nothing may stand for the samples themselves.
+    #[must_use]
+    pub fn of_samples_alone(mut self) -> Self {
+        self.samples_alone = true;
+        self
+    }
+
+    /// Whether nothing may stand for the samples themselves.
+    #[must_use]
+    pub fn is_of_samples_alone(&self) -> bool {
+        self.samples_alone
     }
 
     /// What a series must pass to be seen; nothing, if the request may see all.
@@ -252,6 +276,8 @@ pub struct ReadStats {
     pub select_nanos: AtomicU64,
     /// Nanoseconds that were spent reading samples, of all threads.
     pub read_nanos: AtomicU64,
+    /// By the width of the widest buckets that stood for their samples, in ms, how many series.
+    pub rollups: Mutex<BTreeMap<i64, u64>>,
 }
 
 impl ReadStats {
@@ -274,6 +300,36 @@ pub trait StoredSeries: Send + Sync {
     ///
     /// See [`SourceError`]. `out` is then of no use.
     fn read(&self, out: &mut SampleColumns) -> Result<(), SourceError>;
+
+    /// Appends few samples that stand for many: in any window `(t − w, t]` of which `t` and `w` are multiples
+    /// of `grain_ms`, `digest` of them is that of the samples, bit for bit. `false`, and nothing appended, from a
+    /// source that knows of none; then [`read`](Self::read) is the way.
+    ///
+    /// # Errors
+    ///
+    /// See [`SourceError`]. `out` is then of no use.
+    fn read_digest(
+        &self,
+        grain_ms: i64,
+        digest: Digest,
+        out: &mut SampleColumns,
+    ) -> Result<bool, SourceError> {
+        let _ = (grain_ms, digest, out);
+        Ok(false)
+    }
+}
+
+/// A function of a window for which few samples can stand for many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Digest {
+    /// The last value, or whether there is one.
+    Last,
+    /// The lowest value: of equal ones the first, and NaN only where there is nothing else.
+    Min,
+    /// The highest value, likewise.
+    Max,
+    /// How many samples there are: values that stand for others are counts, to be added up.
+    Count,
 }
 
 /// Samples of one series as two columns of equal length.

@@ -11,7 +11,11 @@ use crate::ScrapeError;
 const MAX_FILE_BYTES: u64 = 64 << 20;
 
 /// The text of a file.
-pub(crate) fn read_text(fs: &dyn Fs, path: &Path) -> Result<String, ScrapeError> {
+///
+/// # Errors
+///
+/// A file that cannot be read, or is not UTF-8.
+pub fn read_text(fs: &dyn Fs, path: &Path) -> Result<String, ScrapeError> {
     let named = |source| ScrapeError::Read {
         path: path.to_owned(),
         source,
@@ -35,7 +39,11 @@ pub(crate) fn parent(path: &Path) -> &Path {
 }
 
 /// The files that a path with `*` in its last part names, sorted; the path itself without one.
-pub(crate) fn matching(fs: &dyn Fs, pattern: &Path) -> Result<Vec<PathBuf>, ScrapeError> {
+///
+/// # Errors
+///
+/// A directory that cannot be read, or a pattern that is none.
+pub fn matching(fs: &dyn Fs, pattern: &Path) -> Result<Vec<PathBuf>, ScrapeError> {
     let name = pattern.file_name().map(|name| name.to_string_lossy());
     let name = name.unwrap_or_default();
     if !name.contains(['*', '?', '[']) {

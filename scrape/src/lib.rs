@@ -14,7 +14,7 @@
 mod config;
 mod discovery;
 mod error;
-mod files;
+pub mod files;
 mod http;
 mod metrics;
 mod pool;

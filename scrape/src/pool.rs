@@ -33,8 +33,8 @@ struct State {
     sources: Vec<Source>,
     next_source: u64,
     loops: HashMap<u64, Running>,
-    /// Loops of targets that are no more, until their markers are written.
-    ending: Vec<Running>,
+    /// Loops that have been told to end, until they have.
+    ending: Vec<Ending>,
     dropped: Vec<LabelSet>,
     dropped_count: usize,
     /// What the metrics have of this pool.
@@ -63,6 +63,21 @@ struct Running {
     target: Arc<Target>,
     series: Arc<Mutex<TargetSeries>>,
     standing: Arc<Mutex<Standing>>,
+    orders: watch::Sender<Order>,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    /// Tells the loop to end, which then owns what is known of its target.
+    fn end(self, order: Order) -> Ending {
+        let Self { orders, task, .. } = self;
+        orders.send_replace(order);
+        Ending { orders, task }
+    }
+}
+
+/// A loop that ends.
+struct Ending {
     orders: watch::Sender<Order>,
     task: JoinHandle<()>,
 }
@@ -124,13 +139,7 @@ impl Pool {
             }
             state.next_source += 1;
             let number = state.next_source;
-            let (groups, task) = match &discovery {
-                Discovery::Static(groups) => (discovery::of_static(groups), None),
-                Discovery::File(_) | Discovery::Http(..) | Discovery::Dns(_) => {
-                    let task = discovery::start(self, number, &discovery, self.fs.clone());
-                    (Vec::new(), Some(task))
-                }
-            };
+            let (groups, task) = discovery::start(self, number, &discovery, self.fs.clone());
             state.sources.push(Source {
                 number,
                 discovery,
@@ -169,19 +178,16 @@ impl Pool {
         state.client = client;
         // Loops have their configuration from the start, so each gets a successor.
         let mut before = std::mem::take(&mut state.loops);
-        for running in before.values() {
-            running.orders.send_replace(Order::Leave);
-            if !same_series {
-                let options = running.target.options(&state.job, &self.shared.tenant);
-                running.series.lock().reconfigure(options);
-            }
+        for running in before.values().filter(|_| !same_series) {
+            let options = running.target.options(&state.job, &self.shared.tenant);
+            running.series.lock().reconfigure(options);
         }
         self.discover(&mut state);
         self.sync(&mut state, &mut before);
         for gone in before.into_values() {
-            let ending = self.start(&state, gone.target.clone(), Some(&gone));
-            ending.orders.send_replace(Order::End);
-            state.ending.push(ending);
+            let successor = self.start(&state, gone.target.clone(), Some(&gone));
+            state.ending.push(successor.end(Order::End));
+            state.ending.push(gone.end(Order::Leave));
         }
     }
 
@@ -225,13 +231,15 @@ impl Pool {
         let stays = |key: &u64, _: &mut Running| targets.remove(key).is_none();
         let gone: Vec<_> = state.loops.extract_if(stays).collect();
         state.ending.retain(|ending| !ending.task.is_finished());
-        for (_, running) in gone {
-            running.orders.send_replace(Order::End);
-            state.ending.push(running);
-        }
+        let ended = gone.into_iter().map(|(_, gone)| gone.end(Order::End));
+        state.ending.extend(ended);
         for (key, target) in targets {
-            let running = self.start(state, Arc::from(target), before.remove(&key).as_ref());
+            let before = before.remove(&key);
+            let running = self.start(state, Arc::from(target), before.as_ref());
             state.loops.insert(key, running);
+            state
+                .ending
+                .extend(before.map(|before| before.end(Order::Leave)));
         }
         self.count(state);
     }
@@ -285,13 +293,15 @@ impl Pool {
         let mut state = self.state.lock();
         state.closed = true;
         state.sources.clear();
-        let loops = std::mem::take(&mut state.loops);
-        state.ending.extend(loops.into_values());
+        if order == Order::Stop {
+            for ending in &state.ending {
+                ending.orders.send_replace(order);
+            }
+        }
+        let loops = std::mem::take(&mut state.loops).into_values();
+        state.ending.extend(loops.map(|running| running.end(order)));
         state.dropped_count = 0;
         self.count(&mut state);
-        for running in &state.ending {
-            running.orders.send_replace(order);
-        }
     }
 
     /// Whether no loop runs any more.
@@ -302,6 +312,12 @@ impl Pool {
                 .ending
                 .iter()
                 .all(|running| running.task.is_finished())
+    }
+
+    /// Whether it scrapes as this job and this client say.
+    pub(crate) fn is_as(&self, job: &Job, client: &Client) -> bool {
+        let state = self.state.lock();
+        state.job.same(job) && state.client.same_certificates(client)
     }
 
     pub(crate) fn job(&self) -> Arc<Job> {

@@ -3,6 +3,8 @@
 //! Invariants:
 //! - A loop that is stopped for good waits before it writes markers, so that a target that has only
 //!   moved does not go stale; on shutdown none are written, so that a restart leaves no gap.
+//! - A scrape in hand is stored, whatever the loop is told; one that the process's end cuts is counted as
+//!   lost.
 //! - What was submitted is noted, whenever the loop is stopped.
 
 use std::collections::HashSet;
@@ -40,10 +42,12 @@ pub(crate) struct Shared {
 pub(crate) enum Order {
     /// Goes on.
     Run,
-    /// Stops; somebody else goes on with its series, or the process ends.
+    /// Ends with the scrape in hand; somebody else goes on with its series.
     Leave,
-    /// Stops, and writes markers: the target is no more.
+    /// Ends with the scrape in hand, and writes markers: the target is no more.
     End,
+    /// Stops: the process ends.
+    Stop,
 }
 
 /// Finds the series that other targets have by the time that this one has ended.
@@ -92,7 +96,10 @@ impl ScrapeLoop {
             let began = self.shared.clock.monotonic();
             let fetched = tokio::select! {
                 biased;
-                () = ordered(&mut orders) => break,
+                () = stopped(&mut orders) => {
+                    self.shared.metrics.lost("stopped");
+                    break;
+                }
                 fetched = self.fetch(&mut kept) => fetched,
             };
             self.store(fetched, time, began).await;
@@ -257,7 +264,7 @@ impl ScrapeLoop {
         let time = tokio::select! {
             time = waiting => time,
             // The process ends.
-            () = left(&mut orders) => return,
+            () = stopped(&mut orders) => return,
         };
         let elsewhere = (self.elsewhere)(&self.target);
         let ended = self
@@ -282,8 +289,9 @@ async fn ordered(orders: &mut watch::Receiver<Order>) {
     drop(orders.wait_for(|order| *order != Order::Run).await);
 }
 
-async fn left(orders: &mut watch::Receiver<Order>) {
-    drop(orders.wait_for(|order| *order == Order::Leave).await);
+/// Until the process ends.
+async fn stopped(orders: &mut watch::Receiver<Order>) {
+    drop(orders.wait_for(|order| *order == Order::Stop).await);
 }
 
 /// The time of a scrape: that of the timer, if it came at about its moment.

@@ -13,7 +13,7 @@ use millrace_relabel::{LabelSet, Step};
 use parking_lot::Mutex;
 use prometheus::Registry;
 
-use crate::config::{Config, Job};
+use crate::config::{Config, Discovery, HttpConfig, Job};
 use crate::http::Client;
 use crate::metrics::Metrics;
 use crate::pool::Pool;
@@ -135,7 +135,7 @@ impl Scraper {
         for section in &config.ignored {
             tracing::warn!(
                 section,
-                "this section of the scrape configuration means nothing here"
+                "the scraper makes no use of this section of its configuration"
             );
         }
         let mut pools = self.inner.pools.lock();
@@ -145,7 +145,7 @@ impl Scraper {
             let name = job.name().to_owned();
             let pool = match before.remove(&name) {
                 Some(pool) => {
-                    if !pool.job().same(job) {
+                    if !pool.is_as(job, &client) {
                         changed += 1;
                         pool.reconfigure(job.clone(), client);
                     }
@@ -201,7 +201,7 @@ impl Scraper {
             running.into_values().chain(ending).collect::<Vec<_>>()
         };
         for pool in &pools {
-            pool.close(Order::Leave);
+            pool.close(Order::Stop);
         }
         let over = async {
             let mut ticks = tokio::time::interval(Duration::from_millis(5));
@@ -278,7 +278,16 @@ impl Inner {
     fn read(&self) -> Result<(Config, Vec<Client>), ScrapeError> {
         let config = Config::read(&*self.fs, &self.config_file)?;
         let client = |job: &Arc<Job>| {
-            Client::new(job.http.clone(), self.fs.clone()).map_err(|what| ScrapeError::Invalid {
+            let client = |http: &HttpConfig| Client::new(http.clone(), self.fs.clone());
+            for discovery in &job.discoveries {
+                if let Discovery::Http(_, http) = discovery {
+                    client(http).map_err(|what| format!("http_sd_configs: {what}"))?;
+                }
+            }
+            client(&job.http)
+        };
+        let client = |job: &Arc<Job>| {
+            client(job).map_err(|what| ScrapeError::Invalid {
                 path: self.config_file.clone(),
                 place: format!("job {:?}", job.name()),
                 what,

@@ -10,7 +10,6 @@ use millrace_store::Store;
 use parking_lot::Mutex;
 use prometheus::Registry;
 use serde::Serialize;
-use tokio::sync::watch;
 
 use crate::config::kind::Roles;
 use crate::http::HttpMetrics;
@@ -88,8 +87,6 @@ pub struct App {
     pub http: HttpMetrics,
     /// The time.
     pub clock: Arc<dyn Clock>,
-    /// Counts up whenever files are to be read again at once: SIGHUP, `/-/reload`.
-    pub reload: watch::Sender<u64>,
 }
 
 impl App {
@@ -106,7 +103,6 @@ impl App {
             registry,
             http,
             clock,
-            reload: watch::channel(0).0,
         }
     }
 
@@ -147,11 +143,6 @@ impl App {
     #[must_use]
     pub fn roles(&self) -> Roles {
         self.parts().map_or(Roles::ALL, |parts| parts.roles)
-    }
-
-    /// Has files read again that may have changed: tokens, certificates.
-    pub fn ask_for_reload(&self) {
-        self.reload.send_modify(|asked| *asked += 1);
     }
 
     /// The parts, as soon as they are opened.

@@ -11,8 +11,8 @@ pub struct Start<'a> {
     pub address: SocketAddr,
     /// Whether by TLS.
     pub tls: bool,
-    /// The address of administrative routes, if it is another one.
-    pub admin: Option<SocketAddr>,
+    /// The address of administrative routes, if it is another one, and whether by TLS.
+    pub admin: Option<(SocketAddr, bool)>,
     /// Whether tokens are asked for.
     pub tokens: bool,
     /// Which parts run.
@@ -33,8 +33,8 @@ pub fn text(start: &Start<'_>) -> String {
         roles,
         data_dir,
     } = *start;
-    let scheme = if tls { "https" } else { "http" };
-    let url = format!("{scheme}://{address}");
+    let scheme = |tls| if tls { "https" } else { "http" };
+    let url = format!("{}://{address}", scheme(tls));
     let mut lines = vec![format!(
         "millrace {} listens on {url}",
         env!("CARGO_PKG_VERSION")
@@ -59,13 +59,8 @@ pub fn text(start: &Start<'_>) -> String {
         let data = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
         lines.push(format!("  data     {}", data.display()));
     }
-    if let Some(admin) = admin {
-        let scheme = if tls && !admin.ip().is_loopback() {
-            "https"
-        } else {
-            "http"
-        };
-        lines.push(format!("  admin    {scheme}://{admin}"));
+    if let Some((admin, tls)) = admin {
+        lines.push(format!("  admin    {}://{admin}", scheme(tls)));
     }
     if tokens {
         lines.push("  tokens   asked for; `millrace token create` makes one".to_owned());

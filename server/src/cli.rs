@@ -48,13 +48,46 @@ pub struct Cli {
     pub access: AccessArgs,
 }
 
-/// What commands show to a running server.
+/// What commands show to a running server, and whom they believe.
 #[derive(Debug, Default, Args)]
 pub struct AccessArgs {
-    /// File with the token that commands show to a running server
+    /// File with the token that commands show to a running server; without one, the token in the variable
+    /// MILLRACE_TOKEN
     #[arg(long, global = true, value_name = "FILE", env = "MILLRACE_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
+    /// Certificates (PEM) of those who may vouch for the server that a command asks; without, the system's
+    #[arg(long, global = true, value_name = "FILE", env = "MILLRACE_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Certificate (PEM) that commands show to a server that asks for one
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "MILLRACE_CERT_FILE",
+        requires = "key"
+    )]
+    pub cert: Option<PathBuf>,
+    /// Key (PEM) of that certificate
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "MILLRACE_KEY_FILE",
+        requires = "cert"
+    )]
+    pub key: Option<PathBuf>,
+    /// Name that the server's certificate must be for, if it is not the one in its URL
+    #[arg(long, global = true, value_name = "NAME", env = "MILLRACE_SERVER_NAME")]
+    pub server_name: Option<String>,
 }
+
+/// Flags that mean nothing to a server, which has settings for that: each, and the setting.
+pub const ACCESS_FLAGS: [(&str, &str); 4] = [
+    ("token_file", "fleet.token_file"),
+    ("ca_file", "server.tls.client_ca_file"),
+    ("cert", "server.tls.certificate_file"),
+    ("key", "server.tls.key_file"),
+];
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -102,6 +135,8 @@ pub enum Command {
     Retention(RetentionArgs),
     /// Make, list, revoke and rotate tokens (docs/security.md)
     Token(TokenArgs),
+    /// Check rule files, as `promtool check` does
+    Check(CheckArgs),
     /// Print the version
     Version,
 }
@@ -190,6 +225,25 @@ pub struct RetentionArgs {
     /// The server, whose setting `server.admin_api` must be on
     #[arg(long, default_value = "http://127.0.0.1:9009")]
     pub url: String,
+}
+
+/// What to check.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// What kind of files
+    #[command(subcommand)]
+    pub what: CheckCommand,
+}
+
+/// Kinds of files that can be checked.
+#[derive(Debug, Subcommand)]
+pub enum CheckCommand {
+    /// Files of recording and alerting rules
+    Rules {
+        /// The files
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
 }
 
 /// What to ask.

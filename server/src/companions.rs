@@ -8,6 +8,7 @@ use std::sync::Arc;
 use millrace_model::{TimeRange, TimestampMs};
 use millrace_query::api::{BlockFacts, Cardinality, Companions, Count, ServerInfo, Statistics};
 use millrace_query::{ReadScope, SourceError};
+use millrace_rules::RuleManager;
 use millrace_scrape::Scraper;
 use millrace_store::Store;
 use prometheus::Registry;
@@ -26,6 +27,7 @@ pub fn of(
     config: &Config,
     registry: &Registry,
     scraper: Option<&Scraper>,
+    rules: Option<&RuleManager>,
 ) -> Companions {
     let mut companions = Companions {
         server: Arc::new(Process {
@@ -40,6 +42,9 @@ pub fn of(
     }
     if let Some(scraper) = scraper {
         companions.targets = Arc::new(Scraped(scraper.clone()));
+    }
+    if let Some(rules) = rules {
+        companions.rules = Arc::new(rules.clone());
     }
     companions
 }

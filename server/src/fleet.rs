@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use millrace_auth::AuthError;
 use millrace_fleet::wire::VERSION;
 use millrace_fleet::{
     Directory, Fleet, FleetError, FleetFreshness, FleetMetrics, FleetOptions, FleetSource,
@@ -24,7 +25,7 @@ use tokio::runtime::Handle;
 
 use crate::app::App;
 use crate::config::Config;
-use crate::edge::TokenFile;
+use crate::edge::StoreEdge;
 use crate::failure::Failure;
 use crate::source::{PartSource, wait_applied};
 
@@ -189,11 +190,11 @@ pub fn remote(
     directory: Arc<dyn Directory>,
     registry: &Registry,
     runtime: Handle,
-    token: Option<&TokenFile>,
+    stores: &StoreEdge,
 ) -> Result<Remote, RemoteError> {
     let metrics = FleetMetrics::register(registry)?;
-    let token = token.map(TokenFile::token).unwrap_or_default();
-    let fleet = Fleet::start(directory, options(config), token, runtime, metrics)?;
+    let access = stores.access()?;
+    let fleet = Fleet::start(directory, options(config), access, runtime, metrics)?;
     Ok(Remote {
         source: Arc::new(FleetSource::new(fleet.clone())),
         freshness: Arc::new(FleetFreshness::new(fleet.clone())),
@@ -220,6 +221,9 @@ pub enum RemoteError {
     /// Of the client.
     #[error(transparent)]
     Fleet(#[from] FleetError),
+    /// Of TLS.
+    #[error(transparent)]
+    Tls(#[from] AuthError),
     /// Of the metrics.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),

@@ -27,6 +27,7 @@ use tracing::{error, info, warn};
 
 use crate::admin::{Refusal, allow};
 use crate::config::kind::{Bytes, Kind, RateLimitedSetting, Raw};
+use crate::config::one_request_fits;
 use crate::options::rate_limited_status;
 
 /// A file of limits is read whole; beyond this it is not one.
@@ -34,6 +35,9 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// How often it is looked whether the file has changed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+// A change holds within seconds (docs/ingest.md).
+const _: () = assert!(LOOK_INTERVAL.as_secs() <= 2);
 
 /// Limits by tenant.
 pub type Overrides = BTreeMap<TenantId, TenantLimits>;
@@ -44,13 +48,24 @@ pub struct OverridesFile {
     fs: Arc<dyn Fs>,
     path: PathBuf,
     defaults: TenantLimits,
+    decode_memory: Bytes,
 }
 
 impl OverridesFile {
-    /// One whose tenants have `defaults` but for what it says.
+    /// One whose tenants have `defaults` but for what it says, where decoding has so much memory.
     #[must_use]
-    pub fn new(fs: Arc<dyn Fs>, path: PathBuf, defaults: TenantLimits) -> Self {
-        Self { fs, path, defaults }
+    pub fn new(
+        fs: Arc<dyn Fs>,
+        path: PathBuf,
+        defaults: TenantLimits,
+        decode_memory: Bytes,
+    ) -> Self {
+        Self {
+            fs,
+            path,
+            defaults,
+            decode_memory,
+        }
     }
 
     /// Its text and what that says.
@@ -71,7 +86,7 @@ impl OverridesFile {
     }
 
     fn parse(&self, text: &str) -> Result<Overrides, String> {
-        parse(text, &self.defaults).map_err(|error| self.named(&error))
+        parse(text, &self.defaults, self.decode_memory).map_err(|error| self.named(&error))
     }
 
     fn named(&self, error: &str) -> String {
@@ -86,7 +101,7 @@ struct File {
     tenant: BTreeMap<String, BTreeMap<String, toml::Value>>,
 }
 
-fn parse(text: &str, defaults: &TenantLimits) -> Result<Overrides, String> {
+fn parse(text: &str, defaults: &TenantLimits, decode_memory: Bytes) -> Result<Overrides, String> {
     let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
     let mut overrides = Overrides::new();
     for (name, entries) in &file.tenant {
@@ -107,6 +122,10 @@ fn parse(text: &str, defaults: &TenantLimits) -> Result<Overrides, String> {
             };
             set(&mut limits, key, &raw).map_err(of_tenant)?;
         }
+        let bytes = |bytes: usize| Bytes(bytes as u64);
+        let (body, decoded) = (limits.request.body_bytes, limits.request.decoded_bytes);
+        one_request_fits(bytes(body), bytes(decoded), decode_memory)
+            .map_err(|(key, reason)| format!("tenant {name}: {key} {reason}"))?;
         overrides.insert(id, limits);
     }
     Ok(overrides)
@@ -286,9 +305,16 @@ impl Wanted {
 async fn own(State(status): State<Status>, request: Request) -> Result<Response, Refusal> {
     let context = request.extensions().get::<PushContext>();
     let tenant = context.map_or_else(TenantId::anonymous, |context| context.tenant.clone());
-    let report = status
+    let mut report = status
         .ingest
         .limits_report(Some(&tenant), Wanted::of(&request)?);
+    // Whom labels bind shall not learn the names of what others of its tenant have.
+    if context.is_some_and(|context| !context.forced_labels.is_empty()) {
+        for tenant in &mut report.tenants {
+            tenant.top_metrics.clear();
+            tenant.top_labels.clear();
+        }
+    }
     Ok(Json(json!({"status": "success", "data": report})).into_response())
 }
 
@@ -305,7 +331,7 @@ mod tests {
     use millrace_ingest::RateLimitedStatus;
 
     fn parsed(text: &str) -> Result<Overrides, String> {
-        parse(text, &TenantLimits::default())
+        parse(text, &TenantLimits::default(), Bytes(256 << 20))
     }
 
     #[test]
@@ -342,6 +368,14 @@ mod tests {
                 "tenant a: series must be more than zero",
             ),
             ("[tenant.a]\nmax_age = 'soon'\n", "tenant a: max_age"),
+            (
+                "[tenant.a]\nbody_bytes = '1GiB'\n",
+                "tenant a: ingest.limits.decoded_bytes must not be less",
+            ),
+            (
+                "[tenant.a]\ndecoded_bytes = '255MiB'\n",
+                "tenant a: ingest.decode_memory_bytes must not be less",
+            ),
             ("[tenant.a]\nlabels = true\n", "tenant a: labels must be"),
             ("[tenant.'../x']\nlabels = 1\n", "tenant"),
             ("[tenants.a]\nlabels = 1\n", "tenants"),

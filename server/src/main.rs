@@ -26,6 +26,7 @@ mod http;
 mod lag;
 mod letters;
 mod limits;
+mod live;
 mod lock;
 mod logging;
 mod open;
@@ -39,6 +40,7 @@ mod reload;
 mod replay;
 mod retention;
 mod routes;
+mod rules;
 mod run;
 mod snapshot;
 mod source;
@@ -49,7 +51,8 @@ mod wal_replay;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 use millrace_log::fs::OsFs;
 
 use crate::cli::{Cli, Command};
@@ -62,9 +65,10 @@ use crate::failure::Failure;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    commands::client::install(&cli.access);
-    match dispatch(cli) {
+    millrace_auth::tls::install_provider();
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match for_commands_only(&cli, &matches).and_then(|()| dispatch(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("millrace: {failure}");
@@ -73,7 +77,23 @@ fn main() -> ExitCode {
     }
 }
 
+/// A server that took `--cert` without a word would serve no TLS.
+fn for_commands_only(cli: &Cli, matches: &ArgMatches) -> Result<(), Failure> {
+    if !matches!(cli.command, None | Some(Command::Run)) {
+        return Ok(());
+    }
+    let given = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
+    let given = cli::ACCESS_FLAGS.iter().find(|(id, _)| given(id));
+    given.map_or(Ok(()), |(id, setting)| {
+        let flag = id.replace('_', "-");
+        Err(Failure::Refused(format!(
+            "--{flag} is how commands ask a server; a server has the setting {setting} (--set {setting}=…)"
+        )))
+    })
+}
+
 fn dispatch(cli: Cli) -> Result<(), Failure> {
+    commands::client::install(cli.access);
     match cli.command {
         None | Some(Command::Run) => run::run(&configuration(&cli.config)?),
         Some(Command::Config { routes: true, .. }) => print(&edge::routes_page()),
@@ -97,6 +117,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Some(Command::Export(args)) => commands::export::run(&configuration(&cli.config)?, &args),
         Some(Command::Import(args)) => commands::import::run(&args),
         Some(Command::Token(args)) => commands::token::run(&configuration(&cli.config)?, &args),
+        Some(Command::Check(args)) => commands::check::run(&args, &configuration(&cli.config)?),
         Some(Command::Version) => print(concat!("millrace ", env!("CARGO_PKG_VERSION"), "\n")),
     }
 }

@@ -10,10 +10,12 @@ use std::time::Duration;
 use axum::Router;
 use http::Uri;
 use millrace_ingest::Ingest;
+use millrace_live::Live;
 use millrace_log::fs::Fs;
 use millrace_model::{Offset, PartitionId};
 use millrace_query::Engine;
 use millrace_queue::Appender;
+use millrace_rules::RuleManager;
 use millrace_scrape::Scraper;
 use millrace_store::{DeadLetterBox, Store};
 use parking_lot::Mutex;
@@ -26,7 +28,7 @@ use crate::announce::{self, Announced};
 use crate::app::{App, Parts, Stage};
 use crate::append::LazyProducer;
 use crate::config::Config;
-use crate::edge::{self, TokenFile};
+use crate::edge::{self, StoreEdge};
 use crate::failure::Failure;
 use crate::lag::LagWatch;
 use crate::letters::rejected::Keeper;
@@ -36,7 +38,7 @@ use crate::reload::Reloader;
 use crate::snapshot::{self, Snapshots};
 use crate::source::PartSource;
 use crate::views::{ViewFile, Views};
-use crate::{fleet, limits, options, records, replay, retention, routes, views};
+use crate::{fleet, limits, live, options, records, replay, retention, routes, views};
 
 /// Between two tries to reach brokers that went away during the start.
 const RETRY: Duration = Duration::from_secs(1);
@@ -49,28 +51,32 @@ pub struct Opened {
     pub store: Option<Arc<Store>>,
     appender: Option<Appender>,
     producer: Option<Arc<LazyProducer>>,
+    /// The live feed of the store.
+    pub live: Option<Live>,
     /// Limits of single tenants, to be looked at again and again.
     pub limits: Mutex<Option<limits::Watch>>,
     rejected: Option<DeadLetterBox>,
     #[cfg(feature = "kafka")]
     announced: Option<Announced>,
     scraper: Option<Scraper>,
+    ingest: Option<Ingest>,
+    rules: Option<RuleManager>,
     /// Where the queue ended when it was opened, in the store's partitions.
     pub recovered: BTreeMap<PartitionId, Offset>,
 }
 
 /// Opens what the roles need of queue and store, starts the shards and hands what the roles serve to
-/// the routes. Blocks. `listening` is where others reach this process, `fleet_token` what it shows to stores.
+/// the routes. Blocks. `listening` is where others reach this process, `stores` how it speaks to stores.
 ///
 /// # Errors
 ///
 /// What keeps a part from opening.
 pub fn open(
-    app: &App,
+    app: &Arc<App>,
     fs: &Arc<dyn Fs>,
     config: &Config,
     listening: SocketAddr,
-    fleet_token: Option<&TokenFile>,
+    stores: &StoreEdge,
 ) -> Result<Opened, Failure> {
     let begun = app.clock.monotonic();
     let roles = config.top.roles;
@@ -86,11 +92,14 @@ pub fn open(
         store: None,
         appender: None,
         producer: None,
+        live: None,
         limits: Mutex::new(None),
         rejected: None,
         #[cfg(feature = "kafka")]
         announced: None,
         scraper: None,
+        ingest: None,
+        rules: None,
         recovered: BTreeMap::new(),
     };
     let mut router = Router::new();
@@ -109,18 +118,19 @@ pub fn open(
         )?);
     }
     if roles.query {
-        let identity = queue.as_ref().map(|queue| queue.identity());
-        let store = opened.store.as_ref();
-        let scraper = opened.scraper.as_ref();
-        router = router.merge(queries::router(
-            app,
-            &**fs,
-            config,
-            store,
-            identity,
-            fleet_token,
-            scraper,
-        )?);
+        let around = queries::Around {
+            store: opened.store.as_ref(),
+            identity: queue.as_ref().map(|queue| queue.identity()),
+            stores,
+            scraper: opened.scraper.as_ref(),
+            ingest: opened.ingest.as_ref(),
+        };
+        let (answering, rules) = queries::router(app, fs, config, &around)?;
+        router = router.merge(answering);
+        if let (Some(rules), Some(reloader)) = (&rules, &mut reloader) {
+            reloader.add_rules(rules.clone());
+        }
+        opened.rules = rules;
     }
     let unknown = move |uri: Uri| async move { routes::unknown_path(roles, &uri) };
     app.install(Parts {
@@ -185,9 +195,6 @@ fn open_parts(
         let options = options::ingest(config);
         let ingest = Ingest::new(options, appender.clone(), app.clock.clone(), &app.registry);
         router = router.merge(ingest.router());
-        let started = Reloader::start(app, fs, config, &ingest)?;
-        opened.scraper = started.scraper().cloned();
-        *reloader = Some(started);
         if let Some(bytes) = config.ingest.keep_rejected {
             let letters =
                 letters::rejected::open(fs, &config.top.data_dir).map_err(Failure::Data)?;
@@ -207,10 +214,16 @@ fn open_parts(
         }));
         if let Some(path) = &config.tenants.overrides_file {
             let defaults = options::ingest(config).limits;
-            let file = limits::OverridesFile::new(fs.clone(), path.clone(), defaults);
-            let watch = limits::Watch::start(file, ingest, &app.registry);
+            let memory = config.ingest.decode_memory_bytes;
+            let file = limits::OverridesFile::new(fs.clone(), path.clone(), defaults, memory);
+            let watch = limits::Watch::start(file, ingest.clone(), &app.registry);
             *opened.limits.lock() = Some(watch.map_err(Failure::Refused)?);
         }
+        // IMPORTANT: last, since it begins to scrape, and what is scraped is under the limits.
+        let started = Reloader::start(app, fs, config, &ingest)?;
+        opened.ingest = Some(ingest);
+        opened.scraper = started.scraper().cloned();
+        *reloader = Some(started);
         opened.appender = Some(appender);
     }
     if let Some(store) = opened.store.as_ref().filter(|_| queue.is_remote()) {
@@ -260,6 +273,11 @@ fn open_parts(
             fs: fs.clone(),
             data_dir: config.top.data_dir.clone(),
         }));
+    }
+    if let Some(store) = &opened.store {
+        let (live, routes) = live::open(app, config, store, &**queue)?;
+        opened.live = Some(live);
+        router = router.merge(routes);
     }
     let letters = letters_of(opened, &**queue);
     let store = opened.store.as_ref();
@@ -373,6 +391,9 @@ pub fn close(opened: &Opened) -> Result<(), Failure> {
     #[cfg(feature = "kafka")]
     if let Some(announced) = &opened.announced {
         announced.withdraw();
+    }
+    if let Some(rules) = &opened.rules {
+        rules.stop();
     }
     if let Some(scraper) = &opened.scraper {
         Handle::current().block_on(scraper.stop());

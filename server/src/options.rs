@@ -6,6 +6,7 @@ use millrace_ingest::{
     DeltaTemporality, IngestOptions, Limits, OtlpOptions, RateLimitedStatus, StringFields,
     TenantLimits, TranslationStrategy,
 };
+use millrace_live::LiveOptions;
 use millrace_model::{PartitionId, ShardKey};
 use millrace_query::EngineOptions;
 use millrace_query::api::{ApiOptions, CorsOrigin};
@@ -32,6 +33,7 @@ pub fn http(config: &Config) -> HttpLimits {
         write_timeout: server.write_timeout,
         min_rate: server.body_min_rate.0,
         idle_timeout: server.idle_timeout,
+        http2_streams: server.http2_streams,
     }
 }
 
@@ -231,6 +233,7 @@ pub fn api(config: &Config) -> ApiOptions {
         read_after_timeout: query.read_after_timeout,
         max_steps: i64::from(query.max_steps),
         lookback: query.lookback,
+        stale_after: query.stale_after,
         slow_threshold: query.slow_log_threshold,
         remote_read_samples: query.remote_read_samples as u64,
         cors_origin: query.cors_origin.as_ref().map(|pattern| {
@@ -238,6 +241,19 @@ pub fn api(config: &Config) -> ApiOptions {
         }),
         flags: flags(config),
         ..defaults
+    }
+}
+
+/// The live feed. `connections` are there at most: others are to find some too.
+#[must_use]
+pub fn live(config: &Config, connections: usize) -> LiveOptions {
+    let live = &config.live;
+    LiveOptions {
+        max_subscribers: live.max_subscribers.min(connections / 2).max(1),
+        ring_bytes: live.ring_bytes.as_usize(),
+        heartbeat: live.heartbeat,
+        reconnect: live.reconnect,
+        ..LiveOptions::default()
     }
 }
 

@@ -30,8 +30,9 @@ pub fn run(args: &QueryArgs) -> Result<(), Failure> {
         .and_then(|response| response.json::<Value>())
         .map_err(|error| {
             Failure::Client(format!(
-                "{url} does not answer: {error}; is the server running? `millrace` starts one, \
-                 --url names another"
+                "{url} does not answer: {}; is the server running? `millrace` starts one, \
+                 --url names another",
+                client::why(&error)
             ))
         })?;
     if answer["status"] != "success" {

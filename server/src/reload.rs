@@ -1,9 +1,9 @@
-//! What can be read again while the server runs: the scrape configuration and the rules for pushed
-//! series here; tokens and certificates by whoever watches [`App::reload`]. `POST /-/reload` and
-//! SIGHUP do it.
+//! What can be read again while the server runs: the scrape configuration, recording and alerting rules, and
+//! the rules for pushed series here; tokens and certificates by [`Watched`]. `POST /-/reload` and SIGHUP do it.
 //!
-//! **Invariant:** what has an error changes nothing, and says so in the answer, the log and the
-//! metrics.
+//! **Invariants:**
+//! - what has an error changes nothing, and says so in the answer, the log and the metrics;
+//! - an answer that says that all is read again comes when it is, and reloads come one after another.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,14 +12,18 @@ use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
 use millrace_ingest::Ingest;
 use millrace_log::fs::Fs;
+use millrace_rules::RuleManager;
 use millrace_scrape::{PushRelabel, Scraper, ScraperOptions};
+use parking_lot::Mutex;
 use prometheus::{IntGauge, Registry};
 use tokio::signal::unix::Signal;
 use tracing::{error, info};
 
 use crate::app::App;
 use crate::config::Config;
+use crate::edge::Watched;
 use crate::failure::Failure;
+use crate::routes;
 use crate::views::ViewFile;
 
 /// Reads files again.
@@ -27,7 +31,10 @@ use crate::views::ViewFile;
 pub struct Reloader {
     scraper: Option<Scraper>,
     relabel: Option<Relabel>,
+    rules: Option<RuleManager>,
     views: Option<ViewFile>,
+    /// One at a time: the files that were read last are those that hold.
+    reading: Mutex<()>,
 }
 
 /// The rules for pushed series.
@@ -50,7 +57,13 @@ impl Reloader {
         config: &Config,
         ingest: &Ingest,
     ) -> Result<Self, Failure> {
-        let mut reloader = Self::default();
+        let mut reloader = Self {
+            scraper: None,
+            relabel: None,
+            rules: None,
+            views: None,
+            reading: Mutex::new(()),
+        };
         if let Some(path) = &config.ingest.relabel_file {
             let relabel = Relabel {
                 path: path.clone(),
@@ -82,6 +95,11 @@ impl Reloader {
         self.scraper.as_ref()
     }
 
+    /// Has rules read again too.
+    pub fn add_rules(&mut self, rules: RuleManager) {
+        self.rules = Some(rules);
+    }
+
     /// Reads a file of views again, too. It was read once.
     pub fn watch_views(&mut self, file: ViewFile) {
         self.views = Some(file);
@@ -93,11 +111,14 @@ impl Reloader {
     ///
     /// In words, everything that has an error. The rest is in use.
     pub fn reload(&self) -> Result<(), String> {
+        let _one = self.reading.lock();
         let relabel = self.relabel.as_ref().map(Relabel::read);
         let scrape = self.scraper.as_ref().map(Scraper::reload);
         let scrape = scrape.map(|done| done.map_err(|error| error.to_string()));
         let views = self.views.as_ref().map(ViewFile::read);
-        let errors = [relabel, scrape, views]
+        let rules = self.rules.as_ref().map(RuleManager::reload);
+        let rules = rules.map(|done| done.map_err(|error| error.to_string()));
+        let errors = [relabel, scrape, rules, views]
             .into_iter()
             .flatten()
             .filter_map(Result::err);
@@ -139,22 +160,33 @@ fn successful(registry: &Registry) -> Result<IntGauge, Failure> {
 
 /// What tells this machine from others: its name, and where the process listens.
 fn machine(fs: &dyn Fs, config: &Config) -> String {
+    format!("{} {}", host_name(fs), config.top.listen)
+}
+
+/// How others may reach this process: the machine's name, and the port of `listen`.
+pub fn host_and_port(fs: &dyn Fs, config: &Config) -> String {
+    format!("{}:{}", host_name(fs), config.top.listen.port())
+}
+
+fn host_name(fs: &dyn Fs) -> String {
     let mut name = [0; 256];
     let file = fs.open(std::path::Path::new("/proc/sys/kernel/hostname"));
     // Without a name machines may ask at the same moments, which harms nobody.
     let len = file
         .and_then(|file| file.read_at(&mut name, 0))
         .unwrap_or(0);
-    let name = String::from_utf8_lossy(&name[..len]);
-    format!("{} {}", name.trim(), config.top.listen)
+    String::from_utf8_lossy(&name[..len]).trim().to_owned()
 }
 
-/// `POST /-/reload`, in Prometheus's words.
-pub async fn over_http(app: Arc<App>, lifecycle: bool) -> Response {
-    if !lifecycle {
+/// `POST /-/reload`, in Prometheus's words; without `watched` it is not to be done.
+pub async fn over_http(app: Arc<App>, watched: Option<Arc<Watched>>) -> Response {
+    let Some(watched) = watched else {
         return (StatusCode::FORBIDDEN, "Lifecycle API is not enabled.").into_response();
+    };
+    if app.parts().is_none() {
+        return routes::not_open_yet(&app);
     }
-    match reload(&app).await {
+    match reload(&app, watched).await {
         Ok(()) => StatusCode::OK.into_response(),
         Err(error) => {
             let text = format!("failed to reload config: {error}");
@@ -164,21 +196,24 @@ pub async fn over_http(app: Arc<App>, lifecycle: bool) -> Response {
 }
 
 /// Reloads on each SIGHUP. Ends only with its task.
-pub async fn on_hangup(app: Arc<App>, mut hangups: Signal) {
+pub async fn on_hangup(app: Arc<App>, watched: Arc<Watched>, mut hangups: Signal) {
     while hangups.recv().await.is_some() {
         info!(signal = "SIGHUP", "reading files again");
         // The error is in the log.
-        drop(reload(&app).await);
+        drop(reload(&app, watched.clone()).await);
     }
 }
 
-async fn reload(app: &Arc<App>) -> Result<(), String> {
-    app.ask_for_reload();
+/// Reads all again; parts that are not open yet read their files when they are opened.
+async fn reload(app: &Arc<App>, watched: Arc<Watched>) -> Result<(), String> {
     let app = app.clone();
     let reading = tokio::task::spawn_blocking(move || {
-        match app.parts().and_then(|parts| parts.reloader.as_ref()) {
-            Some(reloader) => reloader.reload(),
-            None => Ok(()),
+        let mut errors = watched.look();
+        let reloader = app.parts().and_then(|parts| parts.reloader.as_ref());
+        errors.extend(reloader.and_then(|reloader| reloader.reload().err()));
+        match errors.is_empty() {
+            true => Ok(()),
+            false => Err(errors.join("; ")),
         }
     });
     reading.await.map_err(|error| format!("a panic: {error}"))?

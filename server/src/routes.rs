@@ -3,10 +3,10 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, Uri, header};
 use http_body_util::Full;
@@ -19,7 +19,7 @@ use tracing::error;
 
 use crate::app::{App, Stage};
 use crate::config::kind::Roles;
-use crate::edge::{self, Gate};
+use crate::edge::{self, Gate, Known, Watched};
 use crate::pipeline;
 use crate::queue::durability;
 use crate::reload;
@@ -31,15 +31,15 @@ const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("2");
 /// Answers while the server starts too: that is what it is for.
 const WAL_REPLAY: &str = "/api/v1/status/walreplay";
 
-/// The router of the whole process.
-pub fn router(app: &Arc<App>, gate: Gate, lifecycle: bool) -> Router {
-    let reload = move |State(app): State<Arc<App>>| reload::over_http(app, lifecycle);
+/// The router of the whole process; without `watched` nobody can reload by it.
+pub fn router(app: &Arc<App>, gate: Gate, watched: Option<Arc<Watched>>) -> Router {
+    let reload = move |State(app): State<Arc<App>>| reload::over_http(app, watched);
     let routes = Router::new()
         .route("/", get(index))
         .route("/metrics", get(metrics))
         .route("/-/healthy", get(healthy))
         .route("/-/ready", get(ready))
-        .route("/-/reload", post(reload).put(reload))
+        .route("/-/reload", post(reload.clone()).put(reload))
         .route("/-/quit", post(no_lifecycle).put(no_lifecycle))
         .route("/version", get(version))
         .route("/api/v1/status/pipeline", get(pipeline::status))
@@ -99,7 +99,7 @@ pub fn unknown_path(roles: Roles, uri: &Uri) -> Response {
     } else {
         format!("; this process runs only {}", roles.names().join(", "))
     };
-    failure(
+    edge::prometheus(
         StatusCode::NOT_FOUND,
         "not_found",
         &format!(
@@ -111,7 +111,7 @@ pub fn unknown_path(roles: Roles, uri: &Uri) -> Response {
 
 /// For what a process without a queue cannot tell.
 pub fn no_queue() -> Response {
-    failure(
+    edge::prometheus(
         StatusCode::NOT_FOUND,
         "not_found",
         "this process runs only query and has no queue; ask one with ingest or store",
@@ -119,16 +119,11 @@ pub fn no_queue() -> Response {
 }
 
 fn unavailable(reason: &str) -> Response {
-    let mut response = failure(StatusCode::SERVICE_UNAVAILABLE, "unavailable", reason);
+    let mut response = edge::prometheus(StatusCode::SERVICE_UNAVAILABLE, "unavailable", reason);
     response
         .headers_mut()
         .insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
     response
-}
-
-fn failure(status: StatusCode, kind: &str, text: &str) -> Response {
-    let body = json!({"status": "error", "errorType": kind, "error": text});
-    (status, axum::Json(body)).into_response()
 }
 
 #[expect(
@@ -189,13 +184,21 @@ fn with_detail(stage: Stage, detail: &str) -> String {
     }
 }
 
-async fn ready(State(app): State<Arc<App>>) -> Response {
+async fn ready(State(app): State<Arc<App>>, Extension(known): Extension<Known>) -> Response {
     let (stage, mut detail) = app.stage();
+    let Known(known) = known;
     if stage == Stage::RecoveringStore {
         let Progress { all, done } = Progress::of(&app.registry);
         detail = format!("{done} of {all} records of the write-ahead log read");
     }
-    let text = format!("millrace is {}", with_detail(stage, &detail));
+    let text = match known {
+        true => format!("millrace is {}", with_detail(stage, &detail)),
+        false => format!("millrace is {stage}"),
+    };
+    let since = match known {
+        true => format!("; for {} s so far", app.in_stage_for().as_secs()),
+        false => String::new(),
+    };
     match stage {
         Stage::Ready => format!("{text}.\n").into_response(),
         Stage::OpeningQueue
@@ -206,7 +209,7 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
         | Stage::Stopping => (
             StatusCode::SERVICE_UNAVAILABLE,
             [(header::RETRY_AFTER, RETRY_AFTER_SECONDS)],
-            format!("{text}; for {} s so far.\n", app.in_stage_for().as_secs()),
+            format!("{text}{since}.\n"),
         )
             .into_response(),
     }
@@ -217,7 +220,7 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
     let mut text = Vec::new();
     match encoder.encode(&app.registry.gather(), &mut text) {
         Ok(()) => ([(header::CONTENT_TYPE, encoder.format_type())], text).into_response(),
-        Err(error) => failure(
+        Err(error) => edge::prometheus(
             StatusCode::INTERNAL_SERVER_ERROR,
             "internal",
             &format!("the metrics cannot be written: {error}"),
@@ -225,15 +228,15 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
     }
 }
 
-async fn index() -> &'static str {
-    INDEX
+async fn index(Extension(Known(known)): Extension<Known>) -> String {
+    let version = match known {
+        true => concat!(" ", env!("CARGO_PKG_VERSION")),
+        false => "",
+    };
+    format!("millrace{version}\n{INDEX}")
 }
 
-const INDEX: &str = concat!(
-    "millrace ",
-    env!("CARGO_PKG_VERSION"),
-    "
-
+const INDEX: &str = "
 Push
   POST /api/v1/push            JSON or NDJSON of devices
   POST /api/v1/write           Prometheus remote write 1.0 and 2.0
@@ -266,8 +269,7 @@ Admin (with server.admin_api=true)
   GET  /api/v1/dlq             records that could not be applied; POST /api/v1/dlq/requeue, /api/v1/dlq/purge
   POST /-/reload               reads tokens, certificates, scrape.config_file and ingest.relabel_file again
   POST /api/v1/queue/replay    restores what the store lacks of records; driven by `millrace replay --live`
-"
-);
+";
 
 #[cfg(test)]
 mod tests {
@@ -276,18 +278,26 @@ mod tests {
     use crate::http::HttpMetrics;
     use axum::body::Body;
     use http_body_util::BodyExt as _;
+    use millrace_auth::TokenBook;
     use millrace_log::SystemClock;
+    use millrace_log::fs::OsFs;
     use prometheus::Registry;
 
     fn in_the_open(app: &Arc<App>) -> Router {
+        with_tokens(app, None)
+    }
+
+    fn with_tokens(app: &Arc<App>, book: Option<Arc<TokenBook>>) -> Router {
         let gate = Gate {
-            book: None,
+            book,
             trust_tenant_header: false,
             admin: AdminPlace::Main,
             audit: None,
             metrics: EdgeMetrics::new(&Registry::new()).unwrap(),
         };
-        router(app, gate, false)
+        let metrics = gate.metrics.clone();
+        let watched = Watched::new(None, None, crate::edge::StoreEdge::default(), metrics);
+        router(app, gate, Some(Arc::new(watched)))
     }
 
     fn app() -> Arc<App> {
@@ -329,6 +339,7 @@ mod tests {
                 ("GET", "/api/v1/query"),
                 ("POST", "/api/v1/push"),
                 ("POST", "/write"),
+                ("POST", "/-/reload"),
             ] {
                 let (status, retry, body) = ask(in_the_open(&app), method, path).await;
                 assert_eq!(
@@ -360,6 +371,22 @@ mod tests {
         assert!(body.contains("stopping"), "{body}");
         let (status, _, body) = ask(in_the_open(&app), "POST", "/metrics").await;
         assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{body}");
+    }
+
+    #[tokio::test]
+    async fn strangers_learn_one_word_where_tokens_are_asked_for() {
+        let app = app();
+        let dir = tempfile::tempdir().unwrap();
+        let book = TokenBook::open(Arc::new(OsFs), dir.path().join("tokens.json")).unwrap();
+        let book = Arc::new(book);
+        app.enter(Stage::CatchingUp, "7 records behind");
+        let guarded = |path| ask(with_tokens(&app, Some(book.clone())), "GET", path);
+        let (status, retry, body) = guarded("/-/ready").await;
+        assert_eq!((status, retry), (StatusCode::SERVICE_UNAVAILABLE, true));
+        assert_eq!(body, "millrace is catching up with the queue.\n");
+        let version = env!("CARGO_PKG_VERSION");
+        assert!(!guarded("/").await.2.contains(version));
+        assert!(ask(in_the_open(&app), "GET", "/").await.2.contains(version));
     }
 
     #[tokio::test]

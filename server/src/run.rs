@@ -21,9 +21,9 @@ use tracing::{error, info, warn};
 use crate::app::{App, Stage};
 use crate::config::Config;
 use crate::config::kind::QueueBackend;
-use crate::edge::{self, TokenFile};
+use crate::edge::{self, StoreEdge, Watched};
 use crate::failure::Failure;
-use crate::http::{Drained, HttpMetrics, Listener, Serving, serve};
+use crate::http::{Drained, HttpLimits, HttpMetrics, Listener, Serving, serve};
 use crate::lock::DirLock;
 use crate::open::{close, open};
 use crate::queue::Queue;
@@ -42,8 +42,14 @@ const LAG_INTERVAL: Duration = Duration::from_secs(1);
 /// reason.
 const CUT_OFF_AFTER: Duration = Duration::from_secs(10);
 
+/// How long a WebSocket gets to take its goodbye when the server stops.
+const GOODBYE: Duration = Duration::from_secs(2);
+
 /// How often it is looked again at what the queue's durability is made of.
 const LOOK_AGAIN_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Connections of an address of its own for administrative routes.
+const ADMIN_CONNECTIONS: usize = 64;
 
 /// Starts everything and serves until SIGTERM or SIGINT.
 ///
@@ -83,12 +89,19 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     let started = clock.now();
     let app = app(&fs, clock.clone(), started.0)?;
     let edge = edge::open(&fs, &clock, config, &app.registry)?;
+    // On loopback nobody listens in.
+    let admin_tls = edge.tls.clone().filter(|_| {
+        let address = admin.as_ref().map(|(_, address)| address.ip());
+        address.is_some_and(|address| !address.is_loopback())
+    });
     crate::print(&format!(
         "{}\n",
         banner::text(&banner::Start {
             address,
             tls: edge.tls.is_some(),
-            admin: admin.as_ref().map(|(_, address)| *address),
+            admin: admin
+                .as_ref()
+                .map(|(_, address)| (*address, admin_tls.is_some())),
             tokens: config.auth.enabled,
             roles: config.top.roles,
             data_dir: keeps_data.then_some(&*config.top.data_dir),
@@ -96,20 +109,25 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     ))?;
 
     let mut limits = options::http(config);
-    limits.connections = connections;
-    let metrics = edge.gate.metrics.clone();
+    let shares = shares(connections, admin.is_some());
+    limits.connections = shares.main;
+    let reload = config.server.admin_api.then(|| edge.watched.clone());
     let serving = Serving {
-        router: routes::router(&app, edge.gate, config.server.admin_api),
+        router: routes::router(&app, edge.gate, reload),
         limits,
         metrics: app.http.clone(),
         listener: Listener::Main,
-        tls: edge.tls.clone(),
+        tls: edge.tls,
     };
     let mut listeners = vec![(listener, serving.clone())];
-    if let Some((listener, address)) = admin {
+    if let Some((listener, _)) = admin {
         let serving = Serving {
             listener: Listener::Admin,
-            tls: edge.tls.filter(|_| !address.ip().is_loopback()),
+            tls: admin_tls,
+            limits: HttpLimits {
+                connections: shares.admin,
+                ..limits
+            },
             ..serving
         };
         listeners.push((listener, serving));
@@ -117,8 +135,8 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     let begun = Begun {
         listeners,
         address,
-        watching: edge::watch(app.clone(), Arc::new(edge.watched), metrics),
-        fleet_token: edge.fleet_token,
+        watched: edge.watched,
+        stores: edge.stores,
     };
     let ended = runtime.block_on(life(begun, &app, &fs, config));
     // IMPORTANT: the lock goes last, so that no other process opens the files before they are
@@ -126,6 +144,23 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     drop(runtime);
     drop(lock);
     ended
+}
+
+/// How many connections each listener may have.
+#[derive(Debug, PartialEq, Eq)]
+struct Shares {
+    main: usize,
+    admin: usize,
+}
+
+/// All connections need files out of one number, so that an own address takes its part of them: a few, at most half.
+fn shares(connections: usize, own_admin: bool) -> Shares {
+    let admin = match own_admin {
+        true => ADMIN_CONNECTIONS.min(connections / 2).max(1),
+        false => 0,
+    };
+    let main = connections.saturating_sub(admin).max(1);
+    Shares { main, admin }
 }
 
 /// A socket that listens, and where.
@@ -138,12 +173,12 @@ fn listen(address: SocketAddr) -> Result<(std::net::TcpListener, SocketAddr), Fa
 }
 
 /// What stands before the parts are opened.
-struct Begun<W> {
+struct Begun {
     listeners: Vec<(std::net::TcpListener, Serving)>,
     address: SocketAddr,
-    /// Looks at files that may change.
-    watching: W,
-    fleet_token: Option<Arc<TokenFile>>,
+    /// Files that may change.
+    watched: Arc<Watched>,
+    stores: StoreEdge,
 }
 
 /// The runtime only moves bytes, and its threads wake one another for each request: on few processors
@@ -178,7 +213,7 @@ fn app(fs: &Arc<dyn Fs>, clock: Arc<dyn Clock>, started_ms: i64) -> Result<Arc<A
 }
 
 async fn life(
-    begun: Begun<impl Future<Output = ()> + Send + 'static>,
+    begun: Begun,
     app: &Arc<App>,
     fs: &Arc<dyn Fs>,
     config: &Config,
@@ -201,16 +236,14 @@ async fn life(
             grace,
         )));
     }
-    let looking = tokio::spawn(begun.watching);
+    let looking = tokio::spawn(edge::watch(begun.watched.clone()));
     let hangups = signal(SignalKind::hangup()).map_err(system)?;
-    let reloading = tokio::spawn(reload::on_hangup(app.clone(), hangups));
+    let reloading = tokio::spawn(reload::on_hangup(app.clone(), begun.watched, hangups));
 
     let opening = {
         let (app, fs, config) = (app.clone(), fs.clone(), config.clone());
-        let fleet_token = begun.fleet_token;
-        tokio::task::spawn_blocking(move || {
-            open(&app, &fs, &config, address, fleet_token.as_deref())
-        })
+        let stores = begun.stores;
+        tokio::task::spawn_blocking(move || open(&app, &fs, &config, address, &stores))
     };
     tokio::pin!(opening);
     let opened = tokio::select! {
@@ -265,6 +298,10 @@ async fn life(
     app.enter(Stage::Stopping, "");
     // Nobody listens any more only if the server has ended already, which is told below.
     stop.send_replace(true);
+    // A stream has no end of its own, so its reader is told that it ends.
+    if let Some(live) = &opened.live {
+        live.close();
+    }
     tokio::spawn(async move {
         let name = signals.next().await;
         warn!(signal = name, "a second signal: ending at once");
@@ -276,6 +313,13 @@ async fn life(
                 connections,
                 "requests in flight were cut at the end of the grace"
             );
+        }
+    }
+    if let Some(live) = &opened.live {
+        // WebSockets are no requests in flight any more.
+        let left = live.drained(GOODBYE).await;
+        if left > 0 {
+            warn!(subscribers = left, "subscribers did not take their goodbye");
         }
     }
     let closing = tokio::task::spawn_blocking(move || close(&opened));
@@ -467,5 +511,22 @@ impl Signals {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_listeners_share_the_connections_that_there_are_files_for() {
+        let of = |connections, own| {
+            let Shares { main, admin } = shares(connections, own);
+            (main, admin)
+        };
+        assert_eq!(of(4096, false), (4096, 0));
+        assert_eq!(of(4096, true), (4032, 64));
+        assert_eq!(of(16, true), (8, 8));
+        assert_eq!(of(1, true), (1, 1));
     }
 }

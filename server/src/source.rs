@@ -9,7 +9,7 @@ use chrono::{DateTime, SecondsFormat};
 use millrace_model::{Labels, MetricMetadata, Offset, PartitionId, TenantId, TimestampMs};
 use millrace_query::api::{Freshness, FreshnessError};
 use millrace_query::{
-    LabelRequest, ReadContext, ReadStats, SampleColumns, Select, SeriesSource, SourceError,
+    Digest, LabelRequest, ReadContext, ReadStats, SampleColumns, Select, SeriesSource, SourceError,
     StoredSeries,
 };
 use millrace_queue::{Position, PositionError};
@@ -19,21 +19,28 @@ use millrace_store::{Store, StoreError, StorePart, StoreSeries};
 #[derive(Clone, Debug)]
 pub struct PartSource(pub StorePart);
 
-impl SeriesSource for PartSource {
-    fn select(&self, request: &Select<'_>) -> Result<Vec<Box<dyn StoredSeries>>, SourceError> {
+impl PartSource {
+    fn found(&self, request: &Select<'_>) -> Result<Vec<StoreSeries>, SourceError> {
         let begun = Instant::now();
         let found = self
             .0
             .select(request.tenant, request.matchers, request.range)
             .map_err(source_error)?;
-        if let Some((until, bucket_ms)) = found.iter().find_map(StoreSeries::thinned) {
-            request.context.warn(thinned(until, bucket_ms));
-        }
         let (blocks, memtables) = self.0.places_in(request.range);
         let stats = &request.context.stats;
         ReadStats::add(&stats.blocks, blocks);
         ReadStats::add(&stats.memtables, memtables);
         ReadStats::add(&stats.select_nanos, nanos(begun));
+        Ok(found)
+    }
+}
+
+impl SeriesSource for PartSource {
+    fn select(&self, request: &Select<'_>) -> Result<Vec<Box<dyn StoredSeries>>, SourceError> {
+        let found = self.found(request)?;
+        if let Some((until, bucket_ms)) = found.iter().find_map(StoreSeries::thinned) {
+            request.context.warn(thinned(until, bucket_ms));
+        }
         let stored = |series| Stored {
             series,
             context: Arc::clone(request.context),
@@ -41,6 +48,13 @@ impl SeriesSource for PartSource {
         Ok(found
             .into_iter()
             .map(|series| Box::new(stored(series)) as Box<dyn StoredSeries>)
+            .collect())
+    }
+
+    fn newest(&self, request: &Select<'_>) -> Result<Vec<Box<dyn StoredSeries>>, SourceError> {
+        let found = self.found(request)?.into_iter();
+        Ok(found
+            .map(|series| Box::new(Newest(series)) as Box<dyn StoredSeries>)
             .collect())
     }
 
@@ -111,6 +125,49 @@ impl StoredSeries for Stored {
         let stats = &self.context.stats;
         ReadStats::add(&stats.read_nanos, nanos(begun));
         ReadStats::add(&stats.bytes, read?);
+        Ok(())
+    }
+
+    fn read_digest(
+        &self,
+        grain_ms: i64,
+        digest: Digest,
+        out: &mut SampleColumns,
+    ) -> Result<bool, SourceError> {
+        let begun = Instant::now();
+        let digest = match digest {
+            Digest::Last => millrace_store::Digest::Last,
+            Digest::Min => millrace_store::Digest::Min,
+            Digest::Max => millrace_store::Digest::Max,
+            Digest::Count => millrace_store::Digest::Count,
+        };
+        let read = self
+            .series
+            .read_digest(grain_ms, digest, &mut out.timestamps, &mut out.values)
+            .map_err(source_error);
+        let stats = &self.context.stats;
+        ReadStats::add(&stats.read_nanos, nanos(begun));
+        let Some(read) = read? else {
+            return Ok(false);
+        };
+        ReadStats::add(&stats.bytes, read.bytes);
+        *stats.rollups.lock().entry(read.resolution_ms).or_default() += 1;
+        Ok(true)
+    }
+}
+
+/// A series of which only the newest sample is wanted.
+struct Newest(StoreSeries);
+
+impl StoredSeries for Newest {
+    fn labels(&self) -> &Labels {
+        self.0.labels()
+    }
+
+    fn read(&self, out: &mut SampleColumns) -> Result<(), SourceError> {
+        if let Some((moment, value)) = self.0.newest().map_err(source_error)? {
+            out.push(moment, value);
+        }
         Ok(())
     }
 }

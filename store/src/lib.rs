@@ -31,6 +31,7 @@ pub mod chunk;
 mod compact;
 mod dead_letters;
 mod decode;
+mod digest;
 mod error;
 pub mod examine;
 #[cfg(test)]
@@ -44,6 +45,7 @@ mod memtable;
 mod merge;
 mod metrics;
 mod missing;
+mod newest;
 mod options;
 mod part;
 mod paths;
@@ -53,6 +55,7 @@ mod retain;
 mod retain_bound;
 mod runtime;
 pub mod shard;
+mod sorted;
 mod statistics;
 mod store;
 #[cfg(test)]
@@ -64,6 +67,7 @@ mod whole;
 
 pub use compact::CompactionOptions;
 pub use dead_letters::{DEAD_LETTER_WINDOW, DeadLetterBox};
+pub use digest::{Digest, Digested};
 pub use error::StoreError;
 pub use manifest::{Gap, GapCause};
 pub use metrics::StoreMetrics;

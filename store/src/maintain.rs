@@ -277,20 +277,22 @@ impl Maintainer {
             let coarsest = self.options.coarsest_rollup_ms();
             let decisions = decide(options, &views, now, coarsest)?;
             let blocks = views.iter().flat_map(|(_, view)| &view.blocks);
-            let mut left: u64 = blocks.map(|block| block.entry.bytes).sum();
+            let there: u64 = blocks.map(|block| block.entry.bytes).sum();
             drop(views);
+            self.bound.look(there, clock.monotonic());
             let mut waiting = Vec::new();
             for decision in decisions {
                 let bytes = decision.item.bytes;
-                let at = clock.monotonic();
                 // The oldest first: what waits holds back what is younger.
-                if !waiting.is_empty() || !self.bound.admits(bytes, left, percent, at) {
+                if !waiting.is_empty() || !self.bound.admits(bytes, percent) {
                     waiting.push((decision.item.partition, bytes));
                     continue;
                 }
                 self.let_go(decision, now, believed)?;
-                self.bound.note(bytes, at);
-                left = left.saturating_sub(bytes);
+                self.bound.note(bytes);
+            }
+            if percent >= 100 {
+                self.bound.forget();
             }
             self.note_waiting(&waiting, percent);
         }

@@ -35,6 +35,8 @@ pub(crate) const DEAD_LETTER_UNSYNCED: Bug = Bug("store: dead letter not synced"
 pub(crate) const DEAD_LETTER_TWICE: Bug = Bug("store: dead letter written again on replay");
 /// The late samples of a series are left out of its block.
 pub(crate) const SEAL_LOSES_LATE: Bug = Bug("store: late samples lost at the seal");
+/// The newest sample is looked for where was written last: late data take the place of newer ones.
+pub(crate) const NEWEST_OF_LAST_PLACE: Bug = Bug("store: newest sample of one place alone");
 /// A delete hides what was applied after it, too.
 pub(crate) const DELETE_HIDES_LATER: Bug = Bug("store: delete hides later samples");
 /// A delete hides all samples of its series, whatever its time.

@@ -22,6 +22,7 @@ use crate::memtable::{Memtable, SeriesRef, SeriesSnapshot};
 use crate::merge::Merger;
 use crate::planted::{DELETE_MISSES_MEMTABLE, OLDER_BLOCK_WINS};
 use crate::shard::{LiveBlock, TableView, View};
+use crate::sorted::add_sorted;
 use crate::tombstone::{Hidden, Masks, Tombstone, TombstoneState};
 
 thread_local! {
@@ -33,14 +34,14 @@ thread_local! {
 #[derive(Clone, Debug)]
 pub struct StoreSeries {
     labels: Labels,
-    range: TimeRange,
+    pub(crate) range: TimeRange,
     /// Oldest first. Most series are in one place, or in two.
-    sources: Vec<Source>,
+    pub(crate) sources: Vec<Source>,
 }
 
 /// A place that has samples of the series.
 #[derive(Clone, Debug)]
-enum Place {
+pub(crate) enum Place {
     /// Which of the block's series.
     Block(Arc<LiveBlock>, u32),
     Table(Arc<Memtable>, SeriesRef),
@@ -48,9 +49,9 @@ enum Place {
 
 /// A place, and what deletes hide there.
 #[derive(Clone, Debug)]
-struct Source {
-    place: Place,
-    hidden: Hidden,
+pub(crate) struct Source {
+    pub(crate) place: Place,
+    pub(crate) hidden: Hidden,
 }
 
 impl StoreSeries {
@@ -78,6 +79,15 @@ impl StoreSeries {
         thinned.reduce(|a, b| (a.0.max(b.0), a.1.max(b.1)))
     }
 
+    /// The same series in some of its sources, which keep their order.
+    pub(crate) fn of_sources(&self, sources: Vec<Source>) -> Self {
+        Self {
+            labels: self.labels.clone(),
+            range: self.range,
+            sources,
+        }
+    }
+
     pub(crate) fn into_labels(self) -> Labels {
         self.labels
     }
@@ -99,7 +109,7 @@ impl StoreSeries {
         let mut bytes = 0;
         for (at, source) in self.sources.iter().enumerate() {
             let before = timestamps.len();
-            bytes += self.read_source(source, timestamps, values)?;
+            bytes += self.read_source(source, self.range, timestamps, values)?;
             // Most sources lie one behind the other: then their samples are where they belong.
             let overlaps = before > start
                 && timestamps
@@ -132,16 +142,18 @@ impl StoreSeries {
         for source in &self.sources[at..] {
             run_timestamps.clear();
             run_values.clear();
-            bytes += self.read_source(source, &mut run_timestamps, &mut run_values)?;
+            bytes += self.read_source(source, self.range, &mut run_timestamps, &mut run_values)?;
             merger.push(&run_timestamps, &run_values);
         }
         merger.take(timestamps, values);
         Ok(bytes)
     }
 
-    fn read_source(
+    /// Appends what one source has in `range`. The bytes that were decoded for it.
+    pub(crate) fn read_source(
         &self,
         source: &Source,
+        range: TimeRange,
         timestamps: &mut Vec<i64>,
         values: &mut Vec<f64>,
     ) -> Result<u64, StoreError> {
@@ -153,11 +165,11 @@ impl StoreSeries {
                     true => Left::Sum,
                     false => Left::Last,
                 };
-                reader.read_number(*number, left, self.range, timestamps, values)?
+                reader.read_number(*number, left, range, timestamps, values)?
             }
             Place::Table(table, at) => {
                 let mut snapshot = SNAPSHOT.take();
-                let range = (self.range.start.0, self.range.end.0);
+                let range = (range.start.0, range.end.0);
                 table.rows().snapshot(*at, range, &mut snapshot);
                 let decoded = snapshot.decode(timestamps, values);
                 // Its memory is kept, but no chunk alive.
@@ -428,70 +440,5 @@ impl<'a> LabelSets<'a> {
 fn add(texts: &mut BTreeSet<String>, text: &str) {
     if !texts.contains(text) {
         texts.insert(text.to_owned());
-    }
-}
-
-/// Adds sorted texts to sorted texts. Most of them are there already: the same hosts are in each
-/// block.
-/// Tells what is new beside texts that are known, both in order.
-pub(crate) struct Fresh<'a>(std::iter::Peekable<std::slice::Iter<'a, String>>);
-
-impl<'a> Fresh<'a> {
-    pub(crate) fn beside(known: &'a [String]) -> Self {
-        Self(known.iter().peekable())
-    }
-
-    /// Asked of rising texts.
-    pub(crate) fn is_new(&mut self, text: &str) -> bool {
-        while self.0.next_if(|known| known.as_str() < text).is_some() {}
-        self.0.peek().is_none_or(|known| known.as_str() != text)
-    }
-}
-
-fn add_sorted(all: &mut Vec<String>, more: Vec<String>) {
-    if all.last() < more.first() || all.is_empty() {
-        all.extend(more);
-        return;
-    }
-    let mut beside = Fresh::beside(all);
-    let fresh = more.into_iter().filter(|text| beside.is_new(text));
-    let fresh: Vec<String> = fresh.collect();
-    if fresh.is_empty() {
-        return;
-    }
-    let mut merged = Vec::with_capacity(all.len() + fresh.len());
-    let mut fresh = fresh.into_iter().peekable();
-    for text in std::mem::take(all) {
-        while let Some(earlier) = fresh.next_if(|fresh| *fresh < text) {
-            merged.push(earlier);
-        }
-        merged.push(text);
-    }
-    merged.extend(fresh);
-    *all = merged;
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use proptest::prelude::*;
-
-    use super::add_sorted;
-
-    proptest! {
-        #[test]
-        fn sorted_texts_are_joined_as_sets_are(
-            runs in proptest::collection::vec(
-                proptest::collection::btree_set("[abc]{0,3}", 0..12), 0..5),
-        ) {
-            let mut all = Vec::new();
-            let mut expect = BTreeSet::new();
-            for run in runs {
-                expect.extend(run.clone());
-                add_sorted(&mut all, run.into_iter().collect());
-            }
-            prop_assert_eq!(all, expect.into_iter().collect::<Vec<_>>());
-        }
     }
 }

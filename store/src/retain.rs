@@ -35,8 +35,8 @@ pub struct RetentionOptions {
     pub fine_rollups_age: Option<Duration>,
     /// Bytes of blocks, of all shards together, beyond which the oldest go. `None` keeps them.
     pub bytes: Option<u64>,
-    /// Percent of the bytes of all blocks that go in an hour at most, if nobody asks for more by
-    /// [`crate::Store::retain`]. 100 is no bound. One block may always go.
+    /// Percent of the bytes of all blocks that go in an hour at most, beside as many bytes as came in it,
+    /// if nobody asks for more by [`crate::Store::retain`]. 100 is no bound. One block may always go.
     pub hourly_percent: u8,
     /// Other ages; the first rule that fits a series counts.
     pub rules: Vec<RetentionRule>,

@@ -421,6 +421,12 @@ pub(crate) fn dump_range(
             let (mut timestamps, mut values) = (Vec::new(), Vec::new());
             series.read(&mut timestamps, &mut values)?;
             assert!(timestamps.is_sorted_by(|a, b| a < b), "{timestamps:?}");
+            let last = timestamps.last().zip(values.last().map(|v| v.to_bits()));
+            let newest = series
+                .newest()?
+                .map(|(moment, value)| (moment, value.to_bits()));
+            let last = last.map(|(moment, bits)| (*moment, bits));
+            assert_eq!(newest, last, "newest of {}", series.labels());
             let series_name = series.labels().get("series").unwrap().to_owned();
             for (timestamp, value) in timestamps.into_iter().zip(values) {
                 let key = ((*name).to_owned(), series_name.clone(), timestamp);

@@ -117,6 +117,13 @@ fn a_token_that_cannot_be_is_refused() {
         (Box::new(|t| t.scopes.clear()), "scope"),
         (Box::new(|t| t.expires = Some(NOW)), "expired already"),
         (
+            Box::new(move |t| {
+                t.labels = label("team", "x");
+                t.scopes = [Scope::Read, Scope::Admin].into();
+            }),
+            "admin concerns all tenants",
+        ),
+        (
             Box::new(move |t| t.labels = label("1a", "x")),
             "forced label",
         ),
@@ -164,6 +171,82 @@ fn a_new_token_lives_as_long_as_the_one_that_it_replaces() {
     assert_eq!(listed[0].expires, Some(TimestampMs(NOW.0 + 10_000)));
     assert_eq!(listed[1].expires, Some(TimestampMs(NOW.0 + 19_000)));
     assert_eq!(listed[1].replaces.as_ref(), Some(old.id()));
+}
+
+#[test]
+fn a_token_is_rotated_once_and_its_replacement_can_be_rotated_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = file(&dir);
+    let mut wanted = new("a");
+    wanted.expires = Some(TimestampMs(NOW.0 + 10_000));
+    let first = file.create(wanted, NOW).unwrap();
+    let (id, overlap) = (first.id().as_str(), Duration::from_secs(1));
+    let before = std::fs::read(file.path()).unwrap();
+    let none = Some(Duration::ZERO);
+    let error = file.rotate(id, overlap, none, NOW).unwrap_err();
+    assert!(error.to_string().contains("expired already"), "{error}");
+    assert_eq!(std::fs::read(file.path()).unwrap(), before);
+    let second = file.rotate(id, overlap, None, NOW).unwrap();
+    let error = file.rotate(id, overlap, None, NOW).unwrap_err().to_string();
+    assert!(error.contains(second.id().as_str()), "{error}");
+    file.rotate(second.id().as_str(), overlap, None, NOW)
+        .unwrap();
+    let ends = file
+        .list()
+        .unwrap()
+        .into_iter()
+        .map(|t| t.expires.unwrap().0 - NOW.0);
+    assert_eq!(ends.collect::<Vec<_>>(), [1_000, 1_000, 10_000]);
+}
+
+#[test]
+fn a_full_file_takes_no_token_more_and_each_of_its_tokens_can_be_revoked() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = file(&dir);
+    let made = file.create(new("a"), NOW).unwrap();
+    let mut one = file.list().unwrap();
+    let (alone, both) = (
+        encode(&one).len(),
+        encode(&[one.clone(), one.clone()].concat()).len(),
+    );
+    let more = both - alone;
+    one[0].labels = vec![("padding".to_owned(), String::new())];
+    let full = usize::try_from(FULL_BYTES).unwrap();
+    let padding = full - more - encode(&one).len();
+    for (padding, fits) in [(padding + 1, false), (padding, true)] {
+        one[0].labels[0].1 = "x".repeat(padding);
+        std::fs::write(file.path(), encode(&one)).unwrap();
+        assert_eq!(file.create(new("a"), NOW).is_ok(), fits);
+        assert_eq!(file.list().unwrap().len(), 1 + usize::from(fits));
+        let error = file.create(new("a"), NOW).unwrap_err().to_string();
+        assert!(error.contains("full"), "{error}");
+        file.revoke(made.id().as_str(), NOW).unwrap();
+        assert_eq!(file.list().unwrap()[0].revoked, Some(NOW));
+    }
+    assert!(std::fs::metadata(file.path()).unwrap().len() > FULL_BYTES);
+}
+
+#[test]
+fn tokens_that_are_long_gone_are_taken_out_by_the_next_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = file(&dir);
+    let mut short = new("expired");
+    short.expires = Some(TimestampMs(NOW.0 + 1));
+    file.create(short, NOW).unwrap();
+    let revoked = file.create(new("revoked"), NOW).unwrap();
+    file.revoke(revoked.id().as_str(), TimestampMs(NOW.0 + 1))
+        .unwrap();
+    let names = |at: TimestampMs| {
+        file.create(new("good"), at).unwrap();
+        let tokens = file.list().unwrap();
+        tokens.into_iter().map(|t| t.name).collect::<Vec<_>>()
+    };
+    let last = NOW.saturating_add(KEPT_GONE);
+    assert_eq!(names(last), ["expired", "revoked", "good"]);
+    assert_eq!(
+        names(last.saturating_add(Duration::from_millis(2))),
+        ["good", "good"]
+    );
 }
 
 #[test]

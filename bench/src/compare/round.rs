@@ -19,10 +19,11 @@ const VISIBILITY_TRIALS: usize = 10;
 const VISIBLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Between two looks for a sample.
 const POLL: Duration = Duration::from_millis(1);
-/// As long as that, looks under load follow each other so closely...
-const FAST: Duration = Duration::from_millis(50);
-/// ...and then so.
-const SLOW_POLL: Duration = Duration::from_millis(20);
+/// Under load the next look is after this part of what was waited already: closer looks would say little more, and
+/// take processor time that counts as the server's.
+const NEXT_LOOK: u32 = 20;
+/// Between two markers under load.
+const MARKER_PAUSE: Duration = Duration::from_millis(200);
 /// The metric of the samples that are written one by one when the server is at rest.
 const MARKER: &str = "millrace_bench_marker";
 /// The metric of those that are written while the load runs.
@@ -87,14 +88,17 @@ pub fn run(mut server: Server, plan: &Plan, deadline: Duration, args: &[String])
     let cpu_before = process::cpu_seconds(server.pid())?;
     let started = Instant::now();
     let loaded = AtomicBool::new(false);
-    let (load, visible_under_load_ms) = std::thread::scope(|scope| -> Result<_> {
-        let probe = scope.spawn(|| see_while(&url, &loaded));
-        let load = push(plan, &url, plan.protocol.path(), deadline);
-        loaded.store(true, Ordering::Relaxed);
-        Ok((load?, probe.join().expect("looking does not panic")?))
-    })?;
-    let cpu_loaded = process::cpu_seconds(server.pid())?;
-    let disk_bytes_after_load = process::disk_bytes(&server.data_dir());
+    let (load, cpu_loaded, disk_bytes_after_load, visible_under_load_ms) =
+        std::thread::scope(|scope| -> Result<_> {
+            let probe = scope.spawn(|| see_while(&url, &loaded));
+            let load = push(plan, &url, plan.protocol.path(), deadline);
+            // Before the last marker is waited for, which may take seconds.
+            let cpu = process::cpu_seconds(server.pid());
+            let disk = process::disk_bytes(&server.data_dir());
+            loaded.store(true, Ordering::Relaxed);
+            let seen = probe.join().expect("looking does not panic");
+            Ok((load?, cpu?, disk, seen?))
+        })?;
     if load.refused > 0 || load.unsent > 0 {
         bail!(
             "{} requests were refused, {} not sent: {}",
@@ -162,12 +166,11 @@ fn see_while(url: &str, loaded: &AtomicBool) -> Result<Vec<f64>> {
                 waited < VISIBLE_TIMEOUT,
                 "a marker is not seen after {waited:?}"
             );
-            // Asking takes processor time from a server that needs seconds.
-            std::thread::sleep(if waited < FAST { POLL } else { SLOW_POLL });
+            std::thread::sleep((waited / NEXT_LOOK).max(POLL));
         }
         seen.push(acknowledged.elapsed().as_secs_f64() * 1e3);
         marker = marker.next();
-        std::thread::sleep(SLOW_POLL);
+        std::thread::sleep(MARKER_PAUSE);
     }
     seen.sort_by(f64::total_cmp);
     Ok(seen)

@@ -28,6 +28,7 @@ use crate::wire::series::{PIECE_SAMPLES, SeriesWriter};
 #[derive(Debug)]
 pub(super) enum Question {
     Select(TenantId, Vec<Matcher>, TimeRange),
+    Newest(TenantId, Vec<Matcher>, TimeRange),
     Series(TenantId, Vec<Matcher>, TimeRange),
     LabelNames(TenantId, Vec<Vec<Matcher>>, TimeRange),
     LabelValues(TenantId, String, Vec<Vec<Matcher>>, TimeRange),
@@ -133,22 +134,28 @@ impl Producer {
 
     fn find(&self) -> Result<Found, Stop> {
         let (source, context) = (&self.source, &self.context);
+        let left = |series: Vec<Box<dyn StoredSeries>>| {
+            Found::Series(Box::new(SeriesLeft {
+                series: series.into_iter(),
+                labels: None,
+                columns: SampleColumns::default(),
+                written: 0,
+                writer: SeriesWriter::default(),
+            }))
+        };
         Ok(match &self.question {
-            Question::Select(tenant, matchers, range) => {
-                let request = Select {
-                    tenant,
-                    matchers,
-                    range: *range,
-                    context,
-                };
-                Found::Series(Box::new(SeriesLeft {
-                    series: source.select(&request)?.into_iter(),
-                    labels: None,
-                    columns: SampleColumns::default(),
-                    written: 0,
-                    writer: SeriesWriter::default(),
-                }))
-            }
+            Question::Select(tenant, matchers, range) => left(source.select(&Select {
+                tenant,
+                matchers,
+                range: *range,
+                context,
+            })?),
+            Question::Newest(tenant, matchers, range) => left(source.newest(&Select {
+                tenant,
+                matchers,
+                range: *range,
+                context,
+            })?),
             Question::Series(tenant, matchers, range) => {
                 let request = Select {
                     tenant,

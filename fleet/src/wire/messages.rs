@@ -45,6 +45,15 @@ pub enum Ask {
         /// Last moment.
         end: i64,
     },
+    /// Series with their newest samples.
+    Newest {
+        /// All must pass.
+        matchers: Vec<WireMatcher>,
+        /// First moment.
+        start: i64,
+        /// Last moment.
+        end: i64,
+    },
     /// Label sets.
     Series {
         /// All must pass.
@@ -87,6 +96,7 @@ impl Ask {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Select { .. } => "select",
+            Self::Newest { .. } => "newest",
             Self::Series { .. } => "series",
             Self::LabelNames { .. } => "label_names",
             Self::LabelValues { .. } => "label_values",

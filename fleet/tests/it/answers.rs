@@ -1,11 +1,13 @@
 //! What several stores answer together is what one would answer.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millrace_model::{
-    MatchOp, Matcher, MetricMetadata, MetricType, PartitionId, TenantId, TimeRange, stale_nan,
+    Labels, MatchOp, Matcher, MetricMetadata, MetricType, PartitionId, TenantId, TimeRange,
+    stale_nan,
 };
-use millrace_query::{LabelRequest, Select, SeriesSource};
+use millrace_query::{LabelRequest, SampleColumns, Select, SeriesSource, StoredSeries};
 use proptest::prelude::*;
 
 use crate::support::{Store, context, read, source, table};
@@ -25,6 +27,7 @@ fn assert_same(fleet: &dyn SeriesSource, one: &Table, matchers: &[Matcher], rang
         context: &context,
     };
     assert_eq!(fleet.series(&select).unwrap(), one.series(&select).unwrap());
+    assert_eq!(newest(fleet, &select), newest(one, &select));
     let sets = [matchers.to_vec()];
     for matcher_sets in [&sets[..], &[]] {
         let request = LabelRequest {
@@ -48,6 +51,19 @@ fn assert_same(fleet: &dyn SeriesSource, one: &Table, matchers: &[Matcher], rang
             one.metadata(&tenant, metric, &context).unwrap()
         );
     }
+}
+
+/// The last sample of each series that `newest` finds.
+fn newest(source: &dyn SeriesSource, select: &Select<'_>) -> BTreeMap<Labels, (i64, u64)> {
+    let found = source.newest(select).unwrap();
+    let last = |series: &dyn StoredSeries| {
+        let mut columns = SampleColumns::default();
+        series.read(&mut columns).unwrap();
+        let value = columns.values.last().unwrap().to_bits();
+        (*columns.timestamps.last().unwrap(), value)
+    };
+    let last = found.iter().map(|s| (s.labels().clone(), last(&**s)));
+    last.collect()
 }
 
 fn any_table() -> impl Strategy<Value = Table> {

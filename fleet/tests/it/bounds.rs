@@ -79,7 +79,7 @@ fn request(timeout_ms: u64) -> String {
 }
 
 async fn ask(store: &Store, timeout_ms: u64) -> reqwest::Response {
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = crate::support::http();
     let url = format!("http://{}/internal/v1/read", store.address);
     http.post(url)
         .body(request(timeout_ms))

@@ -172,7 +172,7 @@ fn stores_of_another_queue_are_refused_by_both_sides() {
         ("{".to_owned(), 400, "bad_request"),
     ] {
         let (found, body) = crate::support::runtime().block_on(async {
-            let http = reqwest::Client::builder().no_proxy().build().unwrap();
+            let http = crate::support::http();
             let response = http.post(&url).body(request).send().await.unwrap();
             (response.status().as_u16(), response.text().await.unwrap())
         });

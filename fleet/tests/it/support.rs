@@ -13,7 +13,7 @@ use http::{StatusCode, header};
 use millrace_fleet::wire::VERSION;
 use millrace_fleet::{
     Fleet, FleetMetrics, FleetOptions, FleetSource, LocalShards, PartitionStatus, QueueInfo,
-    ServeMetrics, ServeOptions, SharedToken, StaticDirectory, StoreStatus,
+    ServeMetrics, ServeOptions, SharedToken, StaticDirectory, StoreAccess, StoreStatus,
 };
 use millrace_model::{
     Labels, Matcher, Offset, PartitionId, QueueId, ShardKey, TenantId, TimeRange,
@@ -44,6 +44,18 @@ pub fn identity() -> QueueIdentity {
         partitions: PARTITIONS,
         shard_key: ShardKey::default(),
     }
+}
+
+/// A client of plain HTTP.
+pub fn http() -> reqwest::Client {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let builder = reqwest::Client::builder().tls_backend_preconfigured(tls);
+    builder.no_proxy().build().unwrap()
 }
 
 /// Waits, for as long as a loaded machine may take.
@@ -359,7 +371,8 @@ pub fn fleet_with(stores: &[&Store], options: FleetOptions, token: SharedToken) 
     let addresses = stores.iter().map(|store| store.address.clone());
     let directory = StaticDirectory::new(addresses, Some(identity()));
     let metrics = FleetMetrics::register(&Registry::new()).unwrap();
-    Fleet::start(Arc::new(directory), options, token, runtime(), metrics).unwrap()
+    let access = StoreAccess { token, tls: None };
+    Fleet::start(Arc::new(directory), options, access, runtime(), metrics).unwrap()
 }
 
 pub fn source(stores: &[&Store]) -> FleetSource {

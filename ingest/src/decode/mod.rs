@@ -4,6 +4,7 @@
 //! A decoder is a total function of foreign bytes: it refuses items by name and goes on, or refuses
 //! the whole body where items cannot be told apart, and never panics.
 
+pub(crate) mod computed;
 pub(crate) mod csv;
 pub(crate) mod family;
 pub(crate) mod json;

@@ -3,6 +3,7 @@
 use millrace_model::{Clock, METRIC_NAME, MetricMetadata, MetricType, Sample, TimestampMs};
 use millrace_relabel::LabelSet;
 
+use super::bounds;
 use super::state::{Known, Meaning, TargetSeries, Written};
 use super::writer::ScrapeWriter;
 use super::{Scrape, ScrapeBody, ScrapeFormat};
@@ -66,6 +67,8 @@ struct Run<'a> {
     window: TimeWindow,
     hasher: KeyHasher,
     over_limit: bool,
+    /// As the last line says that says one.
+    kind: MetricType,
     /// The tenant's bounds of series, and its count of them.
     bounds: &'a Limits,
     gate: Gate<'a>,
@@ -129,6 +132,7 @@ impl TargetSeries {
             window: TimeWindow::at(clock.now(), &limits),
             hasher: core.series().hasher(&tenant, &["scrape"]),
             over_limit: false,
+            kind: MetricType::Unknown,
             bounds: &limits.request,
             mark: gate.mark(),
             gate,
@@ -209,6 +213,7 @@ impl TargetSeries {
             match event {
                 Ok(Event::Sample(sample)) => self.sample(core, &sample, line, run, writer)?,
                 Ok(Event::Type(metric, kind)) => {
+                    run.kind = kind;
                     self.family(metric, &mut family, run).metric_type = kind;
                 }
                 Ok(Event::Help(metric, help)) => {
@@ -260,7 +265,7 @@ impl TargetSeries {
                 (known.meaning, false)
             }
             None => {
-                let meaning = self.meaning(core, sample.series, key, line, run.bounds)?;
+                let meaning = self.meaning(core, sample.series, run.kind, key, line, run.bounds)?;
                 (meaning, true)
             }
         };
@@ -321,12 +326,13 @@ impl TargetSeries {
         &mut self,
         core: &Core,
         raw: &[u8],
+        kind: MetricType,
         key: Key,
         line: u64,
         bounds: &Limits,
     ) -> Result<Meaning, ScrapeFailure> {
         let at_line = |what: &str| ScrapeFailure::Malformed(format!("line {line}: {what}"));
-        let mut labels = exposed(raw).map_err(|bad| at_line(&bad.message))?;
+        let mut labels = exposed(raw, kind).map_err(|bad| at_line(&bad.message))?;
         self.add_target_labels(&mut labels);
         let Exposed { mut labels, .. } = labels;
         let kept = self.options.metric_relabel.apply(&mut labels);
@@ -477,7 +483,7 @@ struct Exposed {
     empty: Vec<String>,
 }
 
-fn exposed(raw: &[u8]) -> Result<Exposed, BadSeries> {
+fn exposed(raw: &[u8], kind: MetricType) -> Result<Exposed, BadSeries> {
     let (mut labels, mut empty) = (LabelSet::new(), Vec::new());
     series_labels(raw, |name, value| {
         if labels.has(name) || empty.iter().any(|other| other == name) {
@@ -489,7 +495,10 @@ fn exposed(raw: &[u8]) -> Result<Exposed, BadSeries> {
         if value.is_empty() {
             empty.push(name.to_owned());
         }
-        labels.set(name, value);
+        match bounds::canonical(kind, name, value) {
+            Some(value) => labels.set(name, &value),
+            None => labels.set(name, value),
+        }
         Ok(())
     })?;
     Ok(Exposed { labels, empty })

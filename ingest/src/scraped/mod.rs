@@ -13,6 +13,7 @@
 //! - Per sample of a known series: one hash, one look-up, one copy. Rules are asked once per series.
 
 mod append;
+mod bounds;
 mod options;
 mod outcome;
 mod state;

@@ -359,6 +359,22 @@ fn the_first_of_two_samples_of_one_moment_stands() {
 }
 
 #[test]
+fn bounds_of_buckets_are_the_same_series_however_they_are_written() {
+    let mut rig = Rig::new(options());
+    let bucket = |le: &str| format!("# TYPE h histogram\nh_bucket{{le=\"{le}\"}} 1\n");
+    let stored = ["h_bucket{instance=\"i\", job=\"j\", le=\"1.0\"} 1"];
+    for le in ["1", "1.0", "1e0"] {
+        assert_eq!(rig.own(Ok(&bucket(le))), stored, "{le}");
+    }
+    let gauge = "# TYPE g gauge\ng{le=\"1\"} 1\n";
+    let shown = rig.own(Ok(gauge)).concat();
+    assert!(
+        shown.starts_with("g{instance=\"i\", job=\"j\", le=\"1\"} 1"),
+        "{shown}"
+    );
+}
+
+#[test]
 fn open_metrics_must_end() {
     let mut rig = Rig::new(options());
     let (_, outcome) = rig.scrape_as(ScrapeFormat::OpenMetrics, Ok("a 1\n"));

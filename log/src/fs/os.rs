@@ -2,21 +2,21 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt as _, fchown};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Mode};
 
-use super::{DirEntry, Fs, FsFile, FsLock, Space};
+use super::{DirEntry, Fs, FsFile, FsLock, Space, parent};
 
-/// The real file system. Every descriptor is closed on exec.
+/// The real file system. Every descriptor is closed on exec. A new file that root makes belongs to whoever has
+/// its directory: a server that runs as another user must be able to write what root's commands have made.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OsFs;
 
 impl Fs for OsFs {
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
-        let mut options = OpenOptions::new();
-        boxed(options.read(true).write(true).create_new(true).open(path))
+        boxed(create_new(path))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
@@ -73,9 +73,12 @@ impl Fs for OsFs {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn FsLock>> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let file = options.open(path)?;
+        let file = match create_new(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                OpenOptions::new().read(true).write(true).open(path)?
+            }
+            made => made?,
+        };
         match file.try_lock() {
             Ok(()) => Ok(Box::new(OsLock { _file: file })),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
@@ -100,6 +103,21 @@ impl Fs for OsFs {
         }
         Ok(u128::from_le_bytes(bytes))
     }
+}
+
+fn create_new(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create_new(true).open(path)?;
+    if file.metadata()?.uid() == 0 {
+        let dir = std::fs::metadata(parent(path))?;
+        if dir.uid() != 0
+            && let Err(error) = fchown(&file, Some(dir.uid()), Some(dir.gid()))
+        {
+            // The root of a container may not be the system's; then it stays as it is.
+            tracing::debug!(?path, %error, "a new file stays root's");
+        }
+    }
+    Ok(file)
 }
 
 #[derive(Debug)]
@@ -192,6 +210,28 @@ mod tests {
         );
         drop(held);
         OsFs.lock(&path).unwrap();
+    }
+
+    #[test]
+    fn what_root_makes_belongs_to_whoever_has_the_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let owner = Some(12_345);
+        if std::os::unix::fs::chown(dir.path(), owner, owner).is_err() {
+            println!("only root can give a directory away");
+            return;
+        }
+        let path = |name: &str| dir.path().join(name);
+        OsFs.create_new(&path("new")).unwrap();
+        OsFs.lock(&path("lock")).unwrap();
+        super::super::publish(&OsFs, &path("published"), b"x").unwrap();
+        for name in ["new", "lock", "published"] {
+            let found = std::fs::metadata(path(name)).unwrap();
+            assert_eq!((found.uid(), found.gid()), (12_345, 12_345), "{name}");
+        }
+        // What was there stays whose it is.
+        std::os::unix::fs::chown(path("lock"), Some(0), Some(0)).unwrap();
+        OsFs.lock(&path("lock")).unwrap();
+        assert_eq!(std::fs::metadata(path("lock")).unwrap().uid(), 0);
     }
 
     #[test]

@@ -138,8 +138,9 @@ pub enum Health {
 
 /// What is recorded and alerted on.
 pub trait Rules: Send + Sync + fmt::Debug {
-    /// All groups, in order of file and name.
-    fn groups(&self) -> Vec<RuleGroup> {
+    /// The groups that a request may see, in order of file and name.
+    fn groups(&self, scope: &ReadScope) -> Vec<RuleGroup> {
+        let _ = scope;
         Vec::new()
     }
 

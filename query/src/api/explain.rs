@@ -76,6 +76,13 @@ fn steps(out: &mut Vec<u8>, name: &str, counts: &[(i64, u64)]) {
     out.extend_from_slice(b"],");
 }
 
+/// Of how many series buckets of which width stood for samples.
+fn rollups(reads: &Arc<ReadContext>) -> Vec<Value> {
+    let rollups = reads.stats.rollups.lock();
+    let told = |(width, series): (&i64, &u64)| json!({"bucketMs": width, "series": series});
+    rollups.iter().map(told).collect()
+}
+
 /// `explain`, beside `data`.
 #[derive(Debug)]
 pub(super) struct Explain {
@@ -128,10 +135,11 @@ impl Explain {
             .iter()
             .map(|(partition, next)| json!({ "partition": partition.0, "nextOffset": next.0 }))
             .collect();
+        let rollups: Vec<_> = self.reads.iter().flat_map(rollups).collect();
         json!({
             "blocks": count(|stats| &stats.blocks),
             "memtables": count(|stats| &stats.memtables),
-            "rollups": [],
+            "rollups": rollups,
             "views": [],
             "series": engine.series,
             "samplesRead": engine.samples_read,

@@ -40,8 +40,8 @@ pub(super) fn string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// A label set as an object.
-pub(super) fn labels(out: &mut Vec<u8>, labels: &Labels) {
+/// A label set as a JSON object.
+pub fn labels(out: &mut Vec<u8>, labels: &Labels) {
     out.push(b'{');
     for (i, (name, value)) in labels.iter().enumerate() {
         if i > 0 {
@@ -66,18 +66,23 @@ pub(super) fn strings<'a>(out: &mut Vec<u8>, texts: impl IntoIterator<Item = &'a
     out.push(b']');
 }
 
-/// A sample of a series: `[1435781451.781,"1"]`. As Prometheus, with an exponent below 1e-6 and
-/// from 1e21 on.
-pub(super) fn point(out: &mut Vec<u8>, timestamp_ms: i64, value: f64) {
+/// A sample of a series: `[1435781451.781,"1"]`.
+pub(super) fn point(out: &mut Vec<u8>, timestamp_ms: i64, sample: f64) {
     out.push(b'[');
     seconds(out, timestamp_ms);
     out.extend_from_slice(b",\"");
+    value(out, sample);
+    out.extend_from_slice(b"\"]");
+}
+
+/// A series' value as Prometheus's API writes it, without its quotes: with an exponent below 1e-6 and
+/// from 1e21 on; `NaN`, `+Inf`, `-Inf`.
+pub fn value(out: &mut Vec<u8>, value: f64) {
     if value == 0.0 || !value.is_finite() || (1e-6..1e21).contains(&value.abs()) {
         number(out, value);
     } else {
         scientific(out, value);
     }
-    out.extend_from_slice(b"\"]");
 }
 
 /// A scalar, which Prometheus never writes with an exponent.

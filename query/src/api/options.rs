@@ -39,6 +39,9 @@ pub struct ApiOptions {
     /// How far `/federate` looks back for a sample; the engine's own lookback belongs here.
     /// Default 5 m.
     pub lookback: Duration,
+    /// A series without a sample for longer is stale to `latest`, where a request says nothing else.
+    /// Default 5 m.
+    pub stale_after: Duration,
     /// Samples of a remote read that is not streamed at most: its answer is one message, held in
     /// memory, at some 11 bytes a sample. Default 5 million.
     pub remote_read_samples: u64,
@@ -68,6 +71,7 @@ impl Default for ApiOptions {
             slow_threshold: Some(Duration::from_secs(10)),
             slow_entries: 128,
             lookback: Duration::from_secs(300),
+            stale_after: Duration::from_secs(300),
             remote_read_samples: 5_000_000,
             remote_read_frame_bytes: 1 << 20,
             build: BuildInfo::default(),

@@ -15,6 +15,7 @@ use super::error::ApiError;
 use super::params::Params;
 use super::selector::matcher_sets;
 use super::status::{rfc3339, success};
+use crate::ReadScope;
 
 pub(super) async fn alertmanagers(State(app): State<Arc<App>>) -> Response {
     let (active, dropped) = app.api.companions.rules.alertmanagers();
@@ -28,8 +29,8 @@ pub(super) async fn alertmanagers(State(app): State<Arc<App>>) -> Response {
     }))
 }
 
-pub(super) async fn alerts(State(app): State<Arc<App>>) -> Response {
-    let groups = app.api.companions.rules.groups();
+pub(super) async fn alerts(State(app): State<Arc<App>>, scope: ReadScope) -> Response {
+    let groups = app.api.companions.rules.groups(&scope);
     let rules = groups.iter().flat_map(|group| &group.rules);
     let alerting = rules.filter_map(|rule| rule.alerting.as_ref());
     let shown: Vec<_> = alerting
@@ -116,10 +117,11 @@ impl Wanted {
 
 pub(super) async fn rules(
     State(app): State<Arc<App>>,
+    scope: ReadScope,
     params: Params,
 ) -> Result<Response, ApiError> {
     let wanted = Wanted::read(&app, &params)?;
-    let groups = app.api.companions.rules.groups();
+    let groups = app.api.companions.rules.groups(&scope);
     let begin = match &wanted.token {
         None => 0,
         Some(asked) => groups

@@ -9,6 +9,7 @@ use crate::QueryError;
 use super::ast::{Call, Edges, Expr, ExprKind, Pos};
 use super::block::{Block, Grid, Meta, is_absent};
 use super::date::Part;
+use super::digest::Digested;
 use super::eval::{Evaluator, Value, names_one_metric};
 use super::instantfn;
 use super::labels::Scratch;
@@ -151,12 +152,19 @@ impl Evaluator<'_> {
         let range = range.ok_or_else(|| QueryError::Internal("no range vector".to_owned()))?;
         check_edges(call.function.name, range)?;
         let (input, view) = self.range_input(range, grid)?;
+        // Who wants to know how many samples there are at each step, wants them counted.
+        let of_samples = self.context.point.is_of_samples_alone() || self.budget.counts.is_some();
+        let digested = match of_samples {
+            true => None,
+            false => Digested::of(op, &view),
+        };
         Ok(Leaf {
             input,
             view,
             kernel: Kernel::Range(RangeFn::new(op, params, grid.steps)),
             drops_name: !op.keeps_name(),
             counter: matches!(op, Op::Rate | Op::Increase).then_some(range_pos(range)),
+            digested,
         })
     }
 
@@ -206,6 +214,7 @@ impl Evaluator<'_> {
             kernel: Kernel::Range(RangeFn::new(Op::Present, Vec::new(), grid.steps)),
             drops_name: true,
             counter: None,
+            digested: None,
         };
         let mut present = vec![false; grid.steps];
         self.fold(

@@ -193,6 +193,7 @@ impl Evaluator<'_> {
             kernel,
             drops_name: timestamps,
             counter: None,
+            digested: None,
         })
     }
 

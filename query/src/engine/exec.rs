@@ -59,7 +59,7 @@ impl Evaluator<'_> {
         let steps = leaf.view.grid.steps;
         let chunks = total.div_ceil(CHUNK);
         let threads = self.pool.current_num_threads();
-        if steps > 0 && chunks < 2 * threads && total * steps <= HELD_VALUES {
+        if threads > 1 && steps > 0 && chunks < 2 * threads && total * steps <= HELD_VALUES {
             return self.fold_few(leaf, make, add, take);
         }
         let run = |chunk: usize| -> Result<T, QueryError> {
@@ -112,13 +112,12 @@ impl Evaluator<'_> {
             .div_ceil(GROUPS_PER_THREAD * threads)
             .clamp(1, GROUP_MAX);
         let groups = total.div_ceil(group_len);
-        let read = |group: usize| -> Result<Vec<f64>, QueryError> {
+        let read = |buffers: &mut Buffers, group: usize| -> Result<Vec<f64>, QueryError> {
             let series = group * group_len..((group + 1) * group_len).min(total);
             let mut values = vec![0.0; series.len() * steps];
-            let mut buffers = Buffers::default();
             let mut meter = Meter::new(self.budget);
             for (index, row) in series.zip(values.chunks_exact_mut(steps)) {
-                leaf.row(index, &mut buffers, row, self.budget, &mut meter)?;
+                leaf.row(index, buffers, row, self.budget, &mut meter)?;
             }
             Ok(values)
         };
@@ -136,18 +135,20 @@ impl Evaluator<'_> {
             Ok(())
         };
         let begun = Instant::now();
+        let mut buffers = Buffers::default();
         let mut next = 0;
-        while next < groups && (threads == 1 || next + 1 == groups || begun.elapsed() < ALONE) {
-            join(next, read(next)?)?;
+        while next < groups && (next + 1 == groups || begun.elapsed() < ALONE) {
+            join(next, read(&mut buffers, next)?)?;
             next += 1;
         }
         if next == groups {
             return Ok(());
         }
         let left = next..groups;
-        let done: Vec<_> = self
-            .pool
-            .install(|| left.into_par_iter().map(read).collect());
+        let done: Vec<_> = self.pool.install(|| {
+            let left = left.into_par_iter();
+            left.map_init(Buffers::default, read).collect()
+        });
         for (group, values) in (next..).zip(done) {
             join(group, values?)?;
         }

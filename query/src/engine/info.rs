@@ -128,6 +128,7 @@ impl Evaluator<'_> {
             kernel: Kernel::Instant { timestamps: true },
             drops_name: false,
             counter: None,
+            digested: None,
         };
         let block = self.collect(&leaf)?;
         Ok(block

@@ -10,6 +10,7 @@ use crate::{QueryError, SampleColumns, StoredSeries};
 use super::ast::{Edges, Pos};
 use super::block::{ABSENT, Block, Grid, is_absent};
 use super::budget::{Budget, Lease, Meter};
+use super::digest::Digested;
 use super::rangefn::{RangeFn, Windows};
 use super::source_error;
 use super::spans;
@@ -66,6 +67,29 @@ impl Input {
             }
         }
         Ok(())
+    }
+}
+
+impl Input {
+    /// Reads what stands for the samples of a series in place of what is in `out`; whether there is such.
+    fn read_digest(
+        &self,
+        index: usize,
+        digested: &Digested,
+        out: &mut SampleColumns,
+        budget: &Budget,
+    ) -> Result<bool, QueryError> {
+        let Self::Stored(series, _) = self else {
+            return Ok(false);
+        };
+        out.clear();
+        let (grain, digest) = (digested.grain_ms, digested.digest);
+        let found = series[index].read_digest(grain, digest, out);
+        let found = found.map_err(source_error)?;
+        if found {
+            budget.series_read(out.len());
+        }
+        Ok(found)
     }
 }
 
@@ -127,6 +151,8 @@ pub(super) struct Leaf {
     pub(super) drops_name: bool,
     /// Where to say that a metric of which there are values might not be a counter.
     pub(super) counter: Option<Pos>,
+    /// How to ask for what stands for samples, where that will do.
+    pub(super) digested: Option<Digested>,
 }
 
 /// Buffers of one thread.
@@ -146,6 +172,16 @@ impl Leaf {
         budget: &Budget,
         meter: &mut Meter<'_>,
     ) -> Result<(), QueryError> {
+        if let (Kernel::Range(function), Some(digested)) = (&self.kernel, &self.digested)
+            && self
+                .input
+                .read_digest(index, digested, &mut buffers.columns, budget)?
+        {
+            meter.add(buffers.columns.len() + row.len())?;
+            drop_stale(&mut buffers.columns);
+            let function = digested.function.as_ref().unwrap_or(function);
+            return function.run(&self.view, false, buffers, row, meter);
+        }
         self.input.read(index, &mut buffers.columns, budget)?;
         meter.add(buffers.columns.len() + row.len())?;
         match &self.kernel {

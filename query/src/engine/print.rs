@@ -24,6 +24,11 @@ pub(super) fn layout(expr: &Expr, text: &str) -> String {
     Printer { text }.pretty(expr, 0)
 }
 
+/// `expr` on one line, however long.
+pub(super) fn on_one_line(expr: &Expr, text: &str) -> String {
+    Printer { text }.line(expr)
+}
+
 /// Whether a number is written as a duration in the text that it was read from.
 pub(super) fn is_duration(expr: &Expr, text: &str) -> bool {
     let written = text.get(expr.pos.start..expr.pos.end).unwrap_or_default();

@@ -68,7 +68,7 @@ impl Targets for Plant {
 }
 
 impl Rules for Plant {
-    fn groups(&self) -> Vec<RuleGroup> {
+    fn groups(&self, _: &ReadScope) -> Vec<RuleGroup> {
         let rule = |name: &str, alerting| Rule {
             name: name.to_owned(),
             query: "up == 0".to_owned(),

@@ -15,6 +15,7 @@ mod forms;
 mod freshness;
 mod golden;
 mod grafana;
+mod latest;
 mod load;
 mod random;
 mod read;

@@ -69,23 +69,24 @@ const PROTOCOLS: [Protocol; 4] = [
     Protocol::PrometheusText004,
 ];
 
+/// What `scrape_interval` is where it is not given.
+const INTERVAL: PromDuration = PromDuration::from_secs(60);
+/// What `scrape_timeout` is where it is not given, unless the interval is shorter.
+const TIMEOUT: PromDuration = PromDuration::from_secs(10);
+
 /// Checks the jobs of all files.
 pub(super) fn jobs(
-    global: &Global,
+    mut global: Global,
     found: &[(PathBuf, Vec<JobYaml>)],
 ) -> Result<Vec<Arc<Job>>, ScrapeError> {
     let (main, _) = &found[0];
-    if global.scrape_interval.is_zero() {
-        return Err(invalid(
-            main,
-            "global",
-            "scrape_interval must be more than zero",
-        ));
-    }
+    global.scrape_interval = or_global(Some(global.scrape_interval), INTERVAL);
     if global.scrape_timeout > global.scrape_interval {
         let what = "global scrape timeout greater than scrape interval";
         return Err(invalid(main, "global", what));
     }
+    let default = TIMEOUT.min(global.scrape_interval);
+    global.scrape_timeout = or_global(Some(global.scrape_timeout), default);
     let mut names: HashMap<&str, &Path> = HashMap::new();
     let mut jobs = Vec::new();
     for (path, yaml) in found {
@@ -99,7 +100,7 @@ pub(super) fn jobs(
                 let what = "there are several scrape configs of this job name";
                 return Err(invalid(path, &place, what));
             }
-            let checked = check(global, job, files::parent(path));
+            let checked = check(&global, job, files::parent(path));
             let job = checked
                 .map_err(|(field, what)| invalid(path, &format!("{place}, {field}"), &what))?;
             jobs.push(Arc::new(job));
@@ -122,9 +123,8 @@ type Wrong = (String, String);
 
 fn check(global: &Global, yaml: &JobYaml, dir: &Path) -> Result<Job, Wrong> {
     let wrong = |field: &str, what: &str| Err((field.to_owned(), what.to_owned()));
-    let set = |duration: Option<PromDuration>| duration.filter(|duration| !duration.is_zero());
-    let interval = set(yaml.scrape_interval).unwrap_or(global.scrape_interval);
-    let timeout = set(yaml.scrape_timeout).unwrap_or(global.scrape_timeout.min(interval));
+    let interval = or_global(yaml.scrape_interval, global.scrape_interval);
+    let timeout = or_global(yaml.scrape_timeout, global.scrape_timeout.min(interval));
     if timeout > interval {
         let what = format!("scrape timeout greater than scrape interval ({timeout} > {interval})");
         return wrong("scrape_timeout", &what);
@@ -158,10 +158,7 @@ fn check(global: &Global, yaml: &JobYaml, dir: &Path) -> Result<Job, Wrong> {
         timeout,
         protocols,
         limits: ScrapeLimits {
-            body_size: yaml
-                .body_size_limit
-                .unwrap_or(global.body_size_limit)
-                .as_usize(),
+            body_size: or_global(yaml.body_size_limit, global.body_size_limit).as_usize(),
             samples: or_global(yaml.sample_limit, global.sample_limit),
             labels: or_global(yaml.label_limit, global.label_limit),
             label_name_length: or_global(
@@ -189,6 +186,7 @@ fn check(global: &Global, yaml: &JobYaml, dir: &Path) -> Result<Job, Wrong> {
     })
 }
 
+/// Zero is not given, as in Prometheus.
 fn or_global<T: Copy + Default + PartialEq>(own: Option<T>, global: T) -> T {
     own.filter(|own| *own != T::default()).unwrap_or(global)
 }
@@ -204,6 +202,10 @@ fn discoveries(yaml: &JobYaml, dir: &Path) -> Result<Vec<Discovery>, Wrong> {
         for (group, number) in yaml.static_configs.iter().zip(1..) {
             let wrong = |what| (format!("static_configs, group {number}"), what);
             check_group(group).map_err(wrong)?;
+            let bad = |target: &&String| target.contains('/');
+            if let Some(target) = group.targets.iter().find(bad) {
+                return Err(wrong(format!("{target:?} is not a valid hostname")));
+            }
         }
         found.push(Discovery::Static(yaml.static_configs.clone()));
     }
@@ -267,12 +269,9 @@ fn positive(field: &str, interval: Duration) -> Result<(), Wrong> {
     }
 }
 
-/// Whether targets of a group can be targets.
+/// Whether a group can be one. Of discovered ones each address is looked at by itself, when a target is
+/// made of it.
 pub(crate) fn check_group(group: &StaticGroup) -> Result<(), String> {
-    let bad = |target: &&String| target.contains('/');
-    if let Some(target) = group.targets.iter().find(bad) {
-        return Err(format!("{target:?} is not a valid hostname"));
-    }
     match group.labels.keys().any(String::is_empty) {
         true => Err("a label has no name".to_owned()),
         false => Ok(()),

@@ -52,7 +52,7 @@ impl Config {
             }
         }
         found.insert(0, (path.to_owned(), file.scrape_configs));
-        let jobs = check::jobs(&file.global, &found)?;
+        let jobs = check::jobs(file.global, &found)?;
         Ok(Self { jobs, ignored })
     }
 
@@ -75,9 +75,10 @@ impl PushRelabel {
     ///
     /// [`ScrapeError`], with file, field and rule.
     pub fn read(fs: &dyn Fs, path: &Path) -> Result<Rules, ScrapeError> {
-        #[derive(Deserialize)]
+        #[derive(Default, Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Wrapped {
+            #[serde(deserialize_with = "yaml::or_default")]
             relabel_configs: Vec<RuleConfig>,
         }
         let text = files::read_text(fs, path)?;
@@ -86,7 +87,6 @@ impl PushRelabel {
             .any(|line| line.trim_end().starts_with("relabel_configs:"));
         let rules: Vec<RuleConfig> = match wrapped {
             true => parse::<Wrapped>(path, &text)?.relabel_configs,
-            false if text.trim().is_empty() => Vec::new(),
             false => parse(path, &text)?,
         };
         Rules::new(&rules).map_err(|error| ScrapeError::Invalid {
@@ -97,7 +97,7 @@ impl PushRelabel {
     }
 }
 
-pub(crate) fn parse<T: serde::de::DeserializeOwned>(
+pub(crate) fn parse<T: serde::de::DeserializeOwned + Default>(
     path: &Path,
     text: &str,
 ) -> Result<T, ScrapeError> {

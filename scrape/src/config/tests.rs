@@ -69,6 +69,61 @@ fn the_empty_file_has_no_jobs() {
 }
 
 #[test]
+fn intervals_and_timeouts_that_are_not_given_fit_each_other() {
+    for (global, job, interval, timeout) in [
+        ("", "", "1m", "10s"),
+        ("scrape_interval: 5s", "", "5s", "5s"),
+        ("scrape_interval: 0", "", "1m", "10s"),
+        ("scrape_interval: 0, scrape_timeout: 0", "", "1m", "10s"),
+        ("scrape_timeout: 20s", "", "1m", "20s"),
+        ("scrape_interval: 5s", "scrape_interval: 30s", "30s", "5s"),
+        ("scrape_interval: 30s", "scrape_interval: 2s", "2s", "2s"),
+        (
+            "scrape_interval: 30s",
+            "scrape_interval: 0, scrape_timeout: 0",
+            "30s",
+            "10s",
+        ),
+    ] {
+        let text = format!("global: {{{global}}}\nscrape_configs: [{{job_name: j, {job}}}]\n");
+        let config = read(&text).unwrap();
+        let job = &config.jobs[0];
+        let found = (job.interval.to_string(), job.timeout.to_string());
+        assert_eq!(found, (interval.to_owned(), timeout.to_owned()), "{text}");
+    }
+}
+
+#[test]
+fn a_limit_of_zero_in_a_job_is_the_global_one() {
+    let config = read(
+        "global: {body_size_limit: 1MB, sample_limit: 5}\n\
+         scrape_configs: [{job_name: j, body_size_limit: 0, sample_limit: 0}]\n",
+    )
+    .unwrap();
+    let limits = config.jobs[0].limits;
+    assert_eq!((limits.body_size, limits.samples), (1 << 20, 5));
+}
+
+#[test]
+fn sections_with_nothing_in_them_are_empty() {
+    for text in [
+        "---\n",
+        "global:\n",
+        "scrape_configs:\n# - job_name: j\n",
+        "scrape_config_files:\n",
+    ] {
+        assert_eq!(read(text).unwrap().jobs(), 0, "{text}");
+    }
+    let config = read(
+        "scrape_configs:\n- job_name: j\n  params:\n  tls_config:\n  http_headers:\n  \
+         file_sd_configs:\n  http_sd_configs:\n  dns_sd_configs:\n  relabel_configs:\n  \
+         metric_relabel_configs:\n  static_configs:\n  - targets:\n    # - a:1\n    labels:\n",
+    )
+    .unwrap();
+    assert_eq!(config.jobs[0].yaml.static_configs, [StaticGroup::default()]);
+}
+
+#[test]
 fn errors_name_file_job_field_and_rule() {
     let job = |rest: &str| format!("scrape_configs:\n- job_name: j\n{rest}");
     for (text, says) in [
@@ -169,11 +224,7 @@ fn errors_name_file_job_field_and_rule() {
             "job \"j\", scrape_protocols: ",
         ),
         (
-            "global: {scrape_interval: 0}\n".to_owned(),
-            "global: scrape_interval",
-        ),
-        (
-            "global: {scrape_interval: 5s}\n".to_owned(),
+            "global: {scrape_interval: 5s, scrape_timeout: 6s}\n".to_owned(),
             "global scrape timeout greater",
         ),
         ("scrape_configs: {\n".to_owned(), "line "),
@@ -227,7 +278,9 @@ fn rules_for_pushed_series_are_a_list_or_stand_under_their_name() {
     assert_eq!(rules(list).unwrap().configs().len(), 1);
     let wrapped = rules(&format!("relabel_configs:\n{list}")).unwrap();
     assert_eq!(wrapped.configs().len(), 1);
-    assert!(rules("").unwrap().is_empty());
+    for text in ["", "# - {action: drop}\n", "relabel_configs:\n# nothing\n"] {
+        assert!(rules(text).unwrap().is_empty(), "{text}");
+    }
     let error = rules("- {action: hashmod}\n").unwrap_err();
     assert!(
         error.contains("relabel.yml: rule 1: target_label"),

@@ -16,8 +16,11 @@ use super::size::Size;
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct File {
+    #[serde(deserialize_with = "or_default")]
     pub(crate) global: Global,
+    #[serde(deserialize_with = "or_default")]
     pub(crate) scrape_config_files: Vec<String>,
+    #[serde(deserialize_with = "or_default")]
     pub(crate) scrape_configs: Vec<JobYaml>,
     rule_files: Ignored,
     alerting: Ignored,
@@ -53,6 +56,7 @@ impl File {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct MoreFile {
+    #[serde(deserialize_with = "or_default")]
     pub(crate) scrape_configs: Vec<JobYaml>,
 }
 
@@ -66,8 +70,8 @@ impl<'de> Deserialize<'de> for Ignored {
     }
 }
 
-/// What holds for every job that says nothing else.
-#[derive(Debug, Deserialize)]
+/// What holds for every job that says nothing else. Zero stands for what is not given.
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Global {
     pub(crate) scrape_interval: PromDuration,
@@ -90,33 +94,6 @@ pub(crate) struct Global {
     scrape_native_histograms: Ignored,
     convert_classic_histograms_to_nhcb: Ignored,
     always_scrape_classic_histograms: Ignored,
-}
-
-impl Default for Global {
-    fn default() -> Self {
-        Self {
-            scrape_interval: PromDuration::from_secs(60),
-            scrape_timeout: PromDuration::from_secs(10),
-            scrape_protocols: None,
-            body_size_limit: Size::default(),
-            sample_limit: 0,
-            label_limit: 0,
-            label_name_length_limit: 0,
-            label_value_length_limit: 0,
-            target_limit: 0,
-            keep_dropped_targets: 0,
-            extra_scrape_metrics: false,
-            external_labels: Ignored::default(),
-            query_log_file: Ignored::default(),
-            evaluation_interval: Ignored::default(),
-            rule_query_offset: Ignored::default(),
-            metric_name_validation_scheme: Ignored::default(),
-            metric_name_escaping_scheme: Ignored::default(),
-            scrape_native_histograms: Ignored::default(),
-            convert_classic_histograms_to_nhcb: Ignored::default(),
-            always_scrape_classic_histograms: Ignored::default(),
-        }
-    }
 }
 
 /// A way in which a target may write what it says.
@@ -151,8 +128,10 @@ macro_rules! with_http_fields {
             #[serde(skip_serializing_if = "Option::is_none")]
             pub(crate) bearer_token_file: Option<PathBuf>,
             #[serde(skip_serializing_if = "is_default")]
+            #[serde(deserialize_with = "or_default")]
             pub(crate) tls_config: TlsConfig,
             #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+            #[serde(deserialize_with = "or_default")]
             pub(crate) http_headers: BTreeMap<String, HeaderValues>,
             pub(crate) follow_redirects: bool,
             pub(crate) enable_http2: bool,
@@ -222,6 +201,7 @@ with_http_fields! {
         metrics_path: String = "/metrics".to_owned(),
         scheme: String = "http".to_owned(),
         #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        #[serde(deserialize_with = "or_default")]
         params: BTreeMap<String, Vec<String>> = BTreeMap::new(),
         enable_compression: bool = true,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -257,16 +237,22 @@ with_http_fields! {
         #[serde(skip_serializing)]
         metric_name_escaping_scheme: Ignored = Ignored(false),
         #[serde(skip_serializing_if = "Vec::is_empty")]
+        #[serde(deserialize_with = "or_default")]
         static_configs: Vec<StaticGroup> = Vec::new(),
         #[serde(skip_serializing_if = "Vec::is_empty")]
+        #[serde(deserialize_with = "or_default")]
         file_sd_configs: Vec<FileSd> = Vec::new(),
         #[serde(skip_serializing_if = "Vec::is_empty")]
+        #[serde(deserialize_with = "or_default")]
         http_sd_configs: Vec<HttpSd> = Vec::new(),
         #[serde(skip_serializing_if = "Vec::is_empty")]
+        #[serde(deserialize_with = "or_default")]
         dns_sd_configs: Vec<DnsSd> = Vec::new(),
         #[serde(skip_serializing_if = "Vec::is_empty")]
+        #[serde(deserialize_with = "or_default")]
         relabel_configs: Vec<RuleConfig> = Vec::new(),
         #[serde(skip_serializing_if = "Vec::is_empty")]
+        #[serde(deserialize_with = "or_default")]
         metric_relabel_configs: Vec<RuleConfig> = Vec::new(),
     }
 }
@@ -288,8 +274,10 @@ impl Serialize for Ignored {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct StaticGroup {
+    #[serde(deserialize_with = "or_default")]
     pub(crate) targets: Vec<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(deserialize_with = "or_default")]
     pub(crate) labels: BTreeMap<String, String>,
 }
 
@@ -297,6 +285,7 @@ pub(crate) struct StaticGroup {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct FileSd {
+    #[serde(deserialize_with = "or_default")]
     pub(crate) files: Vec<PathBuf>,
     pub(crate) refresh_interval: PromDuration,
 }
@@ -322,6 +311,7 @@ with_http_fields! {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct DnsSd {
+    #[serde(deserialize_with = "or_default")]
     pub(crate) names: Vec<String>,
     pub(crate) refresh_interval: PromDuration,
     #[serde(rename = "type")]
@@ -374,17 +364,22 @@ const NOT_YET: [&str; 7] = [
     "sigv4",
 ];
 
-/// Reads YAML. An empty text is an empty mapping.
+/// Reads YAML. A text without anything in it, be it comments, is the default.
 ///
 /// # Errors
 ///
 /// In words, with the line.
-pub(crate) fn from_str<T: DeserializeOwned>(text: &str) -> Result<T, String> {
-    let blank = text
-        .lines()
-        .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'));
-    let text = if blank { "{}" } else { text };
-    serde_saphyr::from_str(text).map_err(|error| describe(&error))
+pub(crate) fn from_str<T: DeserializeOwned + Default>(text: &str) -> Result<T, String> {
+    let read: Result<Option<T>, _> = serde_saphyr::from_str(text);
+    read.map(Option::unwrap_or_default)
+        .map_err(|error| describe(&error))
+}
+
+/// A section whose entries are all commented out is there, and null.
+pub(crate) fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 fn describe(error: &serde_saphyr::Error) -> String {

@@ -19,16 +19,24 @@ struct Found {
 }
 
 pub(super) async fn run(finder: Finder, sd: DnsSd) {
-    let resolver = match TokioResolver::builder_tokio().and_then(|builder| builder.build()) {
-        Ok(resolver) => resolver,
-        Err(error) => return finder.failed("dns", "the system's resolver", &error.to_string()),
-    };
+    let mut resolver = None;
     let mut ticks = ticks(sd.refresh_interval.0);
     let mut known: HashMap<String, Group> = HashMap::new();
     loop {
         ticks.tick().await;
+        let resolver = match &resolver {
+            Some(made) => made,
+            // The system's configuration may come later than this process.
+            None => match TokioResolver::builder_tokio().and_then(|builder| builder.build()) {
+                Ok(made) => &*resolver.insert(made),
+                Err(error) => {
+                    finder.failed("dns", "the system's resolver", &error.to_string());
+                    continue;
+                }
+            },
+        };
         for name in &sd.names {
-            match look_up(&resolver, &sd, name).await {
+            match look_up(resolver, &sd, name).await {
                 Ok(found) => drop(known.insert(name.clone(), group(name, found))),
                 Err(error) => finder.failed("dns", name, &error),
             }
@@ -106,30 +114,4 @@ fn group(name: &str, found: Vec<Found>) -> Group {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn records_become_addresses() {
-        let found = |host: &str, srv| Found {
-            host: host.to_owned(),
-            port: 9100,
-            srv,
-        };
-        let group = group(
-            "name",
-            vec![
-                found("10.0.0.1", false),
-                found("::1", false),
-                found("a.b.", true),
-            ],
-        );
-        let labels: Vec<_> = group.labels().collect();
-        let addresses: Vec<_> = labels.iter().map(|l| l.get("__address__")).collect();
-        assert_eq!(addresses, ["10.0.0.1:9100", "[::1]:9100", "a.b:9100"]);
-        assert_eq!(labels[0].get("__meta_dns_name"), "name");
-        assert!(!labels[0].has("__meta_dns_srv_record_target"));
-        assert_eq!(labels[2].get("__meta_dns_srv_record_target"), "a.b.");
-        assert_eq!(labels[2].get("__meta_dns_srv_record_port"), "9100");
-    }
-}
+mod tests;

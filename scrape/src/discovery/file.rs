@@ -29,6 +29,16 @@ struct Known {
     error: Option<String>,
 }
 
+impl Known {
+    /// Notes an error, which is one of `errors` if it is new.
+    fn failed(&mut self, path: &Path, error: String, errors: &mut Vec<(PathBuf, String)>) {
+        if self.error.as_ref() != Some(&error) {
+            errors.push((path.to_owned(), error.clone()));
+        }
+        self.error = Some(error);
+    }
+}
+
 type Files = BTreeMap<PathBuf, Known>;
 
 /// What a look found.
@@ -67,20 +77,21 @@ fn look(fs: &Arc<dyn Fs>, patterns: &[PathBuf], mut before: Files) -> Look {
         let paths = match files::matching(&**fs, pattern) {
             Ok(paths) => paths,
             Err(error) => {
-                errors.push((pattern.clone(), error.to_string()));
+                // What was found there stays, and so does what went wrong, under the pattern.
+                let there =
+                    |path: &PathBuf, _: &mut Known| files::parent(path) == files::parent(pattern);
+                found.extend(before.extract_if(.., there));
+                let known = found.entry(pattern.clone()).or_default();
+                known.failed(pattern, error.to_string(), &mut errors);
                 continue;
             }
         };
         for path in paths {
-            let mut known = before.remove(&path).unwrap_or_default();
+            let known = before.remove(&path).or_else(|| found.remove(&path));
+            let mut known = known.unwrap_or_default();
             match read(&**fs, &path, &mut known) {
                 Ok(()) => known.error = None,
-                Err(error) => {
-                    if known.error.as_ref() != Some(&error) {
-                        errors.push((path.clone(), error.clone()));
-                    }
-                    known.error = Some(error);
-                }
+                Err(error) => known.failed(&path, error, &mut errors),
             }
             found.insert(path, known);
         }
@@ -123,7 +134,6 @@ fn groups(path: &Path, text: &str) -> Result<Vec<Group>, String> {
         .is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
     let groups: Vec<StaticGroup> = match json {
         true => serde_json::from_str(text).map_err(|error| error.to_string())?,
-        false if text.trim().is_empty() => Vec::new(),
         false => parse(path, text).map_err(|error| error.to_string())?,
     };
     let shown = path.to_string_lossy();
@@ -194,13 +204,58 @@ mod tests {
     }
 
     #[test]
-    fn a_file_with_what_cannot_be_a_target_is_refused() {
+    fn a_file_that_is_no_list_of_groups_is_refused() {
         for (name, text) in [
-            ("a.json", r#"[{"targets": ["http://a/"]}]"#),
             ("a.json", r#"[{"target": ["a"]}]"#),
+            ("a.json", r#"[{"targets": ["a"], "labels": {"": "b"}}]"#),
+            ("a.json", ""),
             ("a.yml", "- targets: a\n"),
         ] {
             assert!(groups(Path::new(name), text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_file_with_one_bad_address_keeps_the_others() {
+        let text = r#"[{"targets": ["http://a/", "b:1"]}]"#;
+        let groups = groups(Path::new("a.json"), text).unwrap();
+        assert_eq!(groups[0].targets.len(), 2);
+    }
+
+    #[test]
+    fn a_file_in_which_all_is_commented_out_has_no_groups() {
+        for text in ["", "# - targets: ['a:1']\n", "---\n"] {
+            assert_eq!(groups(Path::new("a.yml"), text).unwrap(), [], "{text}");
+        }
+        let groups = groups(Path::new("a.yml"), "- targets:\n  # - a:1\n").unwrap();
+        assert_eq!(groups[0].targets.len(), 0);
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_listed_leaves_what_was_there() {
+        let fs: Arc<dyn Fs> = Arc::new(OsFs);
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("targets");
+        OsFs.mkdir(&dir).unwrap();
+        write(&dir.join("a.json"), r#"[{"targets": ["a:1"]}]"#);
+        let pattern = [dir.join("*.json")];
+        let first = look(&fs, &pattern, Files::new());
+        assert_eq!(addresses(&first.files), ["a:1"]);
+
+        let away = root.path().join("away");
+        OsFs.rename(&dir, &away).unwrap();
+        write(&dir, "no directory");
+        let broken = look(&fs, &pattern, first.files);
+        assert_eq!(addresses(&broken.files), ["a:1"]);
+        assert_eq!(broken.errors.len(), 1, "{:?}", broken.errors);
+        let again = look(&fs, &pattern, broken.files);
+        assert_eq!(addresses(&again.files), ["a:1"]);
+        assert_eq!(again.errors, [], "it is told once");
+
+        OsFs.unlink(&dir).unwrap();
+        OsFs.rename(&away, &dir).unwrap();
+        OsFs.unlink(&dir.join("a.json")).unwrap();
+        let gone = look(&fs, &pattern, again.files);
+        assert!(gone.files.is_empty());
     }
 }

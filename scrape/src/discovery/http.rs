@@ -22,16 +22,24 @@ pub(super) async fn run(finder: Finder, sd: HttpSd, config: HttpConfig) {
         Ok(url) => url,
         Err(error) => return finder.failed("http", &sd.url, &error.to_string()),
     };
-    let client = match Client::new(config, finder.fs.clone()) {
-        Ok(client) => client,
-        Err(error) => return finder.failed("http", &sd.url, &error),
-    };
     let every = sd.refresh_interval.0;
     let mut ticks = ticks(every);
     let mut kept = Kept::default();
+    let mut client = None;
     loop {
         ticks.tick().await;
-        let asked = timeout(every.min(MOST), ask(&client, &mut kept, &url, every)).await;
+        // Made each time, since the files of its TLS may have changed; if they are wrong now, the one
+        // before goes on.
+        let (config, fs) = (config.clone(), finder.fs.clone());
+        let making = tokio::task::spawn_blocking(move || Client::new(config, fs)).await;
+        match making.unwrap_or_else(|error| Err(error.to_string())) {
+            Ok(made) => client = Some(made),
+            Err(error) => finder.failed("http", &sd.url, &error),
+        }
+        let Some(client) = &client else {
+            continue;
+        };
+        let asked = timeout(every.min(MOST), ask(client, &mut kept, &url, every)).await;
         let found = asked.unwrap_or_else(|_| Err("no answer in time".to_owned()));
         let told = match found {
             Ok(groups) => finder.tell(groups),

@@ -51,35 +51,29 @@ impl Group {
     }
 }
 
-/// The groups of `static_configs`.
-pub(crate) fn of_static(groups: &[StaticGroup]) -> Vec<Group> {
-    groups.iter().map(|group| Group::new(group, &[])).collect()
-}
-
-/// Starts to look.
+/// Starts to look. Returns what is known at once, and the task that looks for more if there is one.
 pub(crate) fn start(
     pool: &Arc<Pool>,
     number: u64,
     discovery: &Discovery,
     fs: Arc<dyn Fs>,
-) -> JoinHandle<()> {
+) -> (Vec<Group>, Option<JoinHandle<()>>) {
     // The pool owns its discoveries; they must not keep it.
     let finder = Finder {
         pool: Arc::downgrade(pool),
         number,
         fs,
     };
-    match discovery {
+    let task = match discovery {
         Discovery::Static(groups) => {
-            let groups = of_static(groups);
-            tokio::spawn(async move {
-                finder.tell(groups);
-            })
+            let groups = groups.iter().map(|group| Group::new(group, &[]));
+            return (groups.collect(), None);
         }
         Discovery::File(sd) => tokio::spawn(file::run(finder, sd.clone())),
         Discovery::Http(sd, http) => tokio::spawn(http::run(finder, *sd.clone(), *http.clone())),
         Discovery::Dns(sd) => tokio::spawn(dns::run(finder, sd.clone())),
-    }
+    };
+    (Vec::new(), Some(task))
 }
 
 /// Tells a pool what was found.

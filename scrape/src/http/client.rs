@@ -36,6 +36,8 @@ pub(crate) struct Client {
 struct Inner {
     config: HttpConfig,
     tls: Arc<ClientConfig>,
+    /// Of what the files of the TLS configuration said.
+    tls_hash: u64,
     fs: Arc<dyn Fs>,
 }
 
@@ -88,11 +90,21 @@ impl Client {
     ///
     /// In words, if TLS cannot be set up.
     pub(crate) fn new(config: HttpConfig, fs: Arc<dyn Fs>) -> Result<Self, String> {
-        let tls = tls::client_config(&*fs, &config.tls)?;
-        let inner = Inner { config, tls, fs };
+        let (tls, tls_hash) = tls::client_config(&*fs, &config.tls)?;
+        let inner = Inner {
+            config,
+            tls,
+            tls_hash,
+            fs,
+        };
         Ok(Self {
             inner: Arc::new(inner),
         })
+    }
+
+    /// Whether the files of both TLS configurations said the same.
+    pub(crate) fn same_certificates(&self, other: &Self) -> bool {
+        self.inner.tls_hash == other.inner.tls_hash
     }
 
     /// Asks, over the kept connection if it is still good, and keeps the one that was used.
@@ -110,15 +122,15 @@ impl Client {
         let own = self.own_headers().await.map_err(failed)?;
         let mut current = url.clone();
         for _ in 0..=MAX_REDIRECTS {
-            let same_host = current.host() == url.host();
+            let same_origin = Origin::of(&current) == Origin::of(url);
             let mut request = Request::get(target_of(&current));
             let all = request
                 .headers_mut()
                 .ok_or_else(|| failed("no request".to_owned()))?;
             all.extend(headers.clone());
             for (name, value) in &own {
-                // What proves who we are goes to whom it was meant for alone.
-                if same_host || (name != AUTHORIZATION && !value.is_sensitive()) {
+                // What proves who we are goes to whom it was meant for alone, and by no other way.
+                if same_origin || (name != AUTHORIZATION && !value.is_sensitive()) {
                     all.append(name, value.clone());
                 }
             }

@@ -1,5 +1,6 @@
 //! TLS towards targets.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use millrace_log::fs::Fs;
@@ -14,12 +15,28 @@ use rustls::{
 use crate::config::TlsConfig;
 use crate::files;
 
-/// The client's side of TLS, by what the configuration says.
+/// The client's side of TLS by what the configuration and its files say, and a hash of that.
 ///
 /// # Errors
 ///
 /// In words: files that cannot be read, certificates that are none.
-pub(super) fn client_config(fs: &dyn Fs, tls: &TlsConfig) -> Result<Arc<ClientConfig>, String> {
+pub(super) fn client_config(
+    fs: &dyn Fs,
+    tls: &TlsConfig,
+) -> Result<(Arc<ClientConfig>, u64), String> {
+    let ca = match tls.insecure_skip_verify {
+        true => None,
+        false => text(fs, tls.ca.as_deref(), tls.ca_file.as_deref())?,
+    };
+    let cert = text(fs, tls.cert.as_deref(), tls.cert_file.as_deref())?;
+    let key = text(
+        fs,
+        tls.key.as_ref().map(|key| key.reveal()),
+        tls.key_file.as_deref(),
+    )?;
+    let mut hasher = DefaultHasher::new();
+    (&ca, &cert, &key).hash(&mut hasher);
+    let hash = hasher.finish();
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&versions(tls))
@@ -29,23 +46,17 @@ pub(super) fn client_config(fs: &dyn Fs, tls: &TlsConfig) -> Result<Arc<ClientCo
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Anyone(provider)))
     } else {
-        builder.with_root_certificates(roots(fs, tls)?)
+        builder.with_root_certificates(roots(ca)?)
     };
-    let cert = text(fs, tls.cert.as_deref(), tls.cert_file.as_deref())?;
-    let key = text(
-        fs,
-        tls.key.as_ref().map(|key| key.reveal()),
-        tls.key_file.as_deref(),
-    )?;
     let (Some(cert), Some(key)) = (cert, key) else {
-        return Ok(Arc::new(builder.with_no_client_auth()));
+        return Ok((Arc::new(builder.with_no_client_auth()), hash));
     };
     let chain = certificates(&cert).map_err(|error| format!("tls_config.cert: {error}"))?;
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes());
     let key = key.map_err(|error| format!("tls_config.key: {error}"))?;
     let config = builder.with_client_auth_cert(chain, key);
     config
-        .map(Arc::new)
+        .map(|config| (Arc::new(config), hash))
         .map_err(|error| format!("tls_config.cert: {error}"))
 }
 
@@ -58,9 +69,9 @@ fn versions(tls: &TlsConfig) -> Vec<&'static SupportedProtocolVersion> {
     }
 }
 
-fn roots(fs: &dyn Fs, tls: &TlsConfig) -> Result<RootCertStore, String> {
+fn roots(ca: Option<String>) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    if let Some(ca) = text(fs, tls.ca.as_deref(), tls.ca_file.as_deref())? {
+    if let Some(ca) = ca {
         let wrong = |error: &dyn std::fmt::Display| format!("tls_config.ca: {error}");
         for certificate in certificates(&ca).map_err(|error| wrong(&error))? {
             roots.add(certificate).map_err(|error| wrong(&error))?;

@@ -78,8 +78,9 @@ impl Api {
         let answer = request.send().and_then(|response| response.json::<Value>());
         let mut answer = answer.map_err(|error| {
             ApiError::Away(format!(
-                "{} does not answer: {error}; is the server running? --url names another",
-                self.url
+                "{} does not answer: {}; is the server running? --url names another",
+                self.url,
+                client::why(&error)
             ))
         })?;
         if answer["status"] == "success" {

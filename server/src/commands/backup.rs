@@ -183,7 +183,8 @@ fn live(config: &Config, args: &BackupArgs, dir: &Path) -> Result<Backup, Failur
         .and_then(|response| response.json::<Value>())
         .map_err(|error| {
             Failure::Client(format!(
-                "{url} does not answer: {error}; --url names the server that has the data directory"
+                "{url} does not answer: {}; --url names the server that has the data directory",
+                client::why(&error)
             ))
         })?;
     let path = answer["data"]["path"].as_str().map(PathBuf::from);

@@ -110,7 +110,9 @@ fn live(url: &str, args: &ExportArgs, out: &mut Output) -> Result<(), Failure> {
     };
     let request = client.post(&url).body(body.join("&"));
     let request = request.header("content-type", "application/x-www-form-urlencoded");
-    let mut answer = request.send().map_err(|error| failed(&error))?;
+    let mut answer = request
+        .send()
+        .map_err(|error| failed(&client::why(&error)))?;
     if !answer.status().is_success() {
         let status = answer.status();
         // Without its text the status must do.

@@ -2,6 +2,7 @@
 
 mod api;
 pub mod backup;
+pub mod check;
 pub mod client;
 pub mod diff;
 pub mod dlq;

@@ -18,7 +18,8 @@ pub fn run(args: &RetentionArgs) -> Result<(), Failure> {
     let answer = asked.and_then(|response| response.json::<Value>());
     let answer = answer.map_err(|error| {
         Failure::Client(format!(
-            "{url} does not answer: {error}; is the server running? --url names another"
+            "{url} does not answer: {}; is the server running? --url names another",
+            client::why(&error)
         ))
     })?;
     if answer["status"] != "success" {
@@ -36,7 +37,7 @@ pub fn run(args: &RetentionArgs) -> Result<(), Failure> {
         let done = client::builder()?.timeout(None);
         let done = client::built(done)?.post(&url).send();
         let done = done.and_then(reqwest::blocking::Response::error_for_status);
-        done.map_err(|error| Failure::Client(format!("{url}: {error}")))?;
+        done.map_err(|error| Failure::Client(format!("{url}: {}", client::why(&error))))?;
     }
     crate::print(&report(data, args.now))
 }

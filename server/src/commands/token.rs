@@ -124,8 +124,10 @@ pub fn run(config: &Config, args: &TokenArgs) -> Result<(), Failure> {
                 "id": id, "name": create.name, "tenant": for_tenant(create).to_string(),
                 "scopes": create.scopes.iter().map(ToString::to_string).collect::<Vec<_>>(),
             });
-            audit.note("token_create", detail, &made)?;
-            show(&file, &made.map_err(failed)?, config)
+            let noted = audit.note("token_create", detail, &made);
+            // IMPORTANT: first of all. There is no other copy of it.
+            show(&file, &made.map_err(failed)?, config)?;
+            noted
         }
         TokenCommand::List(list) => {
             let tokens = file.list().map_err(failed)?;
@@ -136,8 +138,9 @@ pub fn run(config: &Config, args: &TokenArgs) -> Result<(), Failure> {
         }
         TokenCommand::Revoke { id } => {
             let revoked = file.revoke(id, now);
-            audit.note("token_revoke", json!({ "id": shown(id) }), &revoked)?;
-            revoked.map_err(failed)
+            let noted = audit.note("token_revoke", json!({ "id": shown(id) }), &revoked);
+            revoked.map_err(failed)?;
+            noted
         }
         TokenCommand::Rotate(rotate) => {
             let made = file.rotate(&rotate.id, rotate.overlap, rotate.expires, now);
@@ -145,8 +148,9 @@ pub fn run(config: &Config, args: &TokenArgs) -> Result<(), Failure> {
             let detail = json!({
                 "id": shown(&rotate.id), "new": id, "overlap_seconds": rotate.overlap.as_secs(),
             });
-            audit.note("token_rotate", detail, &made)?;
-            show(&file, &made.map_err(failed)?, config)
+            let noted = audit.note("token_rotate", detail, &made);
+            show(&file, &made.map_err(failed)?, config)?;
+            noted
         }
     }
 }
@@ -199,7 +203,10 @@ impl Noting {
             from: "cli".to_owned(),
             outcome,
         };
-        self.log.note(&act).map_err(failed)
+        let noted = self.log.note(&act);
+        noted.map_err(|error| {
+            Failure::Refused(format!("done, but not noted in the audit log: {error}"))
+        })
     }
 }
 

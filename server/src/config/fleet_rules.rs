@@ -53,7 +53,32 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         let reason = format!("{store:?} is no address: host:port is needed");
         return Err(broken(config, "fleet.stores", reason));
     }
+    check_tls(config)?;
     check_query(config)
+}
+
+/// How stores are spoken to.
+fn check_tls(config: &Config) -> Result<(), ConfigError> {
+    let fleet = &config.fleet;
+    let fail = |key, reason: &str| Err(broken(config, key, reason.to_owned()));
+    match (&fleet.tls_certificate_file, &fleet.tls_key_file) {
+        (Some(_), None) => return fail("fleet.tls_certificate_file", "needs fleet.tls_key_file"),
+        (None, Some(_)) => return fail("fleet.tls_key_file", "needs fleet.tls_certificate_file"),
+        (Some(_), Some(_)) | (None, None) => {}
+    }
+    let without = "says how stores are spoken to by TLS, which fleet.tls=true switches on";
+    let given = [
+        ("fleet.tls_ca_file", fleet.tls_ca_file.is_some()),
+        (
+            "fleet.tls_certificate_file",
+            fleet.tls_certificate_file.is_some(),
+        ),
+        ("fleet.tls_server_name", fleet.tls_server_name.is_some()),
+    ];
+    match given.iter().find(|(_, given)| *given && !fleet.tls) {
+        Some((key, _)) => fail(key, without),
+        None => Ok(()),
+    }
 }
 
 /// Whether a process of this configuration talks to brokers: for its queue, or to find stores.

@@ -15,11 +15,16 @@ use super::settings::{ENVIRONMENT_PREFIX, Parsed, SETTINGS, find};
 /// No config file is longer; a path to something else is told early.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// Variables with our prefix that set something else than a setting: the config file, and what the
-/// tests take.
-const OTHER_VARIABLES: [&str; 4] = [
+/// Variables with our prefix that set something else than a setting: the config file, how commands ask
+/// servers, and what the tests take.
+const OTHER_VARIABLES: [&str; 9] = [
     "MILLRACE_CONFIG",
+    "MILLRACE_TOKEN",
     "MILLRACE_TOKEN_FILE",
+    "MILLRACE_CA_FILE",
+    "MILLRACE_CERT_FILE",
+    "MILLRACE_KEY_FILE",
+    "MILLRACE_SERVER_NAME",
     "MILLRACE_SEED",
     "MILLRACE_KILLS",
 ];

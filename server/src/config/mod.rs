@@ -19,3 +19,4 @@ pub use load::{Config, Layers, load};
 pub use page::{effective, reference, yaml};
 #[cfg(feature = "kafka")]
 pub(crate) use rules::broken;
+pub use rules::one_request_fits;

@@ -45,34 +45,27 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
         "scrape.config_file",
         &|| "needs the part ingest, which this process does not run (roles)".to_owned(),
     )?;
+    let rules = &config.rules;
+    let evaluates = rules.config_file.is_some() || !rules.files.is_empty();
+    let key = match rules.config_file {
+        Some(_) => "rules.config_file",
+        None => "rules.files",
+    };
+    let roles = config.top.roles;
+    rule(!evaluates || (roles.ingest && roles.query), key, &|| {
+        "needs the parts ingest and query, which this process does not both run (roles)".to_owned()
+    })?;
     rule(
         config.queue.partitions.or(1) <= MAX_PARTITIONS as usize,
         "queue.partitions",
         &|| format!("must be from 1 to {MAX_PARTITIONS}"),
     )?;
-    rule(
-        config.limits.decoded_bytes >= config.limits.body_bytes,
-        "ingest.limits.decoded_bytes",
-        &|| {
-            format!(
-                "must not be less than ingest.limits.body_bytes, which is {}",
-                config.limits.body_bytes
-            )
-        },
-    )?;
-    // A compressed body and what it decodes to are in memory together.
-    let one_request = Bytes(
-        config
-            .limits
-            .decoded_bytes
-            .0
-            .saturating_add(config.limits.body_bytes.0),
-    );
-    rule(
-        config.ingest.decode_memory_bytes >= one_request,
-        "ingest.decode_memory_bytes",
-        &|| format!("must not be less than what one request may take, which is {one_request}"),
-    )?;
+    one_request_fits(
+        config.limits.body_bytes,
+        config.limits.decoded_bytes,
+        config.ingest.decode_memory_bytes,
+    )
+    .map_err(|(key, reason)| broken(config, key, reason))?;
     let batches = MIN_BATCH_BYTES..=MAX_BATCH_BYTES;
     rule(
         batches.contains(&config.queue.max_batch_bytes.0),
@@ -117,6 +110,29 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
     positive(config)
 }
 
+/// Whether one request can be decoded: its body, what it decodes to, and the memory for both of all requests.
+///
+/// # Errors
+///
+/// Which setting is wrong, and why.
+pub fn one_request_fits(
+    body: Bytes,
+    decoded: Bytes,
+    memory: Bytes,
+) -> Result<(), (&'static str, String)> {
+    if decoded < body {
+        let reason = format!("must not be less than ingest.limits.body_bytes, which is {body}");
+        return Err(("ingest.limits.decoded_bytes", reason));
+    }
+    // A compressed body and what it decodes to are in memory together.
+    let both = Bytes(decoded.0.saturating_add(body.0));
+    if memory < both {
+        let reason = format!("must not be less than what one request may take, which is {both}");
+        return Err(("ingest.decode_memory_bytes", reason));
+    }
+    Ok(())
+}
+
 /// Who reaches the server, and how it knows them.
 fn access(config: &Config) -> Result<(), ConfigError> {
     let guarded = config.auth.enabled || config.server.allow_public_without_auth;
@@ -155,7 +171,11 @@ fn access(config: &Config) -> Result<(), ConfigError> {
 
 /// Zero would switch the server off rather than the bound.
 fn positive(config: &Config) -> Result<(), ConfigError> {
-    let durations: [(&'static str, Duration); 9] = [
+    let durations: [(&'static str, Duration); 12] = [
+        (
+            "rules.evaluation_interval",
+            config.rules.evaluation_interval,
+        ),
         ("server.header_timeout", config.server.header_timeout),
         ("server.body_timeout", config.server.body_timeout),
         ("server.write_timeout", config.server.write_timeout),
@@ -165,13 +185,19 @@ fn positive(config: &Config) -> Result<(), ConfigError> {
         ("store.block_window", config.store.block_window),
         ("query.timeout", config.query.timeout),
         ("query.lookback", config.query.lookback),
+        ("live.heartbeat", config.live.heartbeat),
+        ("live.reconnect", config.live.reconnect),
     ];
     for (key, duration) in durations {
         if duration.is_zero() {
             return Err(broken(config, key, "must be more than zero".to_owned()));
         }
     }
-    let counts: [(&'static str, u64); 19] = [
+    let counts: [(&'static str, u64); 22] = [
+        (
+            "rules.notification_queue",
+            config.rules.notification_queue as u64,
+        ),
         ("ingest.tenants.processes", config.tenants.processes),
         (
             "server.max_connections",
@@ -201,6 +227,8 @@ fn positive(config: &Config) -> Result<(), ConfigError> {
         ("query.max_samples", config.query.max_samples as u64),
         ("query.max_memory_bytes", config.query.max_memory_bytes.0),
         ("query.max_query_bytes", config.query.max_query_bytes.0),
+        ("live.max_subscribers", config.live.max_subscribers as u64),
+        ("live.ring_bytes", config.live.ring_bytes.0),
         ("query.max_waiting", config.query.max_waiting as u64),
         ("query.max_steps", u64::from(config.query.max_steps)),
     ];

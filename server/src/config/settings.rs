@@ -131,11 +131,12 @@ settings! {
         /// anyone who reaches it may read and write everything.
         allow_public_without_auth: bool = "false";
         /// A second address for what changes or shows the whole server: `/api/v1/admin`, `/api/v1/dlq`,
-        /// `/api/v1/queue`, `/-/reload`, and the server's own figures; without TLS if it is a loopback
-        /// address. `listen` then serves these no more. `none`: they are at `listen` if that is a loopback
-        /// address, and nowhere otherwise. The same address as `listen`: they are there, whoever can reach it.
+        /// `/api/v1/queue`, `/-/reload`; without TLS if it is a loopback address. `listen` then serves these
+        /// no more. `none`: they are at `listen` if that is a loopback address, and nowhere otherwise. The same
+        /// address as `listen`: they are there, whoever can reach it. The server's own figures (`/metrics` and
+        /// what else needs `monitor`) are at both.
         admin_listen: Option<SocketAddr> = "none";
-        /// Open connections at most; more wait in the system's backlog.
+        /// Open connections at most; more wait in the system's backlog. `server.admin_listen` takes 64 of them.
         max_connections: usize = "4096";
         /// Open connections at most from one address; more are closed at once.
         max_connections_per_peer: usize = "256";
@@ -149,6 +150,8 @@ settings! {
         write_timeout: Duration = "30s";
         /// A connection without a request is closed after this time.
         idle_timeout: Duration = "60s";
+        /// Requests at once on one connection that speaks HTTP/2. 0: HTTP/1.1 only.
+        http2_streams: u32 = "32";
         /// On SIGTERM, requests in flight get this long to end.
         shutdown_timeout: Duration = "20s";
         /// Whether `/api/v1/admin`, `/api/v1/dlq` and `/api/v1/queue/replay` answer: deletes, what
@@ -387,6 +390,17 @@ settings! {
         /// A file with the token by which stores are asked; its scope must be `fleet`. Read again when it
         /// changes.
         token_file: Option<PathBuf> = "none";
+        /// Whether stores are spoken to by TLS, as they then are by everybody: `server.tls` of theirs.
+        tls: bool = "false";
+        /// TLS: the certificates (PEM) of those who may vouch for stores. `none` takes the system's. This file
+        /// and the next two are read again when they change.
+        tls_ca_file: Option<PathBuf> = "none";
+        /// TLS: our own certificate (PEM), where stores ask for one.
+        tls_certificate_file: Option<PathBuf> = "none";
+        /// TLS: the key of our certificate (PEM).
+        tls_key_file: Option<PathBuf> = "none";
+        /// TLS: the name that stores' certificates must be for. `none`: the host by which each is reached.
+        tls_server_name: Option<String> = "none";
         /// Time between two looks at each store: whether it answers, and how far it is.
         poll_interval: Duration = "500ms";
         /// A store must begin its answer within this time, or another replica is asked.
@@ -446,8 +460,8 @@ settings! {
         fine_rollups_age: Option<Duration> = "none";
         /// Bytes of blocks kept; beyond, the oldest go. `none` keeps them.
         bytes: Option<Bytes> = "none";
-        /// Percent of all blocks' bytes that go in an hour at most, so that a mistaken age is noticed in time; 100 for
-        /// no bound. `millrace retention --now` lets the rest go.
+        /// Percent of all blocks' bytes that go in an hour at most, beside as many as came in it, so that a mistaken age
+        /// is noticed in time; 100 for no bound. `millrace retention --now` lets the rest go.
         hourly_percent: u32 = "10";
         /// File with other ages by tenant and label: an array of tables `rule` with `tenant`,
         /// `matchers` such as `["job=node", "path=~/api/.*"]`, and `age`; the first that fits counts.
@@ -470,6 +484,8 @@ settings! {
         timeout: Duration = "30s";
         /// How far an instant selector looks back.
         lookback: Duration = "5m";
+        /// A series without a sample for longer is stale to `latest`, where a request says nothing else.
+        stale_after: Duration = "5m";
         /// Samples that one query may hold at most.
         max_samples: usize = "50000000";
         /// Memory that one query's samples and series may take.
@@ -503,6 +519,50 @@ settings! {
         remote_read_samples: usize = "5000000";
         /// Steps of a range query beyond its first at most.
         max_steps: u32 = "11000";
+    }
+
+    /// Recording and alerting rules, in the process that has the parts `ingest` and `query`
+    /// ([rules.md](rules.md)).
+    rules: Rules ["rules."] {
+        /// Prometheus's configuration file, of which `global`, `rule_files` and `alerting` are used. Read again by
+        /// `POST /-/reload` and SIGHUP, as all rule files are.
+        config_file: Option<PathBuf> = "none";
+        /// Rule files beside those: paths, with `*` in the last part for several.
+        files: Vec<String> = "";
+        /// The tenant whose data groups read and write that name none (`tenant`).
+        tenant: String = "anonymous";
+        /// Time between two evaluations of a group, where neither it nor `global` says.
+        evaluation_interval: Duration = "1m";
+        /// The URL under which others reach this server, for links in alerts. `none`: host name and port of
+        /// `listen`.
+        external_url: Option<String> = "none";
+        /// Groups that are evaluated at once. `auto` stands for one per processor.
+        threads: AutoCount = "auto";
+        /// The state of alerts is looked for after a restart if it is not older than this.
+        outage_tolerance: Duration = "1h";
+        /// An alert that was pending before a restart waits at least so long after it; those with a shorter `for`
+        /// begin to wait again.
+        for_grace_period: Duration = "10m";
+        /// An alert that goes on firing is sent to the Alertmanagers again after this time.
+        resend_delay: Duration = "1m";
+        /// Data that come late change what recording rules have recorded so far back: past evaluations are made
+        /// again. `none` leaves them as they are.
+        correct_window: Option<Duration> = "10m";
+        /// Alerts that wait to be sent at most; beyond, the oldest go.
+        notification_queue: usize = "10000";
+    }
+
+    /// Samples as they are applied, for whoever listens ([live.md](live.md)).
+    live: Live ["live."] {
+        /// Subscribers at most, and never more than half of `server.max_connections`; one more is answered 503.
+        max_subscribers: usize = "1000";
+        /// Memory for what was applied last, shared by all subscribers. Who reads so slowly that it is gone is
+        /// dropped.
+        ring_bytes: Bytes = "64MiB";
+        /// A subscriber that nothing happens for is told so this often.
+        heartbeat: Duration = "15s";
+        /// Who loses the connection is told to come back after this time to twice as long, each after another.
+        reconnect: Duration = "2s";
     }
 
     /// Logs, on standard error.

@@ -86,12 +86,13 @@ impl Pusher {
                 }
                 Err(error) if error.is_connect() => {
                     return Err(Failure::Client(format!(
-                        "{} cannot be reached; start the server first (`millrace`), or name it \
+                        "{} cannot be reached: {}; start the server first (`millrace`), or name it \
                          with --url",
-                        self.url
+                        self.url,
+                        client::why(&error)
                     )));
                 }
-                Err(error) => format!("does not answer: {error}"),
+                Err(error) => format!("does not answer: {}", client::why(&error)),
             };
             if Instant::now() >= deadline {
                 return Err(Failure::Client(format!("{} {reason}", self.url)));

@@ -1,6 +1,8 @@
 //! The way of a request through the [`table`](super::table).
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
 
 use axum::Router;
@@ -8,13 +10,16 @@ use axum::body::{Body, to_bytes};
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
+use futures::FutureExt as _;
 use http::{Method, StatusCode, Uri, header};
 use millrace_auth::{
-    Act, AuditLog, Identity, Presented, TokenBook, Who, presented, without_secrets,
+    Act, AuditLog, Identity, Presented, TokenBook, TokenId, Who, presented, without_secrets,
 };
 use millrace_ingest::{PushContext, PushShape};
-use millrace_model::TenantId;
+use millrace_live::StillAllowed;
+use millrace_model::{TenantId, TimestampMs};
 use millrace_query::ReadScope;
+use parking_lot::Mutex;
 use serde_json::json;
 use tower::ServiceExt as _;
 use tracing::{debug, error, info};
@@ -28,6 +33,12 @@ use crate::routes;
 
 /// Longest form of an administrative act; what belongs there is selectors and names.
 const MAX_FORM_BYTES: usize = 1 << 20;
+
+/// What of the parameters is noted of an act that was not done.
+const MAX_REFUSED_DETAIL: usize = 1 << 10;
+
+/// How many acts a minute are noted of those that a token may not do.
+const REFUSED_ACTS: u32 = 10;
 
 /// Where administrative routes are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +70,11 @@ pub struct Gate {
 #[derive(Clone, Debug, Default)]
 pub struct Caller(pub Option<Arc<Identity>>);
 
+/// Whether whoever asks an open route may learn more than one word: who shows a good token, and everybody where
+/// none is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Known(pub bool);
+
 /// The route that the table found for a request.
 #[derive(Clone, Copy, Debug)]
 struct Expected(&'static str);
@@ -68,6 +84,30 @@ struct Front {
     app: Arc<App>,
     paths: matchit::Router<&'static Row>,
     inner: Router,
+    refused: Mutex<RefusedActs>,
+}
+
+/// How many acts of each token were refused in this minute.
+#[derive(Debug, Default)]
+struct RefusedActs {
+    minute: i64,
+    of: HashMap<TokenId, u32>,
+}
+
+impl RefusedActs {
+    /// Whether one more is to be noted.
+    fn room(&mut self, token: &TokenId, now: TimestampMs) -> bool {
+        let minute = now.0.div_euclid(60_000);
+        if minute != self.minute {
+            *self = Self {
+                minute,
+                of: HashMap::new(),
+            };
+        }
+        let count = self.of.entry(token.clone()).or_default();
+        *count += 1;
+        *count <= REFUSED_ACTS
+    }
 }
 
 /// A router that lets requests through to `inner` as the table says.
@@ -86,6 +126,7 @@ pub fn in_front(app: &Arc<App>, gate: Gate, inner: Router) -> Router {
         app: app.clone(),
         paths,
         inner,
+        refused: Mutex::default(),
     };
     Router::new().fallback(pass).with_state(Arc::new(front))
 }
@@ -131,7 +172,8 @@ async fn pass(State(front): State<Arc<Front>>, request: Request) -> Response {
     if asks {
         return front.forward(row, request).await;
     }
-    match front.gate.admit(row, &request, front.app.clock.now()) {
+    let now = front.app.clock.now();
+    match front.gate.admit(row, &request, now) {
         Ok(admitted) => {
             if !row.methods.take(request.method()) {
                 let path = request.uri().path();
@@ -145,7 +187,9 @@ async fn pass(State(front): State<Arc<Front>>, request: Request) -> Response {
             let path = request.uri().path();
             debug!(path, reason = refused.reason, "a request was not allowed");
             let answer = refused.answer(row.shape, request.headers());
-            if let (Some(act), Some(caller)) = (audited(row, request.method()), &refused.caller) {
+            if let (Some(act), Some(caller)) = (audited(row, request.method()), &refused.caller)
+                && front.refused.lock().room(&caller.token, now)
+            {
                 let who = Caller(Some(caller.clone()));
                 let detail = without_secrets(request.uri().query().unwrap_or_default());
                 front.note(act, &who, detail, origin, answer.status()).await;
@@ -204,11 +248,17 @@ impl Gate {
         &self,
         row: &Row,
         request: &Request,
-        now: millrace_model::TimestampMs,
+        now: TimestampMs,
     ) -> Result<Admitted, NotAdmitted> {
-        let header = request.headers().get(&TENANT);
-        let named = header.map(|value| value.to_str().unwrap_or("\u{fffd}"));
+        let mut headers = request.headers().get_all(&TENANT).iter();
+        let named = headers.next();
+        let named = named.map(|value| value.to_str().unwrap_or("\u{fffd}"));
         let caller = self.caller(row, request, now)?;
+        // Who knows which one a proxy in front has set.
+        if self.trust_tenant_header && headers.next().is_some() {
+            let text = "X-Scope-OrgID comes twice".to_owned();
+            return Err(Refused::tenant(StatusCode::BAD_REQUEST, text).into());
+        }
         let tenant = match (&caller, row.need) {
             (_, Need::Open | Need::Token | Need::Monitor | Need::Fleet) => TenantId::anonymous(),
             (None, Need::Write | Need::Read | Need::Tenant | Need::Admin) => match named {
@@ -235,7 +285,7 @@ impl Gate {
         &self,
         row: &Row,
         request: &Request,
-        now: millrace_model::TimestampMs,
+        now: TimestampMs,
     ) -> Result<Option<Arc<Identity>>, NotAdmitted> {
         let Some(book) = self.book.as_ref().filter(|_| row.need != Need::Open) else {
             return Ok(None);
@@ -257,6 +307,35 @@ impl Gate {
             });
         }
         Ok(Some(identity))
+    }
+
+    fn known(&self, request: &Request, now: TimestampMs) -> Known {
+        let Some(book) = &self.book else {
+            return Known(true);
+        };
+        match presented(request.headers(), None, false) {
+            Presented::Token(secret) => Known(book.check(&secret, now).is_ok()),
+            Presented::Nothing | Presented::Garbage => Known(false),
+        }
+    }
+
+    /// Says later whether the token of a request still opens that route; `None` if none is asked for.
+    fn still_allowed(
+        &self,
+        row: &'static Row,
+        request: &Request,
+        app: &App,
+    ) -> Option<StillAllowed> {
+        let book = self.book.clone()?;
+        let shown = presented(request.headers(), request.uri().query(), false);
+        let Presented::Token(secret) = shown else {
+            return None;
+        };
+        let clock = app.clock.clone();
+        Some(StillAllowed(Arc::new(move || {
+            let identity = book.check(&secret, clock.now());
+            identity.is_ok_and(|identity| row.need.met_by(&identity.scopes))
+        })))
     }
 }
 
@@ -285,7 +364,7 @@ impl std::ops::Deref for NotAdmitted {
 
 impl Front {
     async fn answer(
-        &self,
+        self: &Arc<Self>,
         row: &'static Row,
         mut request: Request,
         admitted: Admitted,
@@ -294,6 +373,10 @@ impl Front {
         let Admitted { caller, tenant } = admitted;
         let labels = caller.0.as_ref().map(|who| who.labels.clone());
         let labels = labels.unwrap_or_default();
+        if row.need == Need::Open {
+            let known = self.gate.known(&request, self.app.clock.now());
+            request.extensions_mut().insert(known);
+        }
         let extensions = request.extensions_mut();
         match row.need {
             Need::Write | Need::Read | Need::Tenant | Need::Admin => {
@@ -308,17 +391,46 @@ impl Front {
             }
             Need::Open | Need::Token | Need::Monitor | Need::Fleet => {}
         }
+        if row.lasts
+            && let Some(allowed) = self.gate.still_allowed(row, &request, &self.app)
+        {
+            request.extensions_mut().insert(allowed);
+        }
         let Some(act) = audited(row, request.method()) else {
             return self.forward(row, request).await;
         };
-        let (request, detail) = match with_detail(request).await {
-            Ok(read) => read,
-            Err(answer) => return answer,
+        let front = self.clone();
+        // IMPORTANT: a task of its own. The caller's future is dropped when the client leaves, and what is done
+        // is noted.
+        let acting =
+            tokio::spawn(async move { front.act(act, row, request, &caller, origin).await });
+        acting
+            .await
+            .unwrap_or_else(|error| resume_unwind(error.into_panic()))
+    }
+
+    /// Does an administrative act and notes it, whatever comes of it.
+    async fn act(
+        &self,
+        act: &'static str,
+        row: &'static Row,
+        request: Request,
+        caller: &Caller,
+        origin: Origin,
+    ) -> Response {
+        let (detail, done) = match with_detail(request).await {
+            Ok((request, detail)) => {
+                let done = AssertUnwindSafe(self.forward(row, request));
+                (detail, done.catch_unwind().await)
+            }
+            Err((answer, detail)) => (detail, Ok(answer)),
         };
-        let answer = self.forward(row, request).await;
-        self.note(act, &caller, detail, origin, answer.status())
-            .await;
-        answer
+        let status = match &done {
+            Ok(answer) => answer.status(),
+            Err(_panic) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        self.note(act, caller, detail, origin, status).await;
+        done.unwrap_or_else(|panic| resume_unwind(panic))
     }
 
     async fn forward(&self, row: &'static Row, mut request: Request) -> Response {
@@ -334,10 +446,13 @@ impl Front {
         &self,
         act: &'static str,
         caller: &Caller,
-        detail: String,
+        mut detail: String,
         origin: Origin,
         status: StatusCode,
     ) {
+        if !status.is_success() {
+            detail.truncate(detail.floor_char_boundary(MAX_REFUSED_DETAIL));
+        }
         let who = match &caller.0 {
             Some(identity) => Who::Token {
                 id: identity.token.to_string(),
@@ -380,8 +495,9 @@ impl Front {
     }
 }
 
-/// The parameters of an act as they were sent, without secrets, and the request with its body whole.
-async fn with_detail(request: Request) -> Result<(Request, String), Response> {
+/// The parameters of an act as they were sent, without secrets, and the request with its body whole; the answer
+/// instead if that cannot be read.
+async fn with_detail(request: Request) -> Result<(Request, String), (Response, String)> {
     let query = without_secrets(request.uri().query().unwrap_or_default());
     let form = request
         .headers()
@@ -395,11 +511,16 @@ async fn with_detail(request: Request) -> Result<(Request, String), Response> {
         return Ok((request, query));
     }
     let (parts, body) = request.into_parts();
-    let bytes = to_bytes(body, MAX_FORM_BYTES).await.map_err(|error| {
-        let text =
-            format!("the form cannot be read, or has more than {MAX_FORM_BYTES} bytes: {error}");
-        prometheus(StatusCode::BAD_REQUEST, "bad_data", &text)
-    })?;
+    let bytes = match to_bytes(body, MAX_FORM_BYTES).await {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            let text = format!(
+                "the form cannot be read, or has more than {MAX_FORM_BYTES} bytes: {error}"
+            );
+            let answer = prometheus(StatusCode::BAD_REQUEST, "bad_data", &text);
+            return Err((answer, query));
+        }
+    };
     let both = [query, without_secrets(&String::from_utf8_lossy(&bytes))];
     let told: Vec<String> = both.into_iter().filter(|text| !text.is_empty()).collect();
     let request = Request::from_parts(parts, Body::from(bytes));

@@ -16,9 +16,10 @@ mod watch;
 
 #[cfg(test)]
 pub use gate::AdminPlace;
-pub use gate::{Gate, in_front, same_route};
+pub use gate::{Gate, Known, in_front, same_route};
 #[cfg(test)]
 pub use metrics::EdgeMetrics;
-pub use open::{open, own_admin_address};
+pub use open::{StoreEdge, open, own_admin_address};
+pub use refusal::prometheus;
 pub use table::page as routes_page;
-pub use watch::{TokenFile, watch};
+pub use watch::{Watched, watch};

@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use millrace_auth::tls::client::{ClientTls, ClientTlsFiles};
 use millrace_auth::tls::{TlsFiles, TlsReload};
-use millrace_auth::{AuditLog, TokenBook};
+use millrace_auth::{AuditLog, AuthError, TokenBook};
+use millrace_fleet::StoreAccess;
 use millrace_log::fs::Fs;
 use millrace_model::Clock;
 use prometheus::Registry;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::gate::{AdminPlace, Gate};
 use super::metrics::EdgeMetrics;
@@ -22,10 +24,57 @@ pub struct Edge {
     pub gate: Gate,
     /// Of the listeners that others can reach.
     pub tls: Option<Arc<TlsReload>>,
-    /// The token that stores are shown.
-    pub fleet_token: Option<Arc<TokenFile>>,
+    /// How stores are spoken to.
+    pub stores: StoreEdge,
     /// What is to be looked at while the process runs.
-    pub watched: Watched,
+    pub watched: Arc<Watched>,
+}
+
+/// What this process shows to stores, and whom of them it believes.
+#[derive(Clone, Debug, Default)]
+pub struct StoreEdge {
+    /// The token.
+    pub token: Option<Arc<TokenFile>>,
+    /// TLS; `None` for none.
+    pub tls: Option<Arc<ClientTls>>,
+}
+
+impl StoreEdge {
+    fn open(fs: &Arc<dyn Fs>, config: &Config) -> Result<Self, AuthError> {
+        let fleet = &config.fleet;
+        let token = fleet.token_file.clone();
+        let token = token.map(|path| TokenFile::open(fs.clone(), path));
+        let files = ClientTlsFiles {
+            ca: fleet.tls_ca_file.clone(),
+            own: fleet
+                .tls_certificate_file
+                .clone()
+                .zip(fleet.tls_key_file.clone()),
+            server_name: fleet.tls_server_name.clone(),
+        };
+        let tls = fleet.tls.then(|| ClientTls::open(fs.clone(), files));
+        Ok(Self {
+            token: token.transpose()?.map(Arc::new),
+            tls: tls.transpose()?.map(Arc::new),
+        })
+    }
+
+    /// For the client of stores.
+    ///
+    /// # Errors
+    ///
+    /// TLS that cannot be set up.
+    pub fn access(&self) -> Result<StoreAccess, AuthError> {
+        let tls = self.tls.as_ref().map(|tls| tls.config());
+        Ok(StoreAccess {
+            token: self
+                .token
+                .as_ref()
+                .map(|file| file.token())
+                .unwrap_or_default(),
+            tls: tls.transpose()?,
+        })
+    }
 }
 
 /// Reads tokens and certificates.
@@ -55,15 +104,17 @@ pub fn open(
                 certificate: certificate.clone(),
                 key: key.clone(),
                 client_ca: config.tls.client_ca_file.clone(),
+                http2: config.server.http2_streams > 0,
             };
             let opened = TlsReload::open(fs.clone(), files);
             Some(Arc::new(opened.map_err(refused)?))
         }
         (None, _) | (_, None) => None,
     };
-    let fleet_token = config.fleet.token_file.clone();
-    let fleet_token = fleet_token.map(|path| TokenFile::open(fs.clone(), path));
-    let fleet_token = fleet_token.transpose().map_err(refused)?.map(Arc::new);
+    let stores = StoreEdge::open(fs, config).map_err(refused)?;
+    if stores.token.is_some() && stores.tls.is_none() && config.queries_fleet() {
+        info!("stores are shown a token in clear text; fleet.tls=true speaks TLS to them");
+    }
     let public = !config.top.listen.ip().is_loopback();
     match &book {
         Some(book) if book.is_empty() => {
@@ -91,17 +142,23 @@ pub fn open(
             .set(i64::try_from(book.len()).unwrap_or(i64::MAX));
     }
     let audit = AuditLog::new(fs.clone(), clock.clone(), config.audit_file());
+    if config.server.admin_api {
+        audit.check().map_err(|error| {
+            let text = "administrative acts cannot be noted (auth.audit_file)";
+            Failure::Refused(format!("{text}: {error}"))
+        })?;
+    }
     Ok(Edge {
         gate: Gate {
             book: book.clone(),
             trust_tenant_header: config.auth.trust_tenant_header,
             admin: admin_place(config),
             audit: Some(Arc::new(audit)),
-            metrics,
+            metrics: metrics.clone(),
         },
-        watched: Watched::new(book, tls.clone(), fleet_token.clone()),
+        watched: Arc::new(Watched::new(book, tls.clone(), stores.clone(), metrics)),
         tls,
-        fleet_token,
+        stores,
     })
 }
 

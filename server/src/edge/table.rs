@@ -113,6 +113,8 @@ pub struct Row {
     pub shape: Shape,
     /// What the audit log calls it, if a request that changes something is noted there.
     pub audit: Option<&'static str>,
+    /// Whether an answer may go on for as long as the client likes: its token is asked for again and again.
+    pub lasts: bool,
 }
 
 const GET: Methods = Methods::These(&["GET"]);
@@ -133,6 +135,7 @@ const fn row(path: &'static str, methods: Methods, need: Need, shape: Shape) -> 
         need,
         shape,
         audit: None,
+        lasts: false,
     }
 }
 
@@ -160,6 +163,19 @@ const fn act(path: &'static str, methods: Methods, name: &'static str) -> Row {
         need: Need::Admin,
         shape: Shape::Json,
         audit: Some(name),
+        lasts: false,
+    }
+}
+
+/// A route for those who listen.
+const fn listen(path: &'static str) -> Row {
+    Row {
+        path,
+        methods: GET,
+        need: Need::Read,
+        shape: Shape::Json,
+        audit: None,
+        lasts: true,
     }
 }
 
@@ -210,6 +226,8 @@ pub static TABLE: &[Row] = &[
     read("/api/v1/labels", GET_POST),
     read("/api/v1/label/{name}/values", GET),
     read("/api/v1/metadata", GET),
+    read("/api/v1/latest", GET_POST),
+    listen("/api/v1/live"),
     read("/federate", GET),
     read("/api/v1/read", POST),
     read("/api/v1/export", GET_POST),

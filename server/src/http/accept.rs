@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::error::Error;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -10,12 +11,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use http::{Request, Response};
+use axum::response::IntoResponse as _;
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use millrace_auth::tls::TlsReload;
+use millrace_live::Held;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,7 +28,8 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
-use super::body::{PacedBody, TrackedBody};
+use super::body::{InFlight, PacedBody, TrackedBody};
+use super::http2;
 use super::limits::{HttpLimits, MAX_BUFFER_BYTES, MAX_HEAD_BYTES, MAX_HEADERS};
 use super::metrics::HttpMetrics;
 use super::origin::{Listener, Origin};
@@ -90,9 +94,10 @@ pub async fn serve(
                 let stopped = stopped.clone();
                 connections.spawn(async move {
                     serving.metrics.connections.inc();
-                    connection(stream, peer, &serving, stopped).await;
+                    // A WebSocket outlives its request, and keeps the place.
+                    let held = Held(Arc::new((place, permit)));
+                    connection(stream, (peer, held), &serving, stopped).await;
                     serving.metrics.connections.dec();
-                    drop((place, permit));
                 });
             }
             Err(error) => after_failed_accept(&error, &serving.metrics).await,
@@ -155,7 +160,7 @@ async fn after_failed_accept(error: &io::Error, metrics: &HttpMetrics) {
 
 async fn connection(
     stream: TcpStream,
-    peer: SocketAddr,
+    (peer, held): (SocketAddr, Held),
     serving: &Serving,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -163,9 +168,27 @@ async fn connection(
         debug!(%peer, %error, "the connection was gone at once");
         return;
     }
-    let (stream, state) = TimedStream::new(stream, serving.limits);
+    let (mut stream, state) = TimedStream::new(stream, serving.limits);
     let Some(tls) = &serving.tls else {
-        return requests(stream, peer, serving, &state, stop).await;
+        let begun = match serving.limits.http2_streams {
+            0 => Ok(false),
+            _ => tokio::select! {
+                biased;
+                () = wait_for_stop(&mut stop) => return,
+                begun = stream.begins_http2() => begun,
+            },
+        };
+        let at = At {
+            peer,
+            serving,
+            state: &state,
+            held: &held,
+        };
+        return match begun {
+            Ok(true) => http2_requests(stream, at, stop).await,
+            Ok(false) => requests(stream, at, stop).await,
+            Err(error) => at.ended_early(&error),
+        };
     };
     // The stream's timer for the first head covers the handshake too.
     let handshake = TlsAcceptor::from(tls.current()).accept(stream);
@@ -175,7 +198,18 @@ async fn connection(
         shaken = handshake => shaken,
     };
     match shaken {
-        Ok(stream) => requests(stream, peer, serving, &state, stop).await,
+        Ok(stream) => {
+            let at = At {
+                peer,
+                serving,
+                state: &state,
+                held: &held,
+            };
+            match stream.get_ref().1.alpn_protocol() {
+                Some(b"h2") => http2_requests(stream, at, stop).await,
+                _ => requests(stream, at, stop).await,
+            }
+        }
         Err(error) => {
             serving.metrics.failed.with_label_values(&["tls"]).inc();
             debug!(%peer, %error, "a connection could not begin TLS");
@@ -183,22 +217,43 @@ async fn connection(
     }
 }
 
-/// Answers the requests of a connection.
-async fn requests(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
+/// A connection, and what it is served with.
+#[derive(Clone, Copy)]
+struct At<'a> {
     peer: SocketAddr,
-    serving: &Serving,
-    state: &Arc<ConnectionState>,
+    serving: &'a Serving,
+    state: &'a Arc<ConnectionState>,
+    held: &'a Held,
+}
+
+impl At<'_> {
+    /// What answers a request.
+    fn answer(
+        self,
+        mut request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<TrackedBody>, Infallible>> + use<> {
+        request.extensions_mut().insert(Origin {
+            listener: self.serving.listener,
+            peer: Some(self.peer),
+        });
+        request.extensions_mut().insert(self.held.clone());
+        answer(request, self.serving.clone(), self.state.clone())
+    }
+
+    fn ended_early(self, error: &(dyn Error + 'static)) {
+        let reason = reason(error);
+        let failed = &self.serving.metrics.failed;
+        failed.with_label_values(&[reason]).inc();
+        debug!(peer = %self.peer, %error, reason, "a connection ended early");
+    }
+}
+
+/// Answers the requests of a connection, one after the other.
+async fn requests(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    at: At<'_>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let origin = Origin {
-        listener: serving.listener,
-        peer: Some(peer),
-    };
-    let service = service_fn(|mut request: Request<Incoming>| {
-        request.extensions_mut().insert(origin);
-        answer(request, serving.clone(), state.clone())
-    });
     let connection = http1::Builder::new()
         // The stream has timers of its own: hyper's would count the time between two requests
         // as part of the next head.
@@ -206,7 +261,11 @@ async fn requests(
         .max_headers(MAX_HEADERS)
         .max_header_size(MAX_HEAD_BYTES)
         .max_buf_size(MAX_BUFFER_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(
+            TokioIo::new(stream),
+            service_fn(|request| at.answer(request)),
+        )
+        .with_upgrades();
     tokio::pin!(connection);
     let ended = tokio::select! {
         // The stop first, so that an answer that is ready at that moment says `connection: close`.
@@ -218,28 +277,59 @@ async fn requests(
         ended = &mut connection => ended,
     };
     if let Err(error) = ended {
-        let reason = reason(&error);
-        serving.metrics.failed.with_label_values(&[reason]).inc();
-        debug!(%peer, %error, reason, "a connection ended early");
+        at.ended_early(&error);
     }
 }
 
-fn reason(error: &hyper::Error) -> &'static str {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+/// Answers the requests of a connection, several at once.
+async fn http2_requests(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    at: At<'_>,
+    mut stop: watch::Receiver<bool>,
+) {
+    at.state.multiplex();
+    let connection = http2::builder(at.serving.limits, at.serving.metrics.failed.clone())
+        .serve_connection(
+            TokioIo::new(stream),
+            service_fn(|request| at.answer(request)),
+        );
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        biased;
+        () = wait_for_stop(&mut stop) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+        ended = &mut connection => ended,
+    };
+    if let Err(error) = ended {
+        at.ended_early(&error);
+    }
+}
+
+/// The word for it in metrics.
+fn reason(error: &(dyn Error + 'static)) -> &'static str {
+    let mut cause = Some(error);
     while let Some(error) = cause {
-        let timed_out = error
-            .downcast_ref::<io::Error>()
-            .is_some_and(|error| error.kind() == io::ErrorKind::TimedOut);
-        if timed_out {
-            return "timeout";
+        let io = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        match io {
+            Some(io::ErrorKind::TimedOut) => return "timeout",
+            Some(io::ErrorKind::ConnectionAborted) => return "abandoned",
+            Some(_) | None => {}
+        }
+        let wrong = error
+            .downcast_ref::<hyper::Error>()
+            .is_some_and(hyper::Error::is_parse);
+        // What we found wrong, not what the peer told us.
+        let wrong_http2 = error
+            .downcast_ref::<h2::Error>()
+            .is_some_and(h2::Error::is_library);
+        if wrong || wrong_http2 {
+            return "malformed";
         }
         cause = error.source();
     }
-    if error.is_parse() {
-        "malformed"
-    } else {
-        "peer"
-    }
+    "peer"
 }
 
 fn answer(
@@ -247,21 +337,27 @@ fn answer(
     serving: Serving,
     state: Arc<ConnectionState>,
 ) -> impl Future<Output = Result<Response<TrackedBody>, Infallible>> {
-    state.request_begins();
     let limits = serving.limits;
+    let in_flight = InFlight::new(state.clone(), limits);
+    let too_many = request.headers().len() > MAX_HEADERS;
     let request = request.map(|body| Body::new(PacedBody::new(body, state.clone(), limits)));
     async move {
-        let response = serving
-            .router
-            .oneshot(request)
-            .await
-            .unwrap_or_else(|infallible| match infallible {});
+        let response = if too_many {
+            // HTTP/1.1 has refused them before; HTTP/2 bounds only their bytes.
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.into_response()
+        } else {
+            let answered = serving.router.oneshot(request).await;
+            answered.unwrap_or_else(|infallible| match infallible {})
+        };
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            state.upgraded();
+        }
         serving
             .metrics
             .requests
             .with_label_values(&[response.status().as_str()])
             .inc();
-        Ok(response.map(|body| TrackedBody::new(body, state, limits)))
+        Ok(response.map(|body| TrackedBody::new(body, in_flight)))
     }
 }
 
@@ -303,5 +399,7 @@ impl Drop for Place {
     }
 }
 
+#[cfg(test)]
+mod http2_tests;
 #[cfg(test)]
 mod tests;

@@ -20,6 +20,8 @@ pub struct HttpLimits {
     pub min_rate: u64,
     /// A connection without a request is closed after this time.
     pub idle_timeout: Duration,
+    /// Requests at once on one connection that speaks HTTP/2; with 0 none may.
+    pub http2_streams: u32,
 }
 
 /// Headers of one request at most. Prometheus sends 8, a browser behind two proxies 30.

@@ -10,6 +10,7 @@
 
 mod accept;
 mod body;
+mod http2;
 mod limits;
 mod metrics;
 mod origin;

@@ -2,8 +2,8 @@
 //! raised.
 //!
 //! Invariants:
-//! - Letters take no more bytes than the setting says; what comes beyond is dropped and counted. It was
-//!   refused with an answer that says so, so nothing acknowledged is lost.
+//! - Letters take no more bytes of the disk than the setting says; what comes beyond is dropped and counted. It
+//!   was refused with an answer that says so, so nothing acknowledged is lost.
 //! - A decode thread never waits for the disk: a thread of its own writes, behind a bounded queue.
 //! - What is queued again is what was refused, under no limit: that is decided by whoever queues it.
 
@@ -11,12 +11,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Duration;
 
 use millrace_ingest::{KeepRejected, RejectedBatch};
 use millrace_log::fs::{Fs, create_dir_durable};
 use millrace_model::{Clock, QueueId};
-use millrace_store::DeadLetterBox;
+use millrace_store::{DeadLetterBox, StoreError};
 use parking_lot::Mutex;
 use prometheus::{IntCounter, IntGauge, Registry};
 use tracing::{error, info};
@@ -28,8 +27,8 @@ pub const DIRECTORY: &str = "rejected";
 const WAITING: usize = 256;
 /// Bytes of them.
 const WAITING_BYTES: u64 = 16 << 20;
-/// A full directory is looked at again after this time: letters may have been queued or purged.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// What a letter takes on the disk beside its batch, with room to spare.
+const BESIDE_BATCH: u64 = 1 << 10;
 
 /// Opens the letters of refused samples.
 ///
@@ -69,10 +68,6 @@ struct Writer {
     clock: Arc<dyn Clock>,
     max_bytes: u64,
     waiting: Arc<AtomicU64>,
-    /// What the letters take, as far as is known.
-    bytes: u64,
-    /// When that was counted last.
-    counted: Duration,
     kept: IntCounter,
     dropped: IntCounter,
     gauge: IntGauge,
@@ -109,24 +104,29 @@ impl Keeper {
         )?;
         let gauge = IntGauge::new(
             "millrace_ingest_rejected_kept_bytes",
-            "Bytes of dead letters of refused samples",
+            "Bytes on disk of dead letters of refused samples",
         );
         let gauge = gauge.map_err(words)?;
         registry.register(Box::new(gauge.clone())).map_err(words)?;
         let waiting = Arc::new(AtomicU64::new(0));
-        let mut writer = Writer {
+        if !letters.is_empty() {
+            info!(
+                letters = letters.len(),
+                bytes = letters.bytes_on_disk(),
+                "refused samples are kept"
+            );
+        }
+        let writer = Writer {
             letters,
             queue,
-            counted: clock.monotonic(),
             clock,
             max_bytes,
             waiting: Arc::clone(&waiting),
-            bytes: 0,
             kept,
             dropped: dropped.clone(),
             gauge,
         };
-        writer.count()?;
+        writer.show();
         let (batches, received) = sync_channel(WAITING);
         std::thread::Builder::new()
             .name("keep-rejected".to_owned())
@@ -162,66 +162,107 @@ impl KeepRejected for Keeper {
 }
 
 impl Writer {
-    fn run(mut self, batches: &Receiver<RejectedBatch>) {
+    fn run(self, batches: &Receiver<RejectedBatch>) {
         for batch in batches {
-            let bytes = batch.payload.len() as u64;
+            let (bytes, samples) = (batch.payload.len() as u64, batch.samples);
             let written = self.write(batch);
             self.waiting.fetch_sub(bytes, Ordering::Relaxed);
-            if let Err(reason) = written {
-                // The first failed write ends a log.
-                error!(
-                    reason,
-                    "refused samples are not kept any more, until a restart"
-                );
-                return;
+            match written {
+                Ok(true) => self.kept.inc_by(samples),
+                Ok(false) => self.dropped.inc_by(samples),
+                Err(error) => {
+                    // The first failed write ends a log.
+                    error!(
+                        %error,
+                        "refused samples are not kept any more, until a restart"
+                    );
+                    let lost = batches.try_iter().map(|batch| batch.samples);
+                    self.dropped.inc_by(samples + lost.sum::<u64>());
+                    return;
+                }
             }
         }
     }
 
-    fn write(&mut self, batch: RejectedBatch) -> Result<(), String> {
-        let bytes = batch.payload.len() as u64;
-        if self.bytes + bytes > self.max_bytes {
-            let now = self.clock.monotonic();
-            if now.saturating_sub(self.counted) >= LOOK_AGAIN {
-                self.counted = now;
-                self.count()?;
-            }
-        }
-        if self.bytes + bytes > self.max_bytes {
-            self.dropped.inc_by(batch.samples);
-            return Ok(());
-        }
-        let place = (self.queue, batch.partition);
-        let now = self.clock.now();
-        let kept = self
-            .letters
-            .keep_rejected(place, batch.payload, &batch.reason, now);
-        kept.map_err(|error| error.to_string())?;
-        self.bytes += bytes;
-        self.kept.inc_by(batch.samples);
-        self.show();
-        Ok(())
-    }
-
-    fn count(&mut self) -> Result<(), String> {
-        let letters = self.letters.read_all().map_err(|error| error.to_string())?;
-        self.bytes = letters
-            .iter()
-            .map(|letter| letter.payload.len() as u64)
-            .sum();
-        if self.bytes > 0 {
-            info!(
-                letters = letters.len(),
-                bytes = self.bytes,
-                "refused samples are kept"
-            );
+    /// Whether there was room.
+    fn write(&self, batch: RejectedBatch) -> Result<bool, StoreError> {
+        let bytes = batch.payload.len() as u64 + BESIDE_BATCH;
+        let room = self.letters.bytes_on_disk() + bytes <= self.max_bytes;
+        if room {
+            let place = (self.queue, batch.partition);
+            let now = self.clock.now();
+            self.letters
+                .keep_rejected(place, batch.payload, &batch.reason, now)?;
         }
         self.show();
-        Ok(())
+        Ok(room)
     }
 
     fn show(&self) {
-        self.gauge
-            .set(i64::try_from(self.bytes).unwrap_or(i64::MAX));
+        let bytes = self.letters.bytes_on_disk();
+        self.gauge.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use millrace_log::SystemClock;
+    use millrace_log::fs::OsFs;
+    use millrace_model::PartitionId;
+
+    fn writer(dir: &tempfile::TempDir, max_bytes: u64) -> Writer {
+        let fs: Arc<dyn Fs> = Arc::new(OsFs);
+        Writer {
+            letters: open(&fs, dir.path()).unwrap(),
+            queue: QueueId(7),
+            clock: Arc::new(SystemClock),
+            max_bytes,
+            waiting: Arc::new(AtomicU64::new(u64::MAX / 2)),
+            kept: IntCounter::new("kept", "kept").unwrap(),
+            dropped: IntCounter::new("dropped", "dropped").unwrap(),
+            gauge: IntGauge::new("bytes", "bytes").unwrap(),
+        }
+    }
+
+    fn batch(bytes: usize) -> RejectedBatch {
+        RejectedBatch {
+            partition: PartitionId(0),
+            payload: Bytes::from(vec![0; bytes]),
+            reason: "tenant a: too many".to_owned(),
+            samples: 10,
+        }
+    }
+
+    #[test]
+    fn there_is_room_again_as_soon_as_letters_are_purged_and_never_more_than_was_set() {
+        let dir = tempfile::tempdir().unwrap();
+        let max = 64 << 10;
+        let writer = writer(&dir, max);
+        for _ in 0..2 {
+            let mut kept = 0;
+            while writer.write(batch(8 << 10)).unwrap() {
+                kept += 1;
+            }
+            assert!((6..8).contains(&kept), "{kept}");
+            assert!(writer.letters.bytes_on_disk() <= max);
+            let all = writer.letters.origins();
+            writer.letters.purge(&all, writer.clock.now()).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_waits_behind_a_failed_write_is_counted_as_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let writer = writer(&dir, u64::MAX);
+        let (kept, dropped) = (writer.kept.clone(), writer.dropped.clone());
+        let (batches, received) = sync_channel(4);
+        // The second is longer than a record may be.
+        for bytes in [10, 200 << 20, 10, 10] {
+            batches.send(batch(bytes)).unwrap();
+        }
+        writer.run(&received);
+        assert_eq!((kept.get(), dropped.get()), (10, 30));
     }
 }

@@ -34,9 +34,17 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("millrace-query", &["millrace-model"]),
+    (
+        "millrace-rules",
+        &["millrace-model", "millrace-query", "millrace-relabel"],
+    ),
     ("millrace-auth", &["millrace-log", "millrace-model"]),
     (
         "millrace-fleet",
+        &["millrace-model", "millrace-query", "millrace-queue"],
+    ),
+    (
+        "millrace-live",
         &["millrace-model", "millrace-query", "millrace-queue"],
     ),
     (
@@ -45,10 +53,12 @@ const EDGES: &[(&str, &[&str])] = &[
             "millrace-auth",
             "millrace-fleet",
             "millrace-ingest",
+            "millrace-live",
             "millrace-log",
             "millrace-model",
             "millrace-query",
             "millrace-queue",
+            "millrace-rules",
             "millrace-scrape",
             "millrace-store",
             "millrace-views",

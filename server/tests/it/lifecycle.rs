@@ -409,8 +409,8 @@ fn answers_are_compressed_for_who_asks() {
     let answer = server.client().post("/write", &[], lines);
     let position = answer.header("millrace-position").to_owned();
     let ask = |encoding: &'static str| {
-        let url = format!("{}/api/v1/query?query=m_v", server.url);
-        let request = reqwest::blocking::Client::new().get(url);
+        let client = server.client();
+        let request = client.request(reqwest::Method::GET, "/api/v1/query?query=m_v");
         let request = request.header("millrace-read-after", &position);
         request.header("accept-encoding", encoding).send().unwrap()
     };

@@ -69,6 +69,12 @@ impl BlockReader {
         Ok(())
     }
 
+    /// First and last timestamp of the series of that number.
+    pub(crate) fn range_of(&self, number: u32) -> Result<TimeRange, BlockError> {
+        let set = self.series_set(number / SERIES_PER_PAGE)?;
+        Ok(set.range((number % SERIES_PER_PAGE) as usize))
+    }
+
     /// A page of series, from memory if it is there.
     pub(super) fn series_set(&self, number: u32) -> Result<Arc<SeriesSet>, BlockError> {
         let entry = self.directory()?.series_pages[number as usize];

@@ -14,7 +14,7 @@ use super::postings::{PostingsEntry, decode_bitmap, stored_bytes};
 use super::{BlockError, BlockReader, Section};
 use crate::index::{LabelIndex, Postings, select};
 use crate::planted::LABEL_PAGE_MISSED;
-use crate::read::Fresh;
+use crate::sorted::Fresh;
 
 /// See the [module](self).
 #[derive(Clone, Copy, Debug)]

@@ -136,6 +136,8 @@ pub(super) struct SeriesSet {
     /// Numbers of label pairs, series by series.
     pairs: Vec<u32>,
     chunks: Vec<ChunkEntry>,
+    /// Equally many of each series.
+    rollups: Vec<RollupEntry>,
     /// With all label sets.
     bytes_max: usize,
 }
@@ -146,8 +148,6 @@ struct SetEntry {
     /// Where its pairs and chunks end; they begin where those of the one before end.
     pairs_end: usize,
     chunks_end: usize,
-    /// The finest rollup, of a series without chunks.
-    finest: Option<Box<RollupEntry>>,
     id: OnceLock<SeriesId>,
     labels: OnceLock<Labels>,
 }
@@ -159,6 +159,7 @@ impl SeriesSet {
             series: Vec::new(),
             pairs: Vec::new(),
             chunks: Vec::new(),
+            rollups: Vec::new(),
             bytes_max: 0,
         }
     }
@@ -169,17 +170,13 @@ impl SeriesSet {
             self.symbols = page.symbols().clone();
         }
         self.chunks.extend_from_slice(page.chunks());
+        self.rollups.extend_from_slice(page.rollups());
         // Fewer than the bytes of a page.
         self.pairs.extend(page.pairs().iter().map(|&at| at as u32));
         self.series.push(SetEntry {
             range: page.range(),
             pairs_end: self.pairs.len(),
             chunks_end: self.chunks.len(),
-            finest: page
-                .chunks()
-                .is_empty()
-                .then(|| page.finest().map(Box::new))
-                .flatten(),
             id: OnceLock::new(),
             labels: OnceLock::new(),
         });
@@ -197,7 +194,7 @@ impl SeriesSet {
             + self.series.capacity() * (size_of::<SetEntry>() + 2 * size_of::<usize>())
             + self.pairs.capacity() * size_of::<u32>()
             + self.chunks.capacity() * size_of::<ChunkEntry>()
-            + self.series.iter().filter(|s| s.finest.is_some()).count() * size_of::<RollupEntry>()
+            + self.rollups.capacity() * size_of::<RollupEntry>()
             + label_bytes;
         self
     }
@@ -214,9 +211,10 @@ impl SeriesSet {
         &self.chunks[start..self.series[at].chunks_end]
     }
 
-    /// Its finest rollup, if it has no chunks.
-    pub(super) fn finest(&self, at: usize) -> Option<&RollupEntry> {
-        self.series[at].finest.as_deref()
+    /// Its rollups, one for each resolution of the block.
+    pub(super) fn rollups(&self, at: usize) -> &[RollupEntry] {
+        let each = self.rollups.len() / self.series.len();
+        &self.rollups[at * each..(at + 1) * each]
     }
 
     /// Whether it may have samples, or had some, in `range`.

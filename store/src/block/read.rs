@@ -54,7 +54,7 @@ impl BlockReader {
         let set = self.series_set(number / SERIES_PER_PAGE)?;
         let at = (number % SERIES_PER_PAGE) as usize;
         if self.footer.without_samples {
-            return self.read_left(set.finest(at), left, range, timestamps, values);
+            return self.read_left(set.rollups(at).first(), left, range, timestamps, values);
         }
         let chunks = set.chunks(at);
         self.read_chunks(chunks, range, timestamps, values)
@@ -152,6 +152,19 @@ impl BlockReader {
             values.extend_from_slice(&of[from..to]);
         }
         Ok(finest.map_or(0, |entry| u64::from(entry.bytes)))
+    }
+
+    /// The buckets of the series of that number in the resolution of that place in
+    /// [`resolutions`](Self::resolutions), and the bytes that were read for them.
+    pub(crate) fn rollup_of_number(
+        &self,
+        number: u32,
+        which: usize,
+    ) -> Result<(RollupColumns, u64), BlockError> {
+        let set = self.series_set(number / SERIES_PER_PAGE)?;
+        let entry = set.rollups((number % SERIES_PER_PAGE) as usize).get(which);
+        let columns = self.rollup_of(entry, which)?;
+        Ok((columns, entry.map_or(0, |entry| u64::from(entry.bytes))))
     }
 
     /// Whether the samples themselves are not there any more, but only their rollups.

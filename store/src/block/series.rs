@@ -523,9 +523,9 @@ impl<'a> SeriesPage<'a> {
         TimeRange::new(self.facts.0, self.facts.1)
     }
 
-    /// The rollup of the finest resolution of the series that was moved to, if there is one.
-    pub(super) fn finest(&self) -> Option<RollupEntry> {
-        self.rollups.first().copied()
+    /// The rollups of the series that was moved to, one for each resolution.
+    pub(super) fn rollups(&self) -> &[RollupEntry] {
+        &self.rollups
     }
 
     /// The chunks of the series that was moved to.

@@ -108,8 +108,11 @@ impl DeadLetterBox {
         reason: &str,
         now: TimestampMs,
     ) -> Result<Origin, StoreError> {
-        let newest = self.inner.lock().newest;
-        let offset = newest.map_or(Origin::REJECTED_FROM.0, |newest| newest.offset.0 + 1);
+        // One lock from finding the next place to taking it.
+        let mut inner = self.inner.lock();
+        let offset = inner
+            .newest
+            .map_or(Origin::REJECTED_FROM.0, |newest| newest.offset.0 + 1);
         let origin = Origin {
             queue,
             partition,
@@ -120,14 +123,8 @@ impl DeadLetterBox {
             appended_at: now,
             payload,
         };
-        let terms = Terms {
-            now,
-            max: u64::MAX,
-            replaying: false,
-        };
-        match self.keep(origin, &record, reason, terms)? {
-            Kept::New | Kept::Before | Kept::TooMany => Ok(origin),
-        }
+        inner.write(origin, &record, reason, now)?;
+        Ok(origin)
     }
 
     pub(crate) fn open_in(
@@ -174,6 +171,13 @@ impl DeadLetterBox {
         self.len() == 0
     }
 
+    /// What the files of the letters take, in bytes. Purged letters count until their segment goes.
+    #[must_use]
+    pub fn bytes_on_disk(&self) -> u64 {
+        let segments = self.inner.lock().log.segments();
+        segments.iter().map(|segment| segment.bytes).sum()
+    }
+
     /// Whose letters there are, in no special order.
     #[must_use]
     pub fn origins(&self) -> Vec<Origin> {
@@ -195,18 +199,7 @@ impl DeadLetterBox {
         if inner.count_recent(terms.now) >= terms.max {
             return Ok(Kept::TooMany);
         }
-        let head = codec::encode_head(origin, (record.appended_at, terms.now), reason);
-        let lsn = inner.append(terms.now, &[&head, &record.payload])?;
-        if !active(DEAD_LETTER_UNSYNCED) {
-            // IMPORTANT: once W has passed the record, this is the only place that has it.
-            inner.log.sync().map_err(log_error)?;
-        }
-        inner.letters.insert(origin, lsn);
-        inner.newest = Some(origin);
-        inner.recent.push_back(terms.now);
-        if !active(DEAD_LETTER_UNSYNCED) {
-            inner.prove(terms.now)?;
-        }
+        inner.write(origin, record, reason, terms.now)?;
         Ok(Kept::New)
     }
 
@@ -327,6 +320,30 @@ impl Inner {
         }
     }
 
+    /// Writes a letter, durably.
+    fn write(
+        &mut self,
+        origin: Origin,
+        record: &Record,
+        reason: &str,
+        now: TimestampMs,
+    ) -> Result<(), StoreError> {
+        let head = codec::encode_head(origin, (record.appended_at, now), reason);
+        let lsn = self.append(now, &[&head, &record.payload])?;
+        if !active(DEAD_LETTER_UNSYNCED) {
+            // IMPORTANT: once W has passed the record, this is the only place that has it.
+            self.log.sync().map_err(log_error)?;
+        }
+        self.letters.insert(origin, lsn);
+        self.newest = Some(origin);
+        self.let_go_of_old(now);
+        self.recent.push_back(now);
+        if !active(DEAD_LETTER_UNSYNCED) {
+            self.prove(now)?;
+        }
+        Ok(())
+    }
+
     fn kept_before(&self, origin: Origin, replaying: bool) -> bool {
         let replayed = self
             .newest
@@ -336,11 +353,15 @@ impl Inner {
 
     /// How many letters count now.
     fn count_recent(&mut self, now: TimestampMs) -> u64 {
+        self.let_go_of_old(now);
+        self.recent.len() as u64
+    }
+
+    fn let_go_of_old(&mut self, now: TimestampMs) {
         let since = now.saturating_sub(DEAD_LETTER_WINDOW);
         while self.recent.front().is_some_and(|kept| *kept < since) {
             self.recent.pop_front();
         }
-        self.recent.len() as u64
     }
 
     /// Proves that the newest letter was synced: a frame behind it says so. Without one, a letter

@@ -169,3 +169,27 @@ fn foreign_frames_are_refused() {
     assert_eq!(codec::decode(&bytes), Some(Frame::Purge(purge)));
     assert_eq!(codec::decode(&Bytes::from_static(&[9; 9])), None);
 }
+
+#[test]
+fn what_is_refused_at_the_same_time_is_kept_all_of_it() {
+    let letters = open(&sim());
+    let keep = |thread: u8| {
+        let one = |n: u8| {
+            let payload = Bytes::from(vec![thread, n]);
+            let of = (QueueId(1), PartitionId(0));
+            letters.keep_rejected(of, payload, "why", NOW).unwrap()
+        };
+        (0..50).map(one).collect::<Vec<_>>()
+    };
+    let origins = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|n| scope.spawn(move || keep(n))).collect();
+        let joined = threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap());
+        joined.collect::<std::collections::BTreeSet<_>>()
+    });
+    assert_eq!(origins.len(), 200);
+    let all = letters.read_all().unwrap();
+    let payloads: std::collections::BTreeSet<_> = all.iter().map(|l| l.payload.clone()).collect();
+    assert_eq!(payloads.len(), 200);
+}

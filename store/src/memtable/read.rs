@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use millrace_log::planted::active;
-use millrace_model::{Labels, Matcher, SeriesId, TenantId};
+use millrace_model::{Labels, Matcher, SeriesId, TenantId, TimeRange};
 use roaring::RoaringBitmap;
 
 use super::series::{ClosedChunk, Series, sort_keep_last};
@@ -13,7 +13,7 @@ use crate::chunk::{ChunkError, decode_chunk};
 use crate::index::{IndexCounts, MemIndex};
 use crate::merge::Merger;
 use crate::planted::{SEAL_KEEPS_FIRST, SEAL_LOSES_LATE};
-use crate::read::Fresh;
+use crate::sorted::Fresh;
 
 /// Series that are looked at under one lock.
 const SERIES_PER_LOCK: usize = 512;
@@ -150,6 +150,16 @@ impl Rows {
         let series = self.series_at(at);
         let tenant = &self.tenants[series.tenant() as usize];
         (tenant, series.labels())
+    }
+
+    /// First and last timestamp of a series.
+    pub(crate) fn range_of(&self, at: SeriesRef) -> TimeRange {
+        self.series_at(at).range()
+    }
+
+    /// The newest sample of a series.
+    pub(crate) fn newest(&self, at: SeriesRef) -> (i64, f64) {
+        self.series_at(at).newest()
     }
 
     /// Copies what the series has in `[start, end]`, compressed, into `out`.

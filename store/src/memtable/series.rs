@@ -148,6 +148,17 @@ impl Series {
         TimeRange::new(first, self.open.last_timestamp())
     }
 
+    /// The newest sample. Looks at all late samples, if there are any.
+    pub(super) fn newest(&self) -> (i64, f64) {
+        let moment = self.open.last_timestamp();
+        let mut late = self.late().iter().rev();
+        // A late one of the same time came after it.
+        let value = late
+            .find(|sample| sample.0 == moment)
+            .map_or(self.open.last_value(), |late| f64::from_bits(late.1));
+        (moment, value)
+    }
+
     fn first_in_order(&self) -> i64 {
         let closed = self.history.as_ref().and_then(|h| h.closed.first());
         closed.map_or_else(|| self.open.first_timestamp(), |chunk| chunk.first)

@@ -85,20 +85,18 @@ fn a_mistaken_age_takes_a_tenth_in_an_hour_and_all_when_it_is_confirmed() {
     let dir = Path::new("data");
     let queue = queue_on(Arc::clone(&fs), dir, 1);
     let hour = 3_600_000;
-    let store = started(
-        fs,
-        dir,
-        &queue,
-        RetentionOptions {
-            age: Some(Duration::from_secs(3600)),
-            ..RetentionOptions::default()
-        },
-    );
+    let store = started(Arc::clone(&fs), dir, &queue, RetentionOptions::default());
     let blocks = 40;
     for at in 0..blocks {
         apply(&store, &queue, &[("a".to_owned(), at * 2 * hour, 7)]);
     }
     until_sealed(&store, 40);
+    store.close().unwrap();
+    let mistaken = RetentionOptions {
+        age: Some(Duration::from_secs(3600)),
+        ..RetentionOptions::default()
+    };
+    let store = started(fs, dir, &queue, mistaken);
     for _ in 0..3 {
         store.retain_within_bound().unwrap();
         let left: Vec<_> = read(&store).into_keys().map(|(_, at)| at).collect();

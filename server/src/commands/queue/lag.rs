@@ -113,7 +113,9 @@ fn ask(store: &str) -> Result<Vec<(u32, Option<u64>, StoreRow)>, Failure> {
         .send()
         .and_then(reqwest::blocking::Response::error_for_status)
         .and_then(|answer| answer.json::<Value>())
-        .map_err(|error| Failure::Client(format!("{url} does not answer: {error}")))?;
+        .map_err(|error| {
+            Failure::Client(format!("{url} does not answer: {}", client::why(&error)))
+        })?;
     read(store, &answer)
         .ok_or_else(|| Failure::Client(format!("{url} answers in a shape that is not millrace's")))
 }

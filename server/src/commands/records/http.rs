@@ -40,8 +40,9 @@ impl HttpQueue {
             .and_then(Response::json)
             .map_err(|error| {
                 Failure::Client(format!(
-                    "{url} does not tell of its queue: {error}; is the server running? --url names \
-                     another, and --data-dir a directory that no server has open"
+                    "{url} does not tell of its queue: {}; is the server running? --url names \
+                     another, and --data-dir a directory that no server has open",
+                    client::why(&error)
                 ))
             })?;
         let identity = identity(&answer).ok_or_else(|| {
@@ -72,7 +73,7 @@ impl HttpQueue {
             pairs.join("&")
         );
         let response = self.client.get(&url).send();
-        let response = response.map_err(|error| unavailable(error.to_string()))?;
+        let response = response.map_err(|error| unavailable(client::why(&error)))?;
         if response.status().is_success() {
             return Ok(response);
         }

@@ -6,8 +6,9 @@ use http_body_util::BodyExt as _;
 use millrace_auth::{ForTenant, NewToken, Scope, Secret};
 use millrace_log::SystemClock;
 use millrace_log::fs::OsFs;
-use millrace_model::{Clock as _, TimestampMs};
+use millrace_model::{Clock, ManualClock, TimestampMs};
 use prometheus::Registry;
+use tokio::sync::Notify;
 
 use super::*;
 use crate::edge::table::Methods;
@@ -48,6 +49,14 @@ impl Fixture {
         self.dir.path().join("audit.jsonl")
     }
 
+    /// The audit log, and its lines.
+    fn noted(&self) -> (String, Vec<serde_json::Value>) {
+        let text = std::fs::read_to_string(self.audit()).unwrap_or_default();
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        let lines = lines.collect();
+        (text, lines)
+    }
+
     fn gate(&self, tokens: bool) -> Gate {
         let clock = Arc::new(SystemClock);
         let audit = AuditLog::new(Arc::new(OsFs), clock, self.audit());
@@ -85,9 +94,13 @@ fn echo(gate: Gate) -> Router {
 }
 
 fn behind(gate: Gate, inner: Router) -> Router {
+    behind_at(Arc::new(SystemClock), gate, inner)
+}
+
+fn behind_at(clock: Arc<dyn Clock>, gate: Gate, inner: Router) -> Router {
     let registry = Registry::new();
     let http = HttpMetrics::new(&registry).unwrap();
-    let app = Arc::new(App::new(registry, http, Arc::new(SystemClock)));
+    let app = Arc::new(App::new(registry, http, clock));
     let inner = inner.layer(axum::middleware::from_fn(same_route));
     in_front(&app, gate, inner)
 }
@@ -270,7 +283,7 @@ async fn methods_that_are_not_in_the_table_reach_no_handler() {
 #[tokio::test]
 async fn tenant_and_labels_come_from_the_token_and_from_nothing_else() {
     let fixture = Fixture::new();
-    let scopes = [Scope::Write, Scope::Read, Scope::Admin];
+    let scopes = [Scope::Write, Scope::Read];
     let token = bearer(&fixture.token("acme", &scopes, &[("team", "x")]));
     let router = echo(fixture.gate(true));
     let expect = r#"acme [("team", "x")]"#;
@@ -280,7 +293,6 @@ async fn tenant_and_labels_come_from_the_token_and_from_nothing_else() {
         ("GET", "/api/v1/query"),
         ("GET", "/federate"),
         ("GET", "/api/v1/export"),
-        ("POST", "/api/v1/admin/tsdb/delete_series"),
     ] {
         let headers = [
             ("authorization", token.as_str()),
@@ -309,6 +321,10 @@ async fn the_header_names_the_tenant_only_if_the_configuration_says_so() {
     assert_eq!(reply.text, "acme []");
     let bad = [("x-scope-orgid", "a|b")];
     assert_eq!(ask(&router, "GET", "/api/v1/query", &bad).await.status, 400);
+    let twice = [("x-scope-orgid", "acme"), ("x-scope-orgid", "other")];
+    let reply = ask(&router, "GET", "/api/v1/query", &twice).await;
+    assert_eq!(reply.status, 400);
+    assert!(reply.text.contains("twice"), "{}", reply.text);
     let mut gate = fixture.gate(true);
     gate.trust_tenant_header = true;
     let router = echo(gate);
@@ -365,11 +381,7 @@ async fn acts_are_noted_with_who_what_and_where_from_and_without_secrets() {
     ask(&router, "POST", path, &[("authorization", &bearer(&other))]).await;
     ask(&router, "POST", path, &[("authorization", "Bearer x")]).await;
     ask(&router, "GET", path, &[("authorization", &admin)]).await;
-    let text = std::fs::read_to_string(fixture.audit()).unwrap();
-    let lines: Vec<serde_json::Value> = text
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let (text, lines) = fixture.noted();
     assert_eq!(lines.len(), 2, "{text}");
     let parameters = "start=1&p=***&match[]=up&token=***";
     assert_eq!(lines[0]["detail"]["parameters"], parameters);
@@ -397,4 +409,81 @@ async fn browsers_may_ask_whether_they_may_ask() {
         401
     );
     assert_eq!(ask(&router, "OPTIONS", "/metrics", &[]).await.status, 401);
+}
+
+const ACT: &str = "/api/v1/admin/tsdb/delete_series";
+
+#[tokio::test]
+async fn what_a_token_may_not_do_fills_no_disk() {
+    let fixture = Fixture::new();
+    let tokens = [1, 2].map(|_| fixture.token("a", &[Scope::Read], &[]));
+    let clock = Arc::new(ManualClock::new(SystemClock.now()));
+    let inner = Router::new().route(ACT, any(|| async {}));
+    let router = behind_at(clock.clone(), fixture.gate(true), inner);
+    let path = format!("{ACT}?match[]={}", "ä".repeat(1 << 10));
+    for expect in [20, 40] {
+        for token in &tokens {
+            for _ in 0..30 {
+                let headers = [("authorization", &*bearer(token))];
+                let uri = path.replace('ä', "%C3%A4");
+                assert_eq!(ask(&router, "POST", &uri, &headers).await.status, 403);
+            }
+        }
+        let (text, lines) = fixture.noted();
+        assert_eq!(lines.len(), expect, "{text}");
+        assert!(text.len() < expect * 1_500, "{}", text.len());
+        clock.advance(std::time::Duration::from_secs(60));
+    }
+}
+
+#[tokio::test]
+async fn an_act_is_noted_though_whoever_asked_for_it_has_left() {
+    let fixture = Fixture::new();
+    let (begun, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let handler = {
+        let (begun, release) = (begun.clone(), release.clone());
+        any(async move || {
+            begun.notify_one();
+            release.notified().await;
+        })
+    };
+    let router = behind(fixture.gate(false), Router::new().route(ACT, handler));
+    tokio::select! {
+        _answered = ask(&router, "POST", ACT, &[]) => panic!("nobody lets it end"),
+        () = begun.notified() => {}
+    }
+    release.notify_one();
+    let mut looks = tokio::time::interval(std::time::Duration::from_millis(5));
+    let noted = async {
+        while fixture.noted().1.is_empty() {
+            looks.tick().await;
+        }
+    };
+    let patience = std::time::Duration::from_secs(60);
+    tokio::time::timeout(patience, noted).await.unwrap();
+    assert_eq!(fixture.noted().1[0]["outcome"], "done");
+}
+
+#[tokio::test]
+async fn an_act_that_panics_or_cannot_be_read_is_noted_too() {
+    async fn bug() {
+        panic!("a bug in a handler")
+    }
+    let fixture = Fixture::new();
+    let router = behind(fixture.gate(false), Router::new().route(ACT, any(bug)));
+    let asked = {
+        let router = router.clone();
+        tokio::spawn(async move { ask(&router, "POST", ACT, &[]).await.status })
+    };
+    assert!(asked.await.unwrap_err().is_panic());
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let body = Body::from(vec![b'a'; MAX_FORM_BYTES + 1]);
+    let reply = send(&router, "POST", ACT, &form, Listener::Main, body).await;
+    assert_eq!(reply.status, 400);
+    let outcomes = fixture.noted().1;
+    let outcomes: Vec<_> = outcomes
+        .iter()
+        .map(|line| line["outcome"].clone())
+        .collect();
+    assert_eq!(outcomes, ["failed: 500", "refused: 400"]);
 }

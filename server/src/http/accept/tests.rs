@@ -7,7 +7,7 @@ use prometheus::Registry;
 
 use super::*;
 
-const QUICK: HttpLimits = HttpLimits {
+pub(super) const QUICK: HttpLimits = HttpLimits {
     connections: 64,
     connections_per_peer: 3,
     header_timeout: Duration::from_millis(300),
@@ -15,16 +15,18 @@ const QUICK: HttpLimits = HttpLimits {
     write_timeout: Duration::from_millis(300),
     min_rate: 1000,
     idle_timeout: Duration::from_millis(900),
+    http2_streams: 8,
 };
 
-struct Server {
-    address: SocketAddr,
+pub(super) struct Server {
+    pub(super) address: SocketAddr,
+    pub(super) metrics: HttpMetrics,
     stop: watch::Sender<bool>,
     done: Option<std::thread::JoinHandle<Drained>>,
 }
 
 impl Server {
-    fn start(limits: HttpLimits, grace: Duration) -> Self {
+    pub(super) fn start(limits: HttpLimits, grace: Duration) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
@@ -45,10 +47,11 @@ impl Server {
                 }),
             )
             .route("/never", get(std::future::pending::<String>));
+        let metrics = HttpMetrics::new(&Registry::new()).unwrap();
         let serving = Serving {
             router,
             limits,
-            metrics: HttpMetrics::new(&Registry::new()).unwrap(),
+            metrics: metrics.clone(),
             listener: Listener::Main,
             tls: None,
         };
@@ -64,6 +67,7 @@ impl Server {
         });
         Self {
             address,
+            metrics,
             stop,
             done: Some(done),
         }
@@ -77,7 +81,7 @@ impl Server {
         client
     }
 
-    fn stop(&mut self) -> Drained {
+    pub(super) fn stop(&mut self) -> Drained {
         self.stop.send(true).unwrap();
         self.done.take().unwrap().join().unwrap()
     }

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use super::{create, token, until};
-use crate::support::Millrace;
+use super::{bearer, create, token, until};
+use crate::support::{Millrace, eventually, fail};
 
 #[test]
 fn tokens_made_revoked_and_rotated_hold_without_a_restart_and_are_noted() {
@@ -24,7 +24,16 @@ fn tokens_made_revoked_and_rotated_hold_without_a_restart_and_are_noted() {
     until(&client, path, &first, 401);
     until(&client, path, &second, 200);
     let expired = create(dir, "anonymous", &["read"], &["--expires", "1ms"]);
-    until(&client, path, &expired, 401);
+    let monitor = create(dir, "anonymous", &["monitor"], &[]);
+    // Before the server has read the file it does not know the token, which is 401 too.
+    eventually("the reason", super::PATIENCE, || {
+        until(&client, path, &expired, 401);
+        let headers = [("authorization", &*bearer(&monitor))];
+        let metrics = client.send("GET", "/metrics", &headers, Vec::new());
+        let text = metrics.map_err(|error| error.to_string())?.text;
+        let told = text.contains("millrace_auth_refused_total{reason=\"expired\"}");
+        told.then_some(()).ok_or(text)
+    });
 
     let (listed, _) = token(dir, &["list"]);
     for expect in ["grafana", "revoked", "valid", "expired", "anonymous"] {
@@ -41,13 +50,65 @@ fn tokens_made_revoked_and_rotated_hold_without_a_restart_and_are_noted() {
         "token_rotate",
         "token_revoke",
         "token_create",
+        "token_create",
     ];
     assert_eq!(acts, expect, "{audit}");
     let file = std::fs::read_to_string(dir.join("tokens.json")).unwrap();
-    for secret in [&first, &second, &expired] {
+    for secret in [&first, &second, &expired, &monitor] {
         let hidden = secret.rsplit('_').next().unwrap();
         assert!(!(audit.clone() + &file + &listed).contains(hidden));
     }
+}
+
+#[test]
+fn a_reload_is_answered_when_tokens_are_read_and_says_what_is_wrong_with_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let admin = create(dir, "anonymous", &["admin", "read"], &[]);
+    let server = Millrace::start(dir, &["auth.enabled=true", "server.admin_api=true"]);
+    let client = server.client();
+    let reload = || {
+        let headers = [("authorization", &*bearer(&admin))];
+        client.post("/-/reload", &headers, "")
+    };
+    for _ in 0..5 {
+        let new = create(dir, "anonymous", &["read"], &[]);
+        assert_eq!(reload().status, 200);
+        let headers = [("authorization", &*bearer(&new))];
+        let asked = client.send("GET", "/api/v1/labels", &headers, Vec::new());
+        assert_eq!(asked.unwrap().status, 200);
+    }
+    std::fs::write(dir.join("tokens.json"), "nothing").unwrap();
+    let failed = reload();
+    assert_eq!(failed.status, 500, "{failed:?}");
+    assert!(failed.text.contains("tokens.json"), "{failed:?}");
+}
+
+#[test]
+fn a_new_token_is_shown_though_it_cannot_be_noted_and_no_server_starts_that_could_note_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().to_str().unwrap();
+    std::fs::create_dir(dir.path().join("audit.jsonl")).unwrap();
+    let output = Millrace::command()
+        .args(["token", "--data-dir", data, "create", "--name", "a"])
+        .args(["--scope", "read"])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(stderr.contains("done, but not noted"), "{stderr}");
+    let shown = String::from_utf8(output.stdout).unwrap();
+    let id = shown.split('_').nth(1).unwrap();
+    assert!(token(dir.path(), &["list"]).0.contains(id));
+    let refused = fail(&[
+        "--listen",
+        "127.0.0.1:0",
+        "--data-dir",
+        data,
+        "--set",
+        "server.admin_api=true",
+    ]);
+    assert!(refused.contains("auth.audit_file"), "{refused}");
 }
 
 #[test]

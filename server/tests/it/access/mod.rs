@@ -3,8 +3,10 @@
 mod commands;
 mod isolation;
 mod matrix;
+mod protocols;
 mod rotation;
 mod secrets;
+mod tls_commands;
 
 use std::path::Path;
 use std::time::Duration;

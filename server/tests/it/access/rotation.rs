@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use rustls::ClientConfig;
@@ -52,6 +52,8 @@ struct Load<'a> {
     token: &'a RwLock<String>,
     stop: &'a AtomicBool,
     done: &'a AtomicU64,
+    /// The token of its last request that was answered.
+    shown: &'a Mutex<String>,
 }
 
 impl Load<'_> {
@@ -61,7 +63,8 @@ impl Load<'_> {
         let mut n = 0;
         while !self.stop.load(Ordering::Relaxed) {
             n += 1;
-            let bearer = format!("Bearer {}", self.token.read().unwrap());
+            let token = self.token.read().unwrap().clone();
+            let bearer = format!("Bearer {token}");
             let headers = [("authorization", bearer.as_str())];
             let line = format!("load,client={number} value={n} {}000000", now_ms());
             let outcome = if n % 3 == 0 {
@@ -77,6 +80,7 @@ impl Load<'_> {
             match outcome {
                 Ok((200 | 204, _)) => {
                     self.done.fetch_add(1, Ordering::Relaxed);
+                    *self.shown.lock().unwrap() = token;
                 }
                 other => failed.push(format!("{other:?}")),
             }
@@ -105,15 +109,19 @@ fn neither_a_new_token_nor_a_new_certificate_fails_a_request_under_load() {
         AtomicBool::new(false),
         AtomicU64::new(0),
     );
+    let shown = [(); 4].map(|()| Mutex::default());
     let failed = std::thread::scope(|scope| {
-        let loads: Vec<_> = (0..4)
-            .map(|number| {
+        let loads: Vec<_> = shown
+            .iter()
+            .enumerate()
+            .map(|(number, shown)| {
                 let load = Load {
                     url: &server.url,
                     trust: trust.clone(),
                     token: &current,
                     stop: &stop,
                     done: &done,
+                    shown,
                 };
                 scope.spawn(move || load.run(number))
             })
@@ -151,8 +159,15 @@ fn neither_a_new_token_nor_a_new_certificate_fails_a_request_under_load() {
                 "millrace_auth_reloads_total{what=\"tokens\"}",
                 2 * round - 1,
             );
-            *current.write().unwrap() = new;
-            more(50);
+            *current.write().unwrap() = new.clone();
+            eventually(
+                "all clients to show the new token",
+                Duration::from_secs(60),
+                || {
+                    let all = shown.iter().all(|shown| *shown.lock().unwrap() == new);
+                    all.then_some(()).ok_or_else(|| "not yet".to_owned())
+                },
+            );
             token(dir, &["revoke", &id]);
             metric("millrace_auth_reloads_total{what=\"tokens\"}", 2 * round);
             more(50);

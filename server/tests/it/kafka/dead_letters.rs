@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{PATIENCE, metric, partitions, wait_applied};
 use crate::support::kafka::{Cluster, Topic};
 use crate::support::records::{append, batch};
-use crate::support::{Client, Millrace, eventually, now_ms, succeed};
+use crate::support::{Client, Millrace, eventually, now_ms, succeed, vector};
 
 const ADMIN: &str = "server.admin_api=true";
 
@@ -274,4 +274,47 @@ fn letters_wait_in_the_store_until_their_topic_is_there() {
     let server = topic.start(dir.path(), &[]);
     wait_sent(&server.client(), 1);
     assert_eq!(names(&topic), BTreeSet::from([origins[0].to_string()]));
+}
+
+#[test]
+fn what_was_refused_for_a_limit_is_kept_beside_the_topics_letters_and_queued_again() {
+    let cluster = Cluster::shared();
+    let topic = cluster.topic("rejected").create(1, 1);
+    let dir = tempfile::tempdir().unwrap();
+    let limit = "ingest.tenants.active_series=2";
+    let server = topic.start(dir.path(), &[ADMIN, limit, "ingest.keep_rejected=1MiB"]);
+    let client = server.client();
+    let origin = poison(cluster, &topic, &[b"poison"])[0].to_string();
+    wait_sent(&client, 1);
+    let now = now_ms();
+    let lines: String = (0..5)
+        .map(|n| format!("a,n={n} value={n} {now}\n"))
+        .collect();
+    let answer = client.post("/write?precision=ms&receipt=full", &[], lines);
+    assert_eq!(answer.status, 400, "{answer:?}");
+    assert_eq!(answer.json()["kept_samples"], 3);
+
+    let list = || client.get("/api/v1/dlq").json()["data"]["letters"].clone();
+    eventually("both letters", PATIENCE, || {
+        let letters = list();
+        let both = letters.as_array().is_some_and(|letters| letters.len() == 2);
+        both.then_some(()).ok_or_else(|| letters.to_string())
+    });
+    let done = client.post("/api/v1/dlq/requeue?reason=too_many_active_series", &[], "");
+    assert_eq!(done.status, 200, "{done:?}");
+    eventually("all five series", PATIENCE, || {
+        let count = vector(&client.query("count(a)", None));
+        let count = count.values().next().copied().unwrap_or(0.0);
+        (count == 5.0)
+            .then_some(())
+            .ok_or_else(|| count.to_string())
+    });
+    let left = list();
+    let left: Vec<_> = left
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|l| &l["name"])
+        .collect();
+    assert_eq!(left, [origin.as_str()], "the topic's own");
 }

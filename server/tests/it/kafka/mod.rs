@@ -5,6 +5,7 @@ mod catch_up;
 mod dead_letters;
 mod failures;
 mod fleet;
+mod fleet_tls;
 mod identity;
 mod migrate;
 mod queue_commands;

@@ -161,3 +161,64 @@ fn pushed_series_are_relabelled_and_the_rules_are_read_again() {
         refused.text
     );
 }
+
+#[test]
+fn what_a_tenants_limits_leave_out_of_a_scrape_is_told_with_its_target() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = Target::start(|_| ok(TEXT, "a 1\nb 1\nc 1\n"));
+    let (path, limits) = (
+        dir.path().join("scrape.yml"),
+        dir.path().join("limits.toml"),
+    );
+    let config = format!(
+        "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\nscrape_configs:\n- job_name: j\n  \
+         static_configs: [{{targets: ['{}']}}]\n",
+        target.address
+    );
+    std::fs::write(&path, config).unwrap();
+    std::fs::write(&limits, "[tenant.anonymous]\nactive_series = 2\n").unwrap();
+    let (file, overrides) = (path.display(), limits.display());
+    let millrace = Millrace::start(
+        &dir.path().join("data"),
+        &[
+            &format!("scrape.config_file={file}"),
+            &format!("ingest.tenants.overrides_file={overrides}"),
+        ],
+    );
+    let client = millrace.client();
+    let told = || client.get("/api/v1/targets").json()["data"]["activeTargets"][0].clone();
+    let says = |text: &'static str| {
+        move |target: &serde_json::Value| {
+            target["lastError"]
+                .as_str()
+                .is_some_and(|e| e.contains(text))
+        }
+    };
+    let target = until("the refusal", told, says("(too_many_active_series)"));
+    assert_eq!(target["health"], "up", "{target}");
+    assert!(
+        says("1 samples are not stored; line 3, c: ")(&target),
+        "{target}"
+    );
+    let metrics = client.get("/metrics").text;
+    let counted = "millrace_ingest_rejected_samples_total{reason=\"too_many_active_series\"}";
+    assert!(metrics.contains(counted), "{metrics}");
+
+    // A rate is about the scrape as a whole.
+    std::fs::write(
+        &limits,
+        "[tenant.anonymous]\nsamples_per_second = 1\nsamples_burst = 1\n",
+    )
+    .unwrap();
+    let target = until("the rate", told, says("samples a second"));
+    assert_eq!(target["health"], "down", "{target}");
+    let metrics = client.get("/metrics").text;
+    let counted = "millrace_scrape_exceeded_limit_total{limit=\"samples_per_second\"}";
+    assert!(metrics.contains(counted), "{metrics}");
+
+    std::fs::write(&limits, "[tenant.anonymous]\nactive_series = 100\n").unwrap();
+    until("all is well", told, |target| {
+        target["lastError"] == "" && target["health"] == "up"
+    });
+    assert_eq!(series(&client, "c").len(), 1);
+}

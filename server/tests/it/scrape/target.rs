@@ -1,10 +1,12 @@
 //! Small HTTP servers that are scraped: they can say something else, die and come back.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// A request: path with query, and headers with names in lower case.
 pub struct Asked {
@@ -34,6 +36,7 @@ type Handler = Arc<dyn Fn(&Asked) -> Said + Send + Sync>;
 pub struct Target {
     pub address: SocketAddr,
     handler: Handler,
+    tls: Option<Arc<ServerConfig>>,
     running: Option<Running>,
 }
 
@@ -47,14 +50,24 @@ impl Target {
     /// Lives at a free port.
     pub fn start(handler: impl Fn(&Asked) -> Said + Send + Sync + 'static) -> Self {
         let any = SocketAddr::new(IpAddr::from([127, 0, 0, 1]), 0);
-        Self::start_at(any, Arc::new(handler))
+        Self::start_at(any, Arc::new(handler), None)
     }
 
-    fn start_at(address: SocketAddr, handler: Handler) -> Self {
+    /// The same, by TLS.
+    pub fn start_tls(
+        tls: Arc<ServerConfig>,
+        handler: impl Fn(&Asked) -> Said + Send + Sync + 'static,
+    ) -> Self {
+        let any = SocketAddr::new(IpAddr::from([127, 0, 0, 1]), 0);
+        Self::start_at(any, Arc::new(handler), Some(tls))
+    }
+
+    fn start_at(address: SocketAddr, handler: Handler, tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind(address).unwrap();
         let mut target = Self {
             address: listener.local_addr().unwrap(),
             handler,
+            tls,
             running: None,
         };
         target.accept(listener);
@@ -64,22 +77,29 @@ impl Target {
     /// Other addresses of this machine where it answers too.
     pub fn also_at(&self, last: u8) -> Self {
         let address = SocketAddr::new(IpAddr::from([127, 0, 0, last]), 0);
-        Self::start_at(address, self.handler.clone())
+        Self::start_at(address, self.handler.clone(), self.tls.clone())
     }
 
     fn accept(&mut self, listener: TcpListener) {
         let stopping = Arc::new(AtomicBool::new(false));
         let open = Arc::new(Mutex::new(Vec::new()));
         let (stop, streams, handler) = (stopping.clone(), open.clone(), self.handler.clone());
+        let tls = self.tls.clone();
         let accepting = std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 if stop.load(Ordering::SeqCst) {
                     return;
                 }
                 streams.lock().unwrap().push(stream.try_clone().unwrap());
-                let handler = handler.clone();
+                let (handler, tls) = (handler.clone(), tls.clone());
                 // The client decides when a connection ends, or death does.
-                std::thread::spawn(move || drop(serve(stream, &handler)));
+                std::thread::spawn(move || match tls {
+                    None => drop(serve(stream, &handler)),
+                    Some(tls) => {
+                        let connection = ServerConnection::new(tls).unwrap();
+                        drop(serve(StreamOwned::new(connection, stream), &handler));
+                    }
+                });
             }
         });
         self.running = Some(Running {
@@ -117,9 +137,8 @@ impl Drop for Target {
     }
 }
 
-fn serve(stream: TcpStream, handler: &Handler) -> std::io::Result<()> {
-    let mut reader = BufReader::new(stream.try_clone()?);
-    let mut stream = stream;
+fn serve(stream: impl Read + Write, handler: &Handler) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream);
     loop {
         let mut lines = Vec::new();
         loop {
@@ -149,8 +168,10 @@ fn serve(stream: TcpStream, handler: &Handler) -> std::io::Result<()> {
             "HTTP/1.1 {status}\r\ncontent-type: {content_type}\r\n{encoding}content-length: {}\r\n\r\n",
             body.len()
         );
+        let stream = reader.get_mut();
         stream.write_all(head.as_bytes())?;
         stream.write_all(&body)?;
+        stream.flush()?;
     }
 }
 

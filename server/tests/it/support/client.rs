@@ -45,7 +45,13 @@ impl Answer {
 
 impl Client {
     pub fn new(url: &str) -> Self {
+        Self::with_tls(url, &super::tls::trusting(&[], None))
+    }
+
+    /// Of a server that may speak TLS.
+    pub fn with_tls(url: &str, tls: &rustls::ClientConfig) -> Self {
         let http = blocking::Client::builder()
+            .tls_backend_preconfigured(tls.clone())
             .timeout(Duration::from_secs(60))
             .retry(reqwest::retry::never())
             .build()
@@ -54,6 +60,11 @@ impl Client {
             http,
             url: url.to_owned(),
         }
+    }
+
+    /// A request to be made by hand.
+    pub fn request(&self, method: reqwest::Method, path: &str) -> blocking::RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.url))
     }
 
     pub fn get(&self, path: &str) -> Answer {

@@ -107,10 +107,12 @@ impl Millrace {
             .to_owned();
         assert!(url.contains("://127.0.0.1:"), "{first}");
         let mut banner = first;
-        // The banner is one write; what belongs to it is there or comes at once.
-        while let Ok(line) = received.recv_timeout(Duration::from_millis(20)) {
+        while let Ok(line) = received.recv_timeout(PATIENCE) {
             banner.push('\n');
             banner.push_str(&line);
+            if line.starts_with("  more ") {
+                break;
+            }
         }
         Ok(Self {
             child,

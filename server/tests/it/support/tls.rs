@@ -3,12 +3,14 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
 
 type Stream = StreamOwned<ClientConnection, TcpStream>;
 
@@ -19,13 +21,29 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// For `localhost`.
+    /// For `localhost` and its address.
     pub fn new() -> Self {
-        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        Self::of(&["localhost", "127.0.0.1"])
+    }
+
+    /// For these names and addresses.
+    pub fn of(names: &[&str]) -> Self {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let made = rcgen::generate_simple_self_signed(names).unwrap();
         Self {
             certificate: made.cert.pem(),
             key: made.signing_key.serialize_pem(),
         }
+    }
+}
+
+impl Pair {
+    /// Writes it as `NAME.pem` and `NAME.key`; where.
+    pub fn write(&self, dir: &Path, name: &str) -> (PathBuf, PathBuf) {
+        let paths = ["pem", "key"].map(|kind| dir.join(format!("{name}.{kind}")));
+        std::fs::write(&paths[0], &self.certificate).unwrap();
+        std::fs::write(&paths[1], &self.key).unwrap();
+        paths.into()
     }
 }
 
@@ -49,6 +67,26 @@ pub fn trusting(pairs: &[&Pair], shows: Option<&Pair>) -> Arc<ClientConfig> {
             builder.with_client_auth_cert(chain, key).unwrap()
         }
     })
+}
+
+/// What a server shows, and by whom clients must be vouched for.
+pub fn serving(pair: &Pair, client_ca: Option<&Pair>) -> Arc<ServerConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let der = |pair: &Pair| CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap();
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .unwrap();
+    let builder = match client_ca {
+        None => builder.with_no_client_auth(),
+        Some(ca) => {
+            let mut roots = RootCertStore::empty();
+            roots.add(der(ca)).unwrap();
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            builder.with_client_cert_verifier(verifier.build().unwrap())
+        }
+    };
+    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
+    Arc::new(builder.with_single_cert(vec![der(pair)], key).unwrap())
 }
 
 /// One client.

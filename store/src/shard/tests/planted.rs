@@ -163,6 +163,11 @@ fn a_seal_that_forgets_deletes_is_killed() {
 }
 
 #[test]
+fn late_data_that_go_back_in_time_are_killed() {
+    killed_by_upkeep_crashes(NEWEST_OF_LAST_PLACE);
+}
+
+#[test]
 fn a_revoke_that_is_not_kept_is_killed() {
     killed_by_upkeep_crashes(REVOKE_NOT_KEPT);
 }
