@@ -16,7 +16,7 @@ use millrace_model::{
 use millrace_queue::{QueueIdentity, Record};
 use millrace_store::block::PageCache;
 use millrace_store::shard::{Shard, ShardContext};
-use millrace_store::{Store, StoreMetrics, StoreOptions, WalSync};
+use millrace_store::{Store, StoreMetrics, StoreOptions, Views, WalSync};
 use prometheus::Registry;
 
 type Failure = Box<dyn Error>;
@@ -36,7 +36,7 @@ fn newest_of_many(count: usize) -> Result<(), Failure> {
     let dir = tempfile::tempdir()?;
     let tenant = TenantId::anonymous();
     let hosts = count.div_ceil(METRICS);
-    let mut shard = Shard::open(context()?, dir.path(), PartitionId(0))?;
+    let mut shard = Shard::open(context(dir.path())?, dir.path(), PartitionId(0))?;
     let mut offset = Offset::ZERO;
     for first in (0..hosts).step_by(SERIES_PER_RECORD / METRICS) {
         let of = first..(first + SERIES_PER_RECORD / METRICS).min(hosts);
@@ -51,7 +51,7 @@ fn newest_of_many(count: usize) -> Result<(), Failure> {
     println!("{} series of {METRICS} metrics", hosts * METRICS);
     for place in ["memtable", "blocks"] {
         if place == "blocks" {
-            let mut shard = Shard::open(context()?, dir.path(), PartitionId(0))?;
+            let mut shard = Shard::open(context(dir.path())?, dir.path(), PartitionId(0))?;
             shard.seal()?;
             shard.close()?;
         }
@@ -137,7 +137,7 @@ fn options() -> StoreOptions {
     }
 }
 
-fn context() -> Result<ShardContext, Failure> {
+fn context(dir: &Path) -> Result<ShardContext, Failure> {
     Ok(ShardContext {
         fs: Arc::new(OsFs),
         clock: Arc::new(SystemClock),
@@ -145,6 +145,7 @@ fn context() -> Result<ShardContext, Failure> {
         identity: identity(),
         metrics: StoreMetrics::register(&Registry::new())?,
         pages: Arc::new(PageCache::new(256 << 20)),
+        views: Arc::new(Views::open(Arc::new(OsFs), dir)?),
     })
 }
 
