@@ -33,7 +33,7 @@ fn push_an_hour(client: &Client, headers: &[(&str, &str)]) -> i64 {
             let site = ["a", "b"][usize::from(host % 2 == 1)];
             let value = (host + 1) * (360 - step) % 977;
             lines.push_str(&format!(
-                "load,host=h{host},site={site} value={value} {at}\n"
+                "load,host=h{host},site={site} x={value} {at}\n"
             ));
         }
     }
@@ -75,27 +75,27 @@ fn expect_views(client: &Client, end: i64) {
     for (view, raw) in [
         (
             "view:load:sum",
-            "sum by (site) (sum_over_time(load_value[1m]))",
+            "sum by (site) (sum_over_time(load_x[1m]))",
         ),
         (
             "view:load:count",
-            "sum by (site) (count_over_time(load_value[1m]))",
+            "sum by (site) (count_over_time(load_x[1m]))",
         ),
         (
             "view:load:min",
-            "min by (site) (min_over_time(load_value[1m]))",
+            "min by (site) (min_over_time(load_x[1m]))",
         ),
         (
             "view:load:max",
-            "max by (site) (max_over_time(load_value[1m]))",
+            "max by (site) (max_over_time(load_x[1m]))",
         ),
         (
             "view:load:increase",
-            "sum by (site) (increase(load_value[1m] anchored))",
+            "sum by (site) (increase(load_x[1m] anchored))",
         ),
         (
             "view:load:distinct{site=\"a\"}",
-            "count(count by (host) (count_over_time(load_value{site=\"a\"}[1m])))",
+            "count(count by (host) (count_over_time(load_x{site=\"a\"}[1m])))",
         ),
         ("view:load:sum / view:load:count", "view:load:avg"),
     ] {
@@ -109,7 +109,7 @@ fn a_view_equals_the_same_aggregation_of_samples_before_and_after_it_is_derived(
     let server = Millrace::start(dir.path(), SMALL);
     let client = server.client();
     let view = json!({
-        "selector": "load_value", "by": ["site"], "width": "1m",
+        "selector": "load_x", "by": ["site"], "width": "1m",
         "aggregates": ["count", "sum", "avg", "min", "max", "increase", "distinct", "quantile"],
         "distinct": "host", "quantiles": [0.5, 0.9],
     });
@@ -122,7 +122,7 @@ fn a_view_equals_the_same_aggregation_of_samples_before_and_after_it_is_derived(
     let end = push_an_hour(&client, &[]);
     eventually("the samples", PATIENCE, || {
         let time = (end / 1000).to_string();
-        let seen = client.query("count(count_over_time(load_value[1h]))", Some(&time));
+        let seen = client.query("count(count_over_time(load_x[1h]))", Some(&time));
         let seen = seen["result"][0]["value"][1].clone();
         (seen == "6").then_some(()).ok_or_else(|| seen.to_string())
     });
@@ -153,7 +153,7 @@ fn a_view_equals_the_same_aggregation_of_samples_before_and_after_it_is_derived(
     assert_eq!(all["result"][0]["value"][1], "3");
 
     // Late samples are in it, also after a restart.
-    let late = format!("load,host=h9,site=a value=5000 {}\n", end - 1_800_001);
+    let late = format!("load,host=h9,site=a x=5000 {}\n", end - 1_800_001);
     assert_eq!(client.post("/write?precision=ms", &[], late).status, 204);
     let max = |client: &Client| {
         let time = ((end - 1_800_000) / 1000).to_string();
@@ -196,7 +196,7 @@ fn a_view_that_makes_no_sense_is_refused_and_one_of_a_file_is_changed_there() {
     std::fs::write(&file, view("1m")).unwrap();
     let setting = format!("views.file={}", file.display());
     let data = dir.path().join("data");
-    let server = Millrace::start(&data, &[&setting, "server.lifecycle_api=true"]);
+    let server = Millrace::start(&data, &[&setting, "server.admin_api=true"]);
     let client = server.client();
     let width =
         || client.get("/api/v1/views/f/status").json()["data"]["definition"]["width"].clone();
@@ -247,8 +247,8 @@ fn a_view_shows_nothing_to_another_tenant_nor_what_a_bound_token_may_not_see() {
     let client = server.client();
     let as_admin = [("authorization", admin.as_str())];
     let by_site =
-        json!({"selector": "load_value", "by": ["site"], "width": "1m", "aggregates": ["count"]});
-    let of_all = json!({"selector": "load_value", "width": "1m", "aggregates": ["count"]});
+        json!({"selector": "load_x", "by": ["site"], "width": "1m", "aggregates": ["count"]});
+    let of_all = json!({"selector": "load_x", "width": "1m", "aggregates": ["count"]});
     assert_eq!(put(&client, "by_site", &by_site, &as_admin).0, 201);
     assert_eq!(put(&client, "of_all", &of_all, &as_admin).0, 201);
     let end = push_an_hour(&client, &as_admin);
