@@ -66,7 +66,7 @@ enum Behind {
 }
 
 impl StoreSeries {
-    /// Appends samples that stand for those in the selected range, as the [module](self) says, for windows whose
+    /// Appends samples that stand for those in the selected range, as the module says, for windows whose
     /// ends are multiples of `grain_ms`. `None`, and nothing appended, if rollups are of no use: then
     /// [`read`](Self::read) is the way.
     ///
