@@ -50,7 +50,7 @@ fn plain(value: f64) -> f64 {
     if value.is_nan() { f64::NAN } else { value }
 }
 
-/// See the [module](self). Empty as it begins.
+/// Mergeable. Empty as it begins.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Partial {
     count: u64,

@@ -32,9 +32,7 @@ fn push_an_hour(client: &Client, headers: &[(&str, &str)]) -> i64 {
         for host in 0..6i64 {
             let site = ["a", "b"][usize::from(host % 2 == 1)];
             let value = (host + 1) * (360 - step) % 977;
-            lines.push_str(&format!(
-                "load,host=h{host},site={site} x={value} {at}\n"
-            ));
+            lines.push_str(&format!("load,host=h{host},site={site} x={value} {at}\n"));
         }
     }
     let pushed = client.post("/write?precision=ms", headers, lines);
@@ -73,22 +71,13 @@ fn expect_equal(client: &Client, end: i64, view: &str, raw: &str) {
 
 fn expect_views(client: &Client, end: i64) {
     for (view, raw) in [
-        (
-            "view:load:sum",
-            "sum by (site) (sum_over_time(load_x[1m]))",
-        ),
+        ("view:load:sum", "sum by (site) (sum_over_time(load_x[1m]))"),
         (
             "view:load:count",
             "sum by (site) (count_over_time(load_x[1m]))",
         ),
-        (
-            "view:load:min",
-            "min by (site) (min_over_time(load_x[1m]))",
-        ),
-        (
-            "view:load:max",
-            "max by (site) (max_over_time(load_x[1m]))",
-        ),
+        ("view:load:min", "min by (site) (min_over_time(load_x[1m]))"),
+        ("view:load:max", "max by (site) (max_over_time(load_x[1m]))"),
         (
             "view:load:increase",
             "sum by (site) (increase(load_x[1m] anchored))",

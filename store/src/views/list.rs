@@ -58,7 +58,7 @@ pub enum ViewListError {
     },
 }
 
-/// The views of all tenants. See the [module](super).
+/// The views of all tenants. See `docs/views.md`.
 #[derive(Debug)]
 pub struct Views {
     fs: Arc<dyn Fs>,
