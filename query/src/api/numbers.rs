@@ -2,7 +2,7 @@
 //! `1435781451.781` is exactly that many milliseconds.
 
 use chrono::DateTime;
-use millrace_model::TimestampMs;
+use millrace_model::{TimestampMs, parse_duration_ms};
 
 /// How client libraries in Go write "from the beginning" and "to the end": years that RFC 3339
 /// does not know. Their moments in ms.
@@ -49,7 +49,9 @@ pub(super) fn duration_ns(text: &str) -> Result<i64, DurationError> {
     if let Some(seconds) = float(text) {
         return whole((seconds * 1e9).trunc()).ok_or_else(overflow);
     }
-    units(text).ok_or_else(|| DurationError::Syntax(text.to_owned()))
+    let ms = parse_duration_ms(text).and_then(|ms| i64::try_from(ms).ok());
+    ms.and_then(|ms| ms.checked_mul(1_000_000))
+        .ok_or_else(|| DurationError::Syntax(text.to_owned()))
 }
 
 /// What `f64` reads and is finite; not the words for infinity that it reads as well.
@@ -62,37 +64,6 @@ fn whole(value: f64) -> Option<i64> {
     // The bounds are powers of two and so exact.
     const BOUND: f64 = 9_223_372_036_854_775_808.0;
     (-BOUND..BOUND).contains(&value).then_some(value as i64)
-}
-
-fn units(text: &str) -> Option<i64> {
-    const UNITS: [(&str, i64); 7] = [
-        ("y", 365 * 86_400_000),
-        ("w", 7 * 86_400_000),
-        ("d", 86_400_000),
-        ("h", 3_600_000),
-        ("m", 60_000),
-        ("s", 1_000),
-        ("ms", 1),
-    ];
-    if text.is_empty() {
-        return None;
-    }
-    let mut rest = text;
-    let mut allowed = &UNITS[..];
-    let mut total_ms: i64 = 0;
-    while !rest.is_empty() {
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let count: i64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let letters = rest.bytes().take_while(u8::is_ascii_lowercase).count();
-        let at = allowed
-            .iter()
-            .position(|(name, _)| *name == &rest[..letters])?;
-        total_ms = total_ms.checked_add(count.checked_mul(allowed[at].1)?)?;
-        allowed = &allowed[at + 1..];
-        rest = &rest[letters..];
-    }
-    total_ms.checked_mul(1_000_000)
 }
 
 /// A number written as digits with at most one point, no exponent.
