@@ -122,7 +122,7 @@ impl Live {
         }
     }
 
-    /// A subscriber from `from` on; `None` stands for now.
+    /// A subscriber from `from` on; `None` is the moment of the call.
     pub(crate) fn subscribe(
         &self,
         filter: Filter,
